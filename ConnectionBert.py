@@ -1,0 +1,238 @@
+"""The model: one BERT that reads both sentences of a pair, pooled to a vector each, compared by their cosine.
+
+Sentence-BERT's siamese regression model (Reimers & Gurevych 2019, arXiv 1908.10084, figure 2), from and to a local folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, normalize
+from tqdm import tqdm
+from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
+
+from connection.checkpoint import atomic_folder
+from connection.environment import resolve
+from connection.errors import InputError
+from connection.pooling import POOLING
+from connection.tokens import TokenStore, pad, tokenize
+from connection.weights import check_architecture, check_folder, encoder_tensors, read_json, read_tensors
+
+
+class ConnectionBert(nn.Module):
+    """A BERT encoder with its tokenizer, pooling and maximum length; H is the hidden size.
+
+    `notes` are remarks about the loaded folder that a person should see.
+    """
+
+    def __init__(
+        self,
+        encoder: BertModel,
+        tokenizer: Any,
+        pooling: str = "mean",
+        max_length: int = 128,
+        normalized: bool = False,
+        labels: tuple[float, float] | None = None,
+    ):
+        super().__init__()
+        if pooling not in POOLING:
+            raise InputError(f"pooling {pooling!r} is none of {', '.join(POOLING)}")
+        positions = encoder.config.max_position_embeddings
+        if not 3 <= max_length <= positions:
+            raise InputError(f"a maximum length of {max_length} tokens is outside 3 to {positions}, the positions of this model")
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.max_length = max_length
+        self.normalized = normalized  # encode() gives vectors of length 1
+        self.labels = labels  # the label scale it was trained on: (no connection, full connection)
+        self.precision = "fp32"  # of the training passes; evaluation and encode() are always fp32
+        self.folder: Path | None = None
+        self.notes: list[str] = []
+
+    @classmethod
+    def load(cls, folder: str | Path, pooling: str | None = None, max_length: int | None = None) -> ConnectionBert:
+        """The model in a folder: the three files of a plain BERT, or a folder saved by this project or sentence-transformers.
+
+        `pooling` and `max_length` default to the folder's own; in a plain BERT, which has none, to mean and 128.
+        Raises `InputError` that says what is missing or wrong in the folder and how to mend it.
+        """
+        folder = resolve(folder)
+        weights_file = check_folder(folder)
+        raw_config = read_json(folder / "config.json")
+        check_architecture(raw_config, folder / "config.json")
+        own = _sentence_settings(folder)
+        tensors = read_tensors(weights_file)
+        has_pooler = any(name.endswith("pooler.dense.weight") for name in tensors)
+        try:
+            encoder = BertModel(BertConfig.from_dict(raw_config), add_pooling_layer=has_pooler)
+        except Exception as error:  # whatever the library finds wrong with a value is the file's fault
+            raise InputError(f"{folder / 'config.json'} is not the config of a BERT: {error}") from None
+        shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
+        state, unused = encoder_tensors(tensors, shapes, weights_file)
+        encoder.load_state_dict(state)
+        model = cls(
+            encoder,
+            _tokenizer(folder, encoder.config.vocab_size),
+            pooling or own.get("pooling", "mean"),
+            max_length or min(own.get("max_length", 128), encoder.config.max_position_embeddings),
+            own.get("normalized", False),
+            own.get("labels"),
+        )
+        model.folder = folder
+        if unused:
+            model.notes.append(f"{len(unused)} tensors beside the encoder are not used ({', '.join(sorted(unused)[:3])} ...)")
+        if pooling and own.get("pooling", pooling) != pooling:
+            model.notes.append(f"{folder.name} was made for {own['pooling']} pooling; {pooling} pooling is used, as asked")
+        return model.eval()
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        config, size = self.encoder.config, sum(weight.numel() for weight in self.encoder.parameters())
+        shape = f"{config.num_hidden_layers} layers x {config.hidden_size}, {size / 1e6:.1f} million parameters"
+        return f"{self.folder}: BERT, {shape}, {self.pooling} pooling"
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.embeddings.word_embeddings.weight.device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u (B, H), v (B, H) and their cosine (B,) in [-1, 1] from one encoder call over both sides of B pairs.
+
+        input_ids and attention_mask are (2B, T): the B first sentences, then the B second ones.
+        """
+        u, v = self.sentence_vectors(input_ids, attention_mask).chunk(2)  # (2B, H) -> (B, H) twice
+        return u, v, cosine_similarity(u, v, dim=-1).clamp(-1, 1)
+
+    def sentence_vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One float32 vector a sentence: two (N, T) -> (N, H)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training and self.precision == "bf16"):
+            states = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state  # (N, T, H)
+        return POOLING[self.pooling](states.float(), attention_mask)  # (N, H)
+
+    def encode(self, sentences: Sequence[str], batch_size: int = 64, progress: bool = True) -> np.ndarray:
+        """Vectors of a list of sentences of any length, in its order, (N, H) float32."""
+        if isinstance(sentences, str) or not all(isinstance(sentence, str) for sentence in sentences):
+            raise TypeError("encode() takes a list of sentences (str)")
+        vectors = self.encode_tokens(tokenize(sentences, self.tokenizer, self.max_length), batch_size, progress)
+        return (normalize(vectors, dim=-1) if self.normalized else vectors).numpy()
+
+    @torch.no_grad()
+    def encode_tokens(self, store: TokenStore, batch_size: int = 64, progress: bool = False) -> Tensor:
+        """Vectors of tokenised sentences, in their order, (S, H) float32 on the CPU, dropout off."""
+        was_training = self.training
+        self.eval()
+        vectors = torch.empty(len(store), self.encoder.config.hidden_size)
+        by_length = np.argsort(-store.lengths, kind="stable")  # like lengths together: little padding; longest first
+        bar = tqdm(total=len(store), desc="encode", unit="sentence", disable=not progress, leave=False)
+        for start in range(0, len(store), batch_size):
+            rows = by_length[start : start + batch_size]
+            ids, mask = pad([store[row] for row in rows], self.tokenizer.pad_token_id)
+            vectors[rows] = self.sentence_vectors(ids.to(self.device), mask.to(self.device)).cpu()
+            bar.update(len(rows))
+        bar.close()
+        self.train(was_training)
+        return vectors
+
+    def similarity(self, a: Sequence[str], b: Sequence[str]) -> np.ndarray:
+        """Cosine of a[i] and b[i] in [-1, 1] for two lists of N sentences, (N,) float32."""
+        if len(a) != len(b):
+            raise ValueError(f"similarity() compares sentence by sentence: {len(a)} and {len(b)} were given")
+        vectors = torch.from_numpy(self.encode([*a, *b], progress=False))
+        u, v = vectors[: len(a)], vectors[len(a) :]
+        return cosine_similarity(u, v, dim=-1).clamp(-1, 1).numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that stands alone: opens here, in transformers.AutoModel and in SentenceTransformer(folder).
+
+        An earlier folder of that name is replaced as a whole, once the new one is complete on disk.
+        """
+        with atomic_folder(Path(folder)) as new:
+            state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
+            save_file(state, new / "model.safetensors", metadata={"format": "pt"})
+            config = self.encoder.config.to_dict() | {"architectures": ["BertModel"]}
+            self.tokenizer.model_max_length = self.max_length
+            self.tokenizer.save_pretrained(new)
+            vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+            (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
+            modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * self.normalized
+            for path, _ in modules[1:]:
+                (new / path).mkdir()
+            files: dict[str, Any] = {
+                "config.json": config,
+                "modules.json": [
+                    {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                    for i, (path, kind) in enumerate(modules)
+                ],
+                "sentence_bert_config.json": {"max_seq_length": self.max_length, "do_lower_case": False},
+                "1_Pooling/config.json": {
+                    "word_embedding_dimension": self.encoder.config.hidden_size,
+                    "pooling_mode_cls_token": self.pooling == "cls",
+                    "pooling_mode_mean_tokens": self.pooling == "mean",
+                    "pooling_mode_max_tokens": self.pooling == "max",
+                },
+            }
+            if self.labels:
+                files["connection.json"] = {"label_min": self.labels[0], "label_max": self.labels[1]}
+            for name, content in files.items():
+                (new / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def module_tree(folder: str | Path) -> str:
+    """The module tree of the BERT that a folder's config.json describes; its weights are neither needed nor read."""
+    config_file = resolve(folder) / "config.json"
+    config = read_json(config_file)
+    check_architecture(config, config_file)
+    with torch.device("meta"):
+        return str(BertModel(BertConfig.from_dict(config)))
+
+
+def _sentence_settings(folder: Path) -> dict[str, Any]:
+    """What a folder says of pooling, maximum length, normalisation and label scale; {} for a plain BERT."""
+    own: dict[str, Any] = {}
+    if (folder / "modules.json").is_file():
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+        if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+            raise InputError(f"{folder / 'modules.json'}: only Transformer, Pooling and Normalize are known, not {kinds}")
+        own["normalized"] = "Normalize" in kinds
+        pooling_file = folder / modules[1]["path"] / "config.json"
+        pooling = read_json(pooling_file)
+        old_names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
+        modes = [name for key, name in old_names.items() if pooling.get(key)]
+        modes += [key for key in pooling if key.startswith("pooling_mode_") and pooling[key] and key not in old_names]
+        own["pooling"] = pooling.get("pooling_mode") or "+".join(modes) or "mean"
+        if own["pooling"] not in POOLING:
+            raise InputError(f"{pooling_file}: pooling {own['pooling']} is none of {', '.join(POOLING)}")
+    if (folder / "sentence_bert_config.json").is_file():
+        length = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        if length:
+            own["max_length"] = length
+    if (folder / "connection.json").is_file():
+        scale = read_json(folder / "connection.json")
+        own["labels"] = (float(scale["label_min"]), float(scale["label_max"]))
+    return own
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> Any:
+    """The folder's tokenizer. From a vocab.txt alone, a vocabulary with upper-case pieces is taken for a cased one."""
+    try:
+        if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        else:
+            pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+            cased = any(piece != piece.lower() for piece in pieces if not piece.startswith("["))
+            tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True, do_lower_case=not cased)
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
+        raise InputError(f"The tokenizer in {folder} can't be read: {error}. Fetch or copy its files again.") from None
+    if len(tokenizer) > vocab_size:
+        raise InputError(f"The tokenizer in {folder} has {len(tokenizer)} pieces, config.json says vocab_size {vocab_size}.")
+    return tokenizer

@@ -1,0 +1,285 @@
+"""Fine-tune a local BERT on labelled sentence pairs (Sentence-BERT's cosine regression, arXiv 1908.10084).
+
+Run it with flags, or edit the constants below: each is the default of the flag with its name, EPOCHS of --epochs.
+What a setting means and which values it takes stands in connection/settings.py; --help prints it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.environment import describe, peak_memory_bytes, pick_device, pick_precision, require_libraries, resolve
+from connection.errors import InputError, RunError
+from connection.settings import TrainSettings, read_settings
+
+if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
+    from collections.abc import Callable
+
+    import numpy as np
+    import torch
+
+    from connection.progress import Progress
+    from connection.runfolder import RunFolder
+    from ConnectionBert import ConnectionBert
+    from ConnectionDataset import ConnectionDataset, PairBatch
+
+MODEL_DIR = "transformers/bert/bert-base-uncased"
+TRAIN_FILE = "data/requirements-train.csv"
+DEV_FILE = "data/requirements-dev.csv"
+TEST_FILE = "data/requirements-test.csv"
+OUTPUT_DIR = "output"
+
+EPOCHS = 4
+BATCH_SIZE = 16
+LEARNING_RATE = 2e-5
+WARMUP_RATIO = 0.1
+WEIGHT_DECAY = 0.01
+MAX_GRAD_NORM = 1.0
+MAX_LENGTH = 128
+POOLING = "mean"
+LABEL_MIN = 0.0
+LABEL_MAX = 5.0
+
+EVAL_STEPS = 0
+LOG_STEPS = 10
+SEED = 42
+DEVICE = "auto"
+PRECISION = "auto"
+NUM_WORKERS = 0
+OVERWRITE = False
+PRINT_MODEL = False
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C."""
+    try:
+        settings = read_settings(sys.argv[1:] if argv is None else argv, globals(), __doc__ or "")
+        require_libraries()
+        if settings.print_model:
+            from ConnectionBert import module_tree
+
+            print(module_tree(settings.model_dir))
+            return 0
+        return train(settings)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (RunError, OSError) as error:
+        print(f"The run stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def train(settings: TrainSettings) -> int:
+    """Fine-tune as `settings` say and write the run folder; the exit status."""
+    import torch
+    from tqdm import tqdm
+
+    from connection.metrics import spearman_gain
+    from connection.progress import Progress, StopOnInterrupt
+    from connection.report import write_html
+    from connection.runfolder import RunFolder
+    from ConnectionBert import ConnectionBert
+    from ConnectionDataset import make_loader
+
+    started = time.perf_counter()
+    device = pick_device(settings.device)
+    precision, why = pick_precision(settings.precision, device)
+    model = ConnectionBert.load(settings.model_dir, settings.pooling, settings.max_length)
+    data = read_data(settings, model)
+    run = RunFolder(Path(settings.output_dir).expanduser().resolve(), settings.overwrite)
+    where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
+    story = dataclasses.asdict(settings) | where | describe([part.pairs.path for part in data.values()])
+    run.write_json("settings.json", story)
+    print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
+    print(*(f"{name:5}  {part.summary}" for name, part in data.items()), sep="\n")
+    print(f"device {device}, {precision} ({why}), {where['threads']} threads, seed {settings.seed}")
+
+    model.to(device)
+    model.precision = precision
+    model.labels = (settings.label_min, settings.label_max)
+    print("measuring the base model ...", flush=True)
+    base = {name: predict(model, part) for name, part in data.items() if name != "train"}
+    results: dict[str, Any] = {"base": {name: score(cosine, data[name]) for name, cosine in base.items()}, "final": {}}
+    for name, figures in results["base"].items():
+        run.log(step=0, split=name, **figures)
+
+    loader = make_loader(data["train"], settings.batch_size, settings.seed, settings.num_workers, device.type == "cuda")
+    steps = len(loader) * settings.epochs
+    optimizer = make_optimizer(model, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, settings.warmup_ratio))
+    progress = Progress()
+    stop = StopOnInterrupt()
+    torch.manual_seed(settings.seed)  # dropout
+
+    for epoch in range(1, settings.epochs + 1):
+        loader.batch_sampler.epoch = epoch
+        bar = tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}/{settings.epochs}", unit="step", leave=False)
+        model.train()
+        clock = time.perf_counter()
+        for batch in loader:
+            loss = training_step(model, batch.to(device), optimizer, schedule, settings.max_grad_norm)
+            if not math.isfinite(loss):
+                raise RunError(non_finite(progress.step + 1, data["train"].where(batch.rows), run))
+
+            progress.count(loss, batch.attention_mask, time.perf_counter() - clock)
+            rate = schedule.get_last_lr()[0]
+            bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.1e}, {progress.speed['pairs_per_second']:.0f} pairs/s", refresh=False)
+            bar.update()
+            if progress.step % settings.log_steps == 0 or progress.step == steps:
+                run.log(step=progress.step, epoch=epoch, loss=loss, learning_rate=rate, **progress.speed)
+            if stop.asked:
+                break
+            if settings.eval_steps and progress.step % settings.eval_steps == 0 and progress.step % len(loader):
+                keep_if_best(model, data.get("dev"), run, progress, epoch)
+            clock = time.perf_counter()
+        bar.close()
+        if stop.asked:
+            break
+        progress.end_epoch(epoch, keep_if_best(model, data.get("dev"), run, progress, epoch))
+    stop.restore()
+
+    if not run.model.exists():  # never evaluated, or never with a defined figure: the weights as they are
+        model.save(run.model)
+        progress.best_step = progress.step
+    results["final"] = {"dev": progress.best} if progress.best else {}
+    results |= {"best_step": progress.best_step, "epochs": settings.epochs, "steps": progress.step, **progress.speed}
+    results |= {"peak_memory_bytes": peak_memory_bytes(device), **where, "seed": settings.seed, "interrupted": stop.asked}
+    if "test" in data and not stop.asked:
+        best = ConnectionBert.load(run.model).to(device)  # read back: what is measured is what is on disk
+        final = predict(best, data["test"])
+        results["final"]["test"] = score(final, data["test"])
+        results["gain"] = {"test": spearman_gain(data["test"].target, base["test"], final)}
+        run.log(step=progress.best_step, split="test", **results["final"]["test"])
+    results["seconds"] = time.perf_counter() - started
+    run.write_json("results.json", results)
+    write_html(run.path / "report.html", story, results, progress.epochs)
+    print_end(results, progress, run, steps)
+    return 130 if stop.asked else 0
+
+
+def training_step(
+    model: ConnectionBert, batch: PairBatch, optimizer: torch.optim.Optimizer, schedule: Any, max_grad_norm: float
+) -> float:
+    """One update on a batch of B pairs; the loss. When the loss or a gradient is not finite, NaN and no update."""
+    from torch.nn.utils import clip_grad_norm_
+
+    from connection.losses import cosine_mse
+
+    u, v, _ = model(batch.input_ids, batch.attention_mask)  # (2B, T) -> (B, H) twice
+    loss = cosine_mse(u, v, batch.target)
+    loss.backward()
+    norm = clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+    if not math.isfinite(loss.item() + norm.item()):
+        return math.nan
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def make_optimizer(model: ConnectionBert, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW; biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv 1810.04805, and BERT's own code)."""
+    import torch
+
+    trained = [(name, weight) for name, weight in model.named_parameters() if ".pooler." not in name]
+    exempt = [weight for name, weight in trained if name.endswith(".bias") or "LayerNorm" in name]
+    decayed = [weight for name, weight in trained if not (name.endswith(".bias") or "LayerNorm" in name)]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def linear_schedule(steps: int, warmup_ratio: float) -> Callable[[int], float]:
+    """Share of the highest learning rate at each step: a rise from 0 over the warm-up, then a fall to 0 at `steps`."""
+    warmup = math.ceil(steps * warmup_ratio)
+
+    def share(step: int) -> float:
+        return step / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
+
+    return share
+
+
+def read_data(settings: TrainSettings, model: ConnectionBert) -> dict[str, ConnectionDataset]:
+    """The Datasets "train", "dev" and "test" (those that have a file). Raises `InputError` for all their problems at once."""
+    from connection.pairs import read_pairs
+    from ConnectionDataset import ConnectionDataset
+
+    problems, data = [], {}
+    for part, name in (("train", settings.train_file), ("dev", settings.dev_file), ("test", settings.test_file)):
+        if not name and part == "train":
+            problems.append("--train-file is empty: a file of labelled pairs is needed")
+        if not name:
+            continue
+        try:
+            pairs = read_pairs(resolve(name), settings.label_min, settings.label_max)
+            data[part] = ConnectionDataset(pairs, model.tokenizer, settings.max_length, settings.label_min, settings.label_max)
+            if part != "train" and len(set(pairs.score)) < 2:
+                problems.append(f"{pairs.path}: all scores are {pairs.score[0]:g}; a correlation needs two different ones")
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return data
+
+
+def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
+    """Cosine of each of N pairs, dropout off, (N,) float32."""
+    from torch.nn.functional import cosine_similarity
+
+    vectors = model.encode_tokens(data.store, progress=True)  # (distinct sentences, H)
+    return cosine_similarity(vectors[data.index1], vectors[data.index2]).clamp(-1, 1).numpy()
+
+
+def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
+    """Spearman, Pearson and the loss of cosines (N,) against the N pairs' targets."""
+    from connection.metrics import figures
+
+    return figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())}
+
+
+def keep_if_best(
+    model: ConnectionBert, dev: ConnectionDataset | None, run: RunFolder, progress: Progress, epoch: int
+) -> dict[str, float]:
+    """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there is no dev file)."""
+    clock = time.perf_counter()
+    figures = score(predict(model, dev), dev) if dev else {}
+    if dev:
+        run.log(step=progress.step, epoch=epoch, split="dev", **figures)
+    if not dev or figures["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
+        progress.best, progress.best_step = figures, progress.step
+        model.save(run.model)
+    model.train()
+    progress.evaluation_seconds += time.perf_counter() - clock
+    return figures
+
+
+def non_finite(step: int, rows: str, run: RunFolder) -> str:
+    kept = f"{run.model} holds the best weights before it." if run.model.exists() else "Nothing was saved."
+    return (
+        f"the loss or a gradient of step {step} is not a finite number (batch: {rows}). "
+        f"{kept} A lower --learning-rate or --precision fp32 may help; are these rows what they should be?"
+    )
+
+
+def print_end(results: dict[str, Any], progress: Progress, run: RunFolder, steps: int) -> None:
+    from connection.report import epoch_table, gain_table, text
+
+    if progress.epochs:
+        print("", text(epoch_table(progress.epochs)), sep="\n")
+    if results["base"]:
+        print("", text(gain_table(results)), sep="\n")
+    if results["interrupted"]:
+        print(f"\nEnded by Ctrl-C after step {progress.step} of {steps}; model/ holds the weights of step {progress.best_step}.")
+    print(f"\nThe fine-tuned model is in {run.model}; report.html beside it has the figures. Next, compare two sentences:")
+    print(f'  python -m tools.similarity {run.model} "one sentence" "another sentence"')
+
+
+if __name__ == "__main__":
+    sys.exit(main())

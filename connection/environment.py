@@ -1,0 +1,92 @@
+"""What a run stands on: paths, libraries, the code's version, the processor and its precision. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors")
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path: as typed from the working directory where that exists, otherwise from the repository's root."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.is_absolute() or path.exists() else (ROOT / path).resolve()
+
+
+def require_libraries() -> None:
+    """Raises `InputError` naming the libraries that are not installed.
+
+    Without the transformers library, `import transformers` finds this repository's folder of weights, an empty namespace
+    package: a package without an __init__ file counts as missing.
+    """
+    specs = {name: importlib.util.find_spec(name) for name in LIBRARIES}
+    missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
+    if missing:
+        raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements.txt")
+
+
+def describe(data_files: Iterable[Path]) -> dict[str, Any]:
+    """Versions, platform, git commit (None outside a checkout) and the SHA-256 of the data files, for settings.json."""
+    commit = None
+    try:
+        asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        commit = asked.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    return {
+        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}},
+        "platform": platform.platform(),
+        "git_commit": commit,
+        "data_sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files},
+    }
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda". Raises `InputError` for a GPU that is not there."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch finds no CUDA GPU here; --device cpu trains without one.")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_precision(wanted: str, device: torch.device) -> tuple[str, str]:
+    """The precision for "auto", "bf16" or "fp32", and why."""
+    import torch
+
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        native = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return ("bf16", "the processor multiplies it natively") if native else ("fp32", "the processor has no native bf16")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: of the GPU's by PyTorch, or of the process (resident); 0 where the system can't say."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,91 @@
+"""A run's figures -> the tables on the terminal, and report.html: one file that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
+td:first-child,th:first-child{text-align:left}svg{max-width:100%}pre{background:#f4f4f4;padding:1em;overflow:auto}"""
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss"""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+
+
+def _cell(value: float | None, form: str = "{:.4f}") -> str:
+    return "n/a" if value is None or value != value else form.format(value)
+
+
+def epoch_table(epochs: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row an epoch: training loss, dev loss, Spearman x 100, Pearson x 100, times; cells are text."""
+    rows = []
+    for row in epochs:
+        correlations = {
+            f"{name} x 100": _cell(row[name] and 100 * row[name], "{:.2f}") for name in ("dev Spearman", "dev Pearson")
+        }
+        times = {name: clock(row[name]) for name in ("training time", "evaluation time")}
+        losses = {name: _cell(row[name]) for name in ("training loss", "dev loss")}
+        rows.append({"epoch": row["epoch"]} | losses | correlations | times)
+    return pd.DataFrame(rows)
+
+
+def gain_table(results: dict[str, Any]) -> pd.DataFrame:
+    """Base model against the fine-tuned one: Spearman x 100, a row a data file, the interval where it was computed."""
+    rows = []
+    for part, base in results["base"].items():
+        final = results["final"].get(part)
+        row = {"Spearman x 100": part, "pairs": base["pairs"], "base": _cell(100 * base["spearman"], "{:.2f}")}
+        row["fine-tuned"] = _cell(final and 100 * final["spearman"], "{:.2f}")
+        row["gain"] = _cell(final and 100 * (final["spearman"] - base["spearman"]), "{:+.2f}")
+        interval = results.get("gain", {}).get(part)
+        row["95% interval"] = f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}" if interval else ""
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def text(table: pd.DataFrame) -> str:
+    return table.to_string(index=False)
+
+
+def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
+    """Write report.html from settings.json's content, results.json's and the epochs' rows; tables, curves, settings."""
+    parts = ["<h1>Fine-tuning run</h1>"]
+    if results["base"]:
+        parts += ["<h2>Before and after</h2>", gain_table(results).to_html(index=False, border=0)]
+    if epochs:
+        parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
+        parts += [_curve(epochs, name) for name in ("training loss", "dev Spearman")]
+    for name, content in (("Results", results), ("Settings", settings)):
+        parts.append(f"<h2>{name}</h2><pre>{html.escape(json.dumps(content, indent=2, default=str))}</pre>")
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Fine-tuning run</title><style>{STYLE}</style>'
+    path.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
+
+
+def _curve(epochs: list[dict[str, Any]], name: str) -> str:
+    """One figure over the epochs as an inline SVG line; '' with fewer than two values."""
+    points = [(row["epoch"], row[name]) for row in epochs if row[name] is not None and row[name] == row[name]]
+    if len(points) < 2:
+        return ""
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    first, last = points[0][0], points[-1][0]
+    spots = [
+        (60 + 480 * (epoch - first) / (last - first), 150 - 120 * ((value - low) / (high - low) if high > low else 0.5))
+        for epoch, value in points
+    ]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    labels = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/><text x="{x:.1f}" y="{y - 9:.1f}">{value:.4f}</text>'
+        f'<text x="{x:.1f}" y="180">epoch {epoch}</text>'
+        for (x, y), (epoch, value) in zip(spots, points, strict=True)
+    )
+    return (
+        f'<h3>{name}</h3><svg viewBox="0 0 600 200" width="600" font-size="12" text-anchor="middle" role="img">'
+        f'<polyline points="{line}" fill="none" stroke="#26c" stroke-width="2"/>{labels}</svg>'
+    )

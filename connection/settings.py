@@ -1,0 +1,135 @@
+"""Training settings: constants at the top of the driver <-> command-line flags <-> settings.json.
+
+A field of `TrainSettings` says what a setting means and which values it takes; the constant of the same name (upper case)
+at the top of the driver is its default. Flags, `--help`, validation and settings.json all follow from these two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from connection.errors import InputError
+
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+NOT_GIVEN = object()  # what argparse stores for a flag whose value is missing: `--epochs --seed 1`
+
+
+def setting(
+    help: str, *, low: float = -math.inf, high: float = math.inf, above: float = -math.inf, choices: Sequence[str] = ()
+) -> Any:
+    """A field of `TrainSettings`: its --help text and its range (low <= value <= high, value > above) or choices."""
+    return dataclasses.field(metadata={"help": help, "low": low, "high": high, "above": above, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Every setting of a training run. Made by `read_settings`, which checks all values."""
+
+    model_dir: str = setting("folder of the local BERT: config.json, model.safetensors or pytorch_model.bin, vocab.txt")
+    train_file: str = setting("CSV or TSV of labelled pairs: columns sentence1, sentence2, score (or those three, no header)")
+    dev_file: str = setting("pairs to choose the best weights by; '' for none; none unless given when --train-file is")
+    test_file: str = setting("pairs for the final figures; '' for none; none unless given when --train-file is")
+    output_dir: str = setting("run folder: settings, figures, report and model/ are written here")
+    epochs: int = setting("passes over the training pairs", low=1)
+    batch_size: int = setting("pairs in a training step", low=1)
+    learning_rate: float = setting("highest learning rate, reached at the end of the warm-up", above=0, high=1)
+    warmup_ratio: float = setting("share of all steps in which the learning rate rises from 0", low=0, high=1)
+    weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0)
+    max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
+    max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
+    pooling: str = setting("how token states become a sentence vector", choices=("mean", "cls", "max"))
+    label_min: float = setting("score that means no connection (cosine 0)")
+    label_max: float = setting("score that means full connection (cosine 1)")
+    eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
+    log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1)
+    seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
+    device: str = setting("where to train; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
+    precision: str = setting("auto takes bf16 where the processor multiplies it natively", choices=("auto", "bf16", "fp32"))
+    num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0)
+    overwrite: bool = setting("replace the earlier run in --output-dir")
+    print_model: bool = setting("print the model's module tree and end")
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description: str) -> TrainSettings:
+    """Settings from the flags in `argv`; a setting without a flag takes the constant of its name from `constants`.
+
+    Raises `InputError` that lists every unknown flag, wrong type and value out of range at once. `--help` prints and exits.
+    """
+    fields = dataclasses.fields(TrainSettings)
+    given, unknown = _flag_parser(fields, constants, description).parse_known_args([_hyphens(word) for word in argv])
+    problems = [f"{word}: no such flag" for word in unknown]
+    values: dict[str, Any] = {}
+    for field in fields:
+        raw = getattr(given, field.name, constants[field.name.upper()])
+        value, problem = _checked(field, raw)
+        values[field.name] = value
+        if problem:
+            problems.append(f"{flag_of(field.name)}: {problem}")
+    if not problems and not values["label_min"] < values["label_max"]:
+        problems.append(f"--label-min: {values['label_min']:g} is not below --label-max {values['label_max']:g}")
+    if problems:
+        raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
+    if hasattr(given, "train_file"):
+        # The bundled dev and test pairs say nothing about a person's own training file.
+        values |= {name: "" for name in ("dev_file", "test_file") if not hasattr(given, name)}
+    return TrainSettings(**values)
+
+
+def _flag_parser(fields: Sequence[Any], constants: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for field in fields:
+        default = constants[field.name.upper()]
+        help_text = field.metadata["help"].replace("%", "%%")
+        if field.metadata["choices"]:
+            help_text += f": {', '.join(field.metadata['choices'])}"
+        help_text += f" (default: {default!r})" if isinstance(default, str) else f" (default: {default})"
+        if field.type == "bool":
+            parser.add_argument(flag_of(field.name), action=argparse.BooleanOptionalAction, help=help_text)
+        else:  # values stay text here, so that all wrong ones can be reported together
+            metavar = {"str": "TEXT", "int": "N", "float": "X"}[field.type]
+            parser.add_argument(flag_of(field.name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
+    return parser
+
+
+def _hyphens(word: str) -> str:
+    """--learning_rate=1e-5 -> --learning-rate=1e-5; anything that is not a flag stays as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _checked(field: Any, raw: Any) -> tuple[Any, str]:
+    """`raw` in the field's type, and what is wrong with it ('' when nothing is)."""
+    meta, kind = field.metadata, TYPES[field.type]
+    if raw is NOT_GIVEN:
+        return None, "needs a value"
+    if kind is bool or kind is str:
+        if not isinstance(raw, kind):
+            return None, f"{raw!r} is not {'True or False' if kind is bool else 'text'}"
+        if meta["choices"] and raw not in meta["choices"]:
+            return None, f"{raw!r} is none of {', '.join(meta['choices'])}"
+        return raw, ""
+    try:
+        if isinstance(raw, bool) or (kind is int and isinstance(raw, float) and not raw.is_integer()):
+            raise ValueError
+        value = kind(raw)
+    except (TypeError, ValueError, OverflowError):
+        return None, f"{raw!r} is not {'a whole number' if kind is int else 'a number'}"
+    if not math.isfinite(value):
+        return None, f"{raw!r} is not a finite number"
+    if value < meta["low"]:
+        return None, f"{value:g} is below the smallest value, {meta['low']:g}"
+    if value <= meta["above"]:
+        return None, f"{value:g} is not above {meta['above']:g}"
+    if value > meta["high"]:
+        return None, f"{value:g} is above the largest value, {meta['high']:g}"
+    return value, ""

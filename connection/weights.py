@@ -1,0 +1,131 @@
+"""Find and check a local model folder, and read a BERT encoder's weights from it; say exactly what is missing or wrong.
+
+Nothing here opens a connection, and nothing but tensors is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from connection.errors import InputError
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
+BY_HAND = "transformers/bert/README.md says how to place the files by hand"
+
+
+def check_folder(folder: Path) -> Path:
+    """The weights file of a model folder that has all its files.
+
+    Raises `InputError` listing every file that is missing, empty, or a Git LFS pointer, and what to type next.
+    """
+    mend = f"python -m tools.download {folder.name} fetches a model; {BY_HAND}"
+    if not folder.is_dir():
+        raise InputError(f"There is no model folder {folder}. {mend}.")
+    problems = []
+    for names in (("config.json",), WEIGHT_FILES, ("vocab.txt", "tokenizer.json")):
+        present = [folder / name for name in names if (folder / name).is_file()]
+        if not present:
+            problems.append(f"{' or '.join(names)} is missing")
+        for file in present[:1]:
+            if file.stat().st_size == 0:
+                problems.append(f"{file.name} is empty")
+            elif _is_lfs_pointer(file):
+                problems.append(f"{file.name} is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
+    if problems:
+        raise InputError.listing(f"The model folder {folder} can't be used:", [*problems, mend])
+    return next(folder / name for name in WEIGHT_FILES if (folder / name).is_file())
+
+
+def _is_lfs_pointer(file: Path) -> bool:
+    with open(file, "rb") as stream:
+        return stream.read(40).startswith(b"version https://git-lfs")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises `InputError` for anything else."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is not a JSON file: {error}. Fetch or copy it again.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{file} holds no JSON object. Fetch or copy it again.")
+    return value
+
+
+def check_architecture(config: Mapping[str, Any], file: Path) -> None:
+    """Raises `InputError` unless the config is a BERT's (Google's own early configs name no model type)."""
+    kind = config.get("model_type", "bert")
+    if kind != "bert":
+        raise InputError(f"{file} is of another architecture, {kind!r}: this project fine-tunes BERT (model_type 'bert').")
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    problems = [
+        f"{name}: {config.get(name)!r} is not a positive whole number"
+        for name in sizes
+        if not (isinstance(config.get(name), int) and config[name] > 0)
+    ]
+    if not problems and config["hidden_size"] % config["num_attention_heads"]:
+        problems.append(f"hidden_size {config['hidden_size']} is no multiple of {config['num_attention_heads']} heads")
+    if problems:
+        raise InputError.listing(f"{file} is not the config of a BERT:", problems)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a weights file, on the CPU. Raises `InputError` when it is damaged or holds anything but tensors."""
+    again = "It may be truncated or damaged: fetch or copy it again."
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{file} can't be read as plain weights (it is damaged, or holds more than tensors). {again}") from None
+    except (SafetensorError, BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise InputError(f"{file} can't be read: {first_line[:200]}. {again}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise InputError(f"{file} is not a state dict: it holds more than named tensors.")
+    return tensors
+
+
+def encoder_tensors(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], file: Path
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The encoder's own tensors as float32 under the names in `shapes`, and the names of the unused ones (heads).
+
+    Understands the original pre-training checkpoints: names under "bert.", LayerNorm weights as gamma and beta, heads
+    beside the encoder. The pooler may be absent. Raises `InputError` naming every tensor that is missing, of another shape,
+    or not finite.
+    """
+    prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
+    found: dict[str, Tensor] = {}
+    unused = []
+    for original, tensor in tensors.items():
+        name = original.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+        if name in shapes and original.startswith(prefix):
+            found[name] = tensor
+        elif not name.endswith("position_ids"):  # a buffer that older versions of the library saved
+            unused.append(original)
+    problems = []
+    for name, shape in shapes.items():
+        if name not in found:
+            if not name.startswith("pooler."):
+                problems.append(f"{name} is missing")
+        elif found[name].shape != shape:
+            problems.append(f"{name} has the shape {tuple(found[name].shape)}, config.json says {tuple(shape)}")
+        elif not found[name].is_floating_point():
+            problems.append(f"{name} holds {str(found[name].dtype).removeprefix('torch.')}, not floating-point numbers")
+        elif not torch.isfinite(found[name]).all():
+            problems.append(f"{name} holds NaN or infinite values")
+    if problems:
+        raise InputError.listing(f"{file} does not hold the BERT that its config.json describes:", problems)
+    return {name: tensor.to(torch.float32) for name, tensor in found.items()}, unused

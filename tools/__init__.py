@@ -1,0 +1,1 @@
+"""Commands beside training, each run as `python -m tools.NAME` from the repository's root."""

@@ -1,0 +1,37 @@
+"""Compare two sentences with a fine-tuned model: their cosine, and the score it stands for on the model's label scale."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from connection.environment import require_libraries
+from connection.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad usage or model folder."""
+    parser = argparse.ArgumentParser(prog="python -m tools.similarity", description=__doc__, allow_abbrev=False)
+    parser.add_argument("model", help="folder of the model: a run's model/, or any BERT folder")
+    parser.add_argument("sentence1")
+    parser.add_argument("sentence2")
+    given = parser.parse_args(argv)
+    try:
+        require_libraries()
+        from ConnectionBert import ConnectionBert
+
+        model = ConnectionBert.load(given.model)
+        cosine = float(model.similarity([given.sentence1], [given.sentence2])[0])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"cosine {cosine:.4f}")
+    if model.labels:
+        low, high = model.labels
+        predicted = min(max(low + cosine * (high - low), low), high)  # training maps low..high to cosine 0..1
+        print(f"score  {predicted:.2f} on the scale {low:g} to {high:g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
