@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 from connection.checkpoint import atomic_folder
 from connection.environment import resolve
 from connection.errors import InputError
+from connection.modules import read_modules, write_modules
 from connection.pooling import POOLING
 from connection.tokens import TokenStore, pad, tokenize
 from connection.weights import check_architecture, check_folder, encoder_tensors, read_json, read_tensors
@@ -68,7 +69,7 @@ class ConnectionBert(nn.Module):
         weights_file = check_folder(folder)
         raw_config = read_json(folder / "config.json")
         check_architecture(raw_config, folder / "config.json")
-        own = _sentence_settings(folder)
+        own = read_modules(folder)
         tensors = read_tensors(weights_file)
         has_pooler = any(name.endswith("pooler.dense.weight") for name in tensors)
         try:
@@ -159,31 +160,12 @@ class ConnectionBert(nn.Module):
             state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
             save_file(state, new / "model.safetensors", metadata={"format": "pt"})
             config = self.encoder.config.to_dict() | {"architectures": ["BertModel"]}
+            (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             self.tokenizer.model_max_length = self.max_length
             self.tokenizer.save_pretrained(new)
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
             (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
-            modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * self.normalized
-            for path, _ in modules[1:]:
-                (new / path).mkdir()
-            files: dict[str, Any] = {
-                "config.json": config,
-                "modules.json": [
-                    {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-                    for i, (path, kind) in enumerate(modules)
-                ],
-                "sentence_bert_config.json": {"max_seq_length": self.max_length, "do_lower_case": False},
-                "1_Pooling/config.json": {
-                    "word_embedding_dimension": self.encoder.config.hidden_size,
-                    "pooling_mode_cls_token": self.pooling == "cls",
-                    "pooling_mode_mean_tokens": self.pooling == "mean",
-                    "pooling_mode_max_tokens": self.pooling == "max",
-                },
-            }
-            if self.labels:
-                files["connection.json"] = {"label_min": self.labels[0], "label_max": self.labels[1]}
-            for name, content in files.items():
-                (new / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            write_modules(new, config["hidden_size"], self.pooling, self.max_length, self.normalized, self.labels)
 
 
 def module_tree(folder: str | Path) -> str:
@@ -193,33 +175,6 @@ def module_tree(folder: str | Path) -> str:
     check_architecture(config, config_file)
     with torch.device("meta"):
         return str(BertModel(BertConfig.from_dict(config)))
-
-
-def _sentence_settings(folder: Path) -> dict[str, Any]:
-    """What a folder says of pooling, maximum length, normalisation and label scale; {} for a plain BERT."""
-    own: dict[str, Any] = {}
-    if (folder / "modules.json").is_file():
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-        if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
-            raise InputError(f"{folder / 'modules.json'}: only Transformer, Pooling and Normalize are known, not {kinds}")
-        own["normalized"] = "Normalize" in kinds
-        pooling_file = folder / modules[1]["path"] / "config.json"
-        pooling = read_json(pooling_file)
-        old_names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
-        modes = [name for key, name in old_names.items() if pooling.get(key)]
-        modes += [key for key in pooling if key.startswith("pooling_mode_") and pooling[key] and key not in old_names]
-        own["pooling"] = pooling.get("pooling_mode") or "+".join(modes) or "mean"
-        if own["pooling"] not in POOLING:
-            raise InputError(f"{pooling_file}: pooling {own['pooling']} is none of {', '.join(POOLING)}")
-    if (folder / "sentence_bert_config.json").is_file():
-        length = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
-        if length:
-            own["max_length"] = length
-    if (folder / "connection.json").is_file():
-        scale = read_json(folder / "connection.json")
-        own["labels"] = (float(scale["label_min"]), float(scale["label_max"]))
-    return own
 
 
 def _tokenizer(folder: Path, vocab_size: int) -> Any:

@@ -1,0 +1,92 @@
+"""Tiny random BERTs and pair files, made on the spot, offline and on the CPU."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import BertConfig, BertModel
+
+ROOT = Path(__file__).resolve().parent.parent
+MINILM = ROOT / "transformers" / "bert" / "all-MiniLM-L6-v2"
+DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
+PUBLIC_DATA = ROOT.parent / "shared" / "data"
+
+WORDS = "the a man woman dog cat plays rides reads sees guitar horse book red blue big small is not in on park city night day".split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"bcdefghijklmnopqrstuvwxyz", "##s", "##ing", ".", ","]
+PAIRS = [
+    ("the man plays guitar", "a man plays a guitar", 4.5),
+    ("a dog sees the cat", "the cat sees a dog in the park", 3.0),
+    ("the woman reads a book", "a man rides a horse", 0.5),
+    ("a big red horse", "a small blue cat", 1.0),
+    ("the city is big at night", "the big city at night.", 5.0),
+    ("a woman rides in the park", "the woman reads in the city", 2.0),
+    ("the dog is not red", "a dog is red", 1.5),
+    ("a man sees the day", "the night is not the day", 0.0),
+]
+
+
+def tiny_config(**changes) -> BertConfig:
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64)
+    return BertConfig(**(sizes | {"vocab_size": len(VOCABULARY), "architectures": ["BertModel"]} | changes))
+
+
+def write_bert(folder: Path, encoder: BertModel) -> Path:
+    """The three files of a plain BERT, and nothing else."""
+    folder.mkdir(parents=True)
+    encoder.config.to_json_file(folder / "config.json", use_diff=False)
+    save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, folder / "model.safetensors")
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_pairs(path: Path, rows=PAIRS, header=("sentence1", "sentence2", "score"), delimiter=",") -> Path:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([header] if header else [])
+        writer.writerows(rows)
+    return path
+
+
+def run_command(*words, cwd=ROOT, timeout=300, **environment) -> subprocess.CompletedProcess:
+    """A command of this project as a person would start it, from any folder, with no network to lean on."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""} | environment
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.fixture
+def tiny_encoder() -> BertModel:
+    torch.manual_seed(0)
+    return BertModel(tiny_config()).eval()
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path, tiny_encoder: BertModel) -> Path:
+    return write_bert(tmp_path / "tiny", tiny_encoder)
+
+
+@pytest.fixture
+def pair_file(tmp_path: Path) -> Path:
+    return write_pairs(tmp_path / "pairs.csv")
+
+
+@pytest.fixture
+def minilm() -> Path:
+    if not MINILM.is_dir():
+        pytest.skip("the small real model is not here: python -m tools.download all-MiniLM-L6-v2 (make test does it)")
+    return MINILM
+
+
+@pytest.fixture
+def public_data() -> Path:
+    if not PUBLIC_DATA.is_dir():
+        pytest.skip(f"the public pair files are not here: {PUBLIC_DATA}")
+    return PUBLIC_DATA

