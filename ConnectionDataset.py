@@ -105,6 +105,7 @@ def make_loader(dataset: ConnectionDataset, batch_size: int, seed: int, num_work
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         worker_init_fn=_leave_interrupts_to_parent,
+        generator=torch.Generator(),  # the loader draws numbers of its own: not from dropout's generator, then
     )
 
 

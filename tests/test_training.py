@@ -1,0 +1,291 @@
+"""The training step against an independent implementation, and the command from end to end as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.nn.functional import cosine_similarity
+
+import bertFineTuningWithConnectionData as driver
+from connection.losses import cosine_mse
+from connection.settings import read_settings
+from ConnectionBert import ConnectionBert
+from tests.conftest import DRIVER, PAIRS, ROOT, run_command, write_pairs
+
+RESULT_KEYS = (
+    "base final best_step epochs steps seconds pairs_per_second tokens_per_second peak_memory_bytes device precision seed".split()
+)
+
+
+def train(tiny_folder, pair_file, output, *flags, **options):
+    return run_command(
+        DRIVER, "--model-dir", tiny_folder, "--train-file", pair_file, "--output-dir", output, "--batch-size", 4,
+        "--max-length", 32, *flags, **options,
+    )  # fmt: skip
+
+
+def settings_of(*flags):
+    return read_settings(list(flags), vars(driver), "")
+
+
+# --- one step ----------------------------------------------------------------------------------------------------------
+
+
+def test_loss_and_gradient_equal_sentence_transformers(tiny_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+
+    model = ConnectionBert.load(tiny_folder)  # dropout off: load() leaves it in evaluation mode
+    model.save(tmp_path / "saved")
+    target = torch.tensor([pair[2] / 5 for pair in PAIRS])
+    sides = [[pair[side] for pair in PAIRS] for side in (0, 1)]
+
+    inputs = model.tokenizer(sides[0] + sides[1], padding=True, return_tensors="pt")
+    u, v, _ = model(inputs["input_ids"], inputs["attention_mask"])
+    loss = cosine_mse(u, v, target)
+    loss.backward()
+
+    peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu").eval()
+    features = [dict(model.tokenizer(side, padding=True, return_tensors="pt")) for side in sides]
+    peer_loss = CosineSimilarityLoss(peer)(features, target)
+    peer_loss.backward()
+
+    assert loss.item() == pytest.approx(peer_loss.item(), abs=1e-5)
+    peer_gradients = {name.split("model.", 1)[-1]: weight.grad for name, weight in peer.named_parameters()}
+    compared = 0
+    for name, weight in model.encoder.named_parameters():
+        if weight.grad is not None:
+            assert torch.allclose(weight.grad, peer_gradients[name], atol=1e-5), name
+            compared += 1
+    assert compared == sum(1 for name, _ in model.encoder.named_parameters() if not name.startswith("pooler"))
+
+
+def test_schedule_equals_transformers():
+    from transformers import get_linear_schedule_with_warmup
+
+    for steps, ratio in ((100, 0.1), (7, 0.5), (10, 0.0), (3, 1.0), (1, 0.1)):
+        share = driver.linear_schedule(steps, ratio)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        peer = get_linear_schedule_with_warmup(optimizer, math.ceil(steps * ratio), steps)
+        for step in range(steps):
+            assert share(step) == pytest.approx(peer.get_last_lr()[0])
+            optimizer.step()
+            peer.step()
+
+
+def test_biases_and_layernorm_are_not_decayed(tiny_folder):
+    model = ConnectionBert.load(tiny_folder)
+    optimizer = driver.make_optimizer(model, settings_of("--weight-decay", "0.3"))
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    for group in optimizer.param_groups:
+        assert group["params"]
+        for weight in group["params"]:
+            exempt = "bias" in names[id(weight)] or "LayerNorm" in names[id(weight)]
+            assert group["weight_decay"] == (0 if exempt else 0.3)
+    trained = {names[id(weight)] for group in optimizer.param_groups for weight in group["params"]}
+    assert trained == {name for name in names.values() if "pooler" not in name}
+
+
+# --- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
+    """All promises of the run folder, with every figure of results.json computed again from model/ by other means."""
+    train_file, dev, test = (write_pairs(tmp_path / f"{name}.csv", rows) for name, rows in
+                             (("train", PAIRS * 2), ("dev", PAIRS[:5]), ("test", PAIRS[2:])))  # fmt: skip
+    output = tmp_path / "run"
+    shown = train(tiny_folder, train_file, output, "--dev-file", dev, "--test-file", test, "--epochs", 2, "--log-steps", 1,
+                  "--learning-rate", "1e-3", cwd=tmp_path)  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    for part in ("measuring the base model", "training loss", "dev Spearman", "95% interval", "tools.similarity"):
+        assert part in shown.stdout
+
+    results = json.loads((output / "results.json").read_text())
+    assert set(RESULT_KEYS) <= set(results)
+    assert (results["steps"], results["epochs"], results["seed"]) == (8, 2, 42)
+    assert results["pairs_per_second"] > 0
+    assert results["peak_memory_bytes"] > 1e6
+
+    from sentence_transformers import SentenceTransformer
+
+    label = [pair[2] for pair in PAIRS[2:]]
+    ConnectionBert.load(tiny_folder).save(tmp_path / "base")
+    for part, folder in (("base", tmp_path / "base"), ("final", output / "model")):
+        peer = SentenceTransformer(str(folder), device="cpu")
+        u, v = (torch.as_tensor(peer.encode([pair[side] for pair in PAIRS[2:]])) for side in (0, 1))
+        expected = stats.spearmanr(cosine_similarity(u, v), label).statistic
+        assert results[part]["test"]["spearman"] == pytest.approx(expected, abs=1e-6)
+        assert results[part]["test"]["pairs"] == 6
+        assert results[part]["dev"]["pairs"] == 5
+
+    settings = json.loads((output / "settings.json").read_text())
+    assert settings["learning_rate"] == 1e-3
+    assert set(settings["versions"]) >= {"torch", "transformers", "numpy"}
+    assert list(settings["data_sha256"]) == [str(train_file), str(dev), str(test)]
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line and "split" not in line] == list(range(1, 9))
+    dev_figures = {line["step"]: line["spearman"] for line in lines if line.get("split") == "dev"}
+    assert list(dev_figures) == [0, 4, 8]
+    trained = {step: figure for step, figure in dev_figures.items() if step}
+    assert results["best_step"] == max(trained, key=trained.__getitem__)
+    assert results["final"]["dev"]["spearman"] == max(trained.values())
+    assert "<svg" in (output / "report.html").read_text()
+    assert json.loads((output / "model" / "connection.json").read_text()) == {"label_min": 0.0, "label_max": 5.0}
+    assert {path.name for path in output.iterdir()} == {"settings.json", "metrics.jsonl", "results.json", "report.html", "model"}
+
+
+def test_two_steps_with_a_training_file_alone_and_reload(tiny_folder, pair_file, tmp_path):
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--learning-rate", "1e-2")
+    assert shown.returncode == 0, shown.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["base"], results["final"], results["steps"], results["best_step"]) == ({}, {}, 2, 2)
+    before, after = ConnectionBert.load(tiny_folder), ConnectionBert.load(tmp_path / "run" / "model")
+    moved = [name for name, weight in after.encoder.named_parameters() if not torch.equal(weight, before.get_parameter(f"encoder.{name}"))]
+    assert any("layer.0" in name for name in moved)
+    assert not any("pooler" in name for name in moved)
+
+
+def test_training_lowers_the_loss_and_the_seed_decides_all(tiny_folder, pair_file, tmp_path):
+    losses = {}
+    for name, seed, workers in (("a", 1, 0), ("b", 1, 2), ("c", 2, 0)):
+        flags = ("--seed", seed, "--num-workers", workers, "--epochs", 8, "--learning-rate", "3e-3", "--log-steps", 1)
+        shown = train(tiny_folder, pair_file, tmp_path / name, *flags, "--precision", "fp32", OMP_NUM_THREADS="1")
+        assert shown.returncode == 0, shown.stderr
+        losses[name] = [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+    assert losses["a"] == losses["b"]
+    assert losses["a"] != losses["c"]
+    assert np.mean(losses["a"][-2:]) < 0.7 * np.mean(losses["a"][:2])
+    saved = [ConnectionBert.load(tmp_path / name / "model").encoder.state_dict() for name in ("a", "b")]
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+
+
+def test_bf16_trains_the_same_direction(tiny_folder, pair_file, tmp_path):
+    for precision in ("bf16", "fp32"):
+        flags = ("--precision", precision, "--epochs", 8, "--learning-rate", "3e-3", "--dev-file", pair_file)
+        shown = train(tiny_folder, pair_file, tmp_path / precision, *flags)
+        assert shown.returncode == 0, shown.stderr
+        assert f"cpu, {precision} (as asked)" in shown.stdout
+    figures = [json.loads((tmp_path / p / "results.json").read_text())["final"]["dev"]["loss"] for p in ("bf16", "fp32")]
+    assert figures[0] == pytest.approx(figures[1], rel=0.25)
+
+
+def test_eval_steps_adds_evaluations(tiny_folder, pair_file, tmp_path):
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--batch-size", 2, "--eval-steps", 2, "--dev-file", pair_file)
+    assert shown.returncode == 0, shown.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line.get("split") == "dev"] == [0, 2, 4]
+
+
+def test_the_real_small_model_learns_the_bundled_data(minilm, tmp_path):
+    """One short epoch over a part of the bundled pairs, from the command line, read back by this project."""
+    rows = (ROOT / "data" / "requirements-train.csv").read_text(encoding="utf-8").splitlines(keepends=True)[:97]
+    (tmp_path / "part.csv").write_text("".join(rows), encoding="utf-8")
+    shown = run_command(DRIVER, "--model-dir", minilm, "--train-file", tmp_path / "part.csv", "--output-dir", tmp_path / "run",
+                        "--epochs", 1, "--learning-rate", "1e-4", "--log-steps", 1)  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert ConnectionBert.load(tmp_path / "run" / "model").normalized
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) >= 4
+    assert np.isfinite(losses).all()
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_bad_data_is_refused_before_the_output_folder_is_touched(tiny_folder, pair_file, tmp_path):
+    bad = write_pairs(tmp_path / "bad.csv", [("a", "b", "nan"), ("", "b", 7)])
+    shown = train(tiny_folder, bad, tmp_path / "run", "--dev-file", tmp_path / "absent.csv", "--test-file", pair_file)
+    assert shown.returncode == 2
+    for part in ("line 2", "line 3", "absent.csv", "outside 0 to 5", "blank"):
+        assert part in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_constant_dev_scores_are_refused(tiny_folder, pair_file, tmp_path):
+    same = write_pairs(tmp_path / "same.csv", [("a dog", "a cat", 2), ("a horse", "a book", 2)])
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--dev-file", same)
+    assert shown.returncode == 2
+    assert "all scores are 2" in shown.stderr
+
+
+def test_an_output_folder_in_use_is_refused_unless_overwritten(tiny_folder, pair_file, tmp_path):
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    shown = train(tiny_folder, pair_file, output)
+    assert shown.returncode == 2
+    assert "--overwrite" in shown.stderr
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
+    assert train(tiny_folder, pair_file, output, "--overwrite", "--epochs", 1).returncode == 0
+    assert (output / "notes.txt").read_text() == "mine"
+    (output / "metrics.jsonl").write_text("old")
+    assert train(tiny_folder, pair_file, output, "--overwrite", "--epochs", 1).returncode == 0
+    assert "old" not in (output / "metrics.jsonl").read_text()
+
+
+def test_a_gpu_that_is_not_there_is_refused(tiny_folder, pair_file, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA GPU; the refusal is for machines without")
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--device", "cuda")
+    assert shown.returncode == 2
+    assert "--device cpu" in shown.stderr
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_non_finite_step_stops_the_run_and_saves_nothing_of_it(tiny_folder, tmp_path, monkeypatch, capsys, what):
+    """Step 3, in the second epoch, is broken: model/ keeps the first epoch's finite weights, and the rows are named."""
+    calls = []
+
+    def broken(u, v, target):
+        calls.append(1)
+        loss = cosine_mse(u, v, target)
+        if len(calls) < 3:
+            return loss
+        return loss * math.inf if what == "loss" else loss + (u * 0).sum().abs().sqrt()  # sqrt at 0: infinite slope
+
+    monkeypatch.setattr("connection.losses.cosine_mse", broken)
+    pairs = write_pairs(tmp_path / "p.csv")
+    flags = ["--model-dir", tiny_folder, "--train-file", pairs, "--output-dir", tmp_path / "run", "--batch-size", "4"]
+    assert driver.main([str(word) for word in [*flags, "--epochs", "2", "--max-length", "32"]]) == 1
+    message = capsys.readouterr().err
+    assert "step 3" in message
+    assert f"{pairs}, lines " in message
+    assert len(message.split("lines ")[1].split(")")[0].split(", ")) == 4
+    weights = ConnectionBert.load(tmp_path / "run" / "model").parameters()
+    assert all(torch.isfinite(weight).all() for weight in weights)
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_interrupt_ends_cleanly_with_what_was_best_so_far(tiny_folder, tmp_path, evaluated):
+    pairs, output = write_pairs(tmp_path / "p.csv", PAIRS * 20), tmp_path / "run"
+    command = [sys.executable, DRIVER, "--model-dir", tiny_folder, "--train-file", pairs, "--dev-file", pairs, "--output-dir", output,
+               "--epochs", 5000, "--log-steps", 1, "--max-length", 32, "--num-workers", 2 * evaluated]  # fmt: skip
+    command += ["--eval-steps", 3] if evaluated else ["--batch-size", 1, "--epochs", 1]
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:  # until it trains, and has evaluated where that is the case
+        text = (output / "metrics.jsonl").read_text() if (output / "metrics.jsonl").exists() else ""
+        if '"step": 5' in text and (not evaluated or (output / "model").exists()):
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "Ended by Ctrl-C" in stdout
+    results = json.loads((output / "results.json").read_text())
+    assert results["interrupted"]
+    assert 0 < results["best_step"] <= results["steps"]
+    assert ("dev" in results["final"]) == evaluated
+    assert ConnectionBert.load(output / "model").encode(["a dog"], progress=False).shape == (1, 32)
