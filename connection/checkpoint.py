@@ -14,8 +14,8 @@ from pathlib import Path
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; when the block ends well it takes `target`'s place, otherwise it is removed.
 
-    Killed at any moment, `target` is absent, the old folder or the new one, complete; at worst a hidden folder
-    `.NAME.<id>` is left beside it.
+    Killed at any moment, `target` is the old folder or the new one, complete. Only a kill between the two renames leaves it
+    absent, and the old one beside it as `.NAME.<id>`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     new, old = (target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
@@ -29,6 +29,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         new.rename(target)
         _flush(target.parent)
     finally:
+        if old.exists() and not target.exists():  # interrupted between the two renames
+            old.rename(target)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

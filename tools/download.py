@@ -121,7 +121,7 @@ def from_hub(model: str, folder: Path) -> None:
         for name in [name for name in FILES if name in there] + weights:
             hf_hub_download(model, name, revision=info.sha, local_dir=folder)
             if name == "config.json":  # before the weights, which may be large
-                check_architecture(read_json(folder / name), folder.with_name(model) / name)
+                check_architecture(read_json(folder / name), Path(model) / name)
             if there[name].lfs:
                 check_digest(folder / name, there[name].lfs.sha256)
     except HFValidationError as error:

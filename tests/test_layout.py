@@ -1,0 +1,130 @@
+"""The traps of this layout, the rooms' order, and that the README tells the truth."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bertFineTuningWithConnectionData as driver
+from connection.settings import read_settings
+from tests.conftest import DRIVER, MINILM, ROOT, run_command
+
+TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
+# Each module of connection/ may import only the ones before it.
+ROOMS = "errors environment settings pairs tokens pooling losses metrics weights modules checkpoint progress report runfolder".split()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def project_files(pattern: str) -> list[Path]:
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", pattern], capture_output=True, text=True)
+    return [ROOT / name for name in listed.stdout.splitlines()]
+
+
+def imports_of(file: Path) -> set[str]:
+    """Full names of the modules that a file imports, at the top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_no_python_under_transformers_and_no_weights_tracked():
+    assert not [path for path in (ROOT / "transformers").rglob("*") if path.suffix in {".py", ".pyc", ".so", ".pyd"}]
+    assert [path.relative_to(ROOT).as_posix() for path in project_files("transformers")] == ["transformers/bert/README.md"]
+
+
+def test_the_library_wins_over_the_folder_of_weights():
+    shown = run_command("-c", "import transformers; print(transformers.__file__)", cwd=ROOT)
+    assert "site-packages" in shown.stdout
+
+
+def test_without_the_library_the_install_command_is_named():
+    """With no site-packages, `transformers` is the empty namespace of the weights' folder."""
+    code = "import sys; sys.argv = ['x', '--epochs', '1']; import bertFineTuningWithConnectionData as d; sys.exit(d.main())"
+    shown = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 2
+    assert "transformers" in shown.stderr
+    assert "pip install -r requirements.txt" in shown.stderr
+
+
+def test_connection_imports_only_upward():
+    assert {path.stem for path in (ROOT / "connection").glob("*.py")} == {"__init__", *ROOMS}
+    for place, room in enumerate(ROOMS):
+        imported = imports_of(ROOT / "connection" / f"{room}.py")
+        assert not imported & {*TOP, "tools"}, room
+        inside = {name.split(".")[1] for name in imported if name.startswith("connection.")}
+        assert inside <= set(ROOMS[:place]), room
+
+
+def test_nothing_imports_the_driver():
+    for file in [*(ROOT / "tools").glob("*.py"), ROOT / "ConnectionBert.py", ROOT / "ConnectionDataset.py"]:
+        assert "bertFineTuningWithConnectionData" not in imports_of(file), file.name
+    assert "ConnectionBert" not in imports_of(ROOT / "ConnectionDataset.py")
+
+
+def test_importing_any_module_starts_no_work(tmp_path):
+    modules = [*TOP, *(f"{folder}.{path.stem}" for folder in ("connection", "tools") for path in (ROOT / folder).glob("*.py"))]
+    code = f"import importlib, sys; sys.path.insert(0, {str(ROOT)!r}); [importlib.import_module(m) for m in {modules!r}]"
+    shown = run_command("-c", code, cwd=tmp_path)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readme_tree_names_every_file():
+    tree = README.split("## What is where")[1]
+    for path in project_files("*.py") + project_files("*.md") + [ROOT / "Makefile"]:
+        if path.name not in ("__init__.py", "README.md") or path.parent == ROOT / "data":
+            assert path.name in tree, f"{path.relative_to(ROOT)} is missing in the README's tree"
+
+
+def test_the_readme_lists_every_flag_with_its_default():
+    table = README.split("## All flags")[1].split("\n## ")[0]
+    for name, value in vars(driver).items():
+        if name.isupper() and not name.startswith("TYPE_"):
+            flag = "--" + name.lower().replace("_", "-")
+            assert re.search(rf"`{flag}` *\| *`{re.escape(str(value))}`", table), f"{flag} with its default {value}"
+
+
+def readme_commands() -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_every_command_in_the_readme_can_be_typed():
+    """Each one is known, its flags are accepted, and the files that it names without a placeholder exist."""
+    makefile = (ROOT / "Makefile").read_text()
+    seen = set()
+    for words in readme_commands():
+        if words[0] == "make":
+            assert all(f"\n{target}:" in makefile for target in words[1:]), words
+        elif words[:2] == ["python", DRIVER.name]:
+            read_settings(words[2:], vars(driver), "")
+        elif words[:2] == ["python", "-m"] and words[2].startswith("tools."):
+            assert (ROOT / "tools" / f"{words[2].split('.')[1]}.py").is_file(), words
+        elif words[0] not in ("git", "cd", "pip", "mkdir", "cp"):
+            pytest.fail(f"the README has a command that no test knows: {words}")
+        seen.add(words[0])
+    assert {"make", "python", "pip"} <= seen
+
+
+def test_the_readmes_own_data_command_runs(minilm, tmp_path):
+    """The three steps for one's own data, on a small file of the form that the README shows."""
+    example = re.search(r"```csv\n(.*?)```", README, flags=re.S)
+    assert example
+    (tmp_path / "my-pairs.csv").write_text(example[1], encoding="utf-8")
+    command = next(words for words in readme_commands() if "my-pairs.csv" in words and "--dev-file" not in words)
+    flags = [str(MINILM) if word.startswith("transformers/") else word for word in command[2:]]
+    shown = run_command(DRIVER, *flags, "--epochs", 1, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert len(list(csv.reader(example[1].splitlines()))) - 1 == int(re.search(r"train +(\d+) pairs", shown.stdout)[1])  # type: ignore[index]
