@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
@@ -47,7 +48,9 @@ class ConnectionBert(nn.Module):
             raise InputError(f"pooling {pooling!r} is none of {', '.join(POOLING)}")
         positions = encoder.config.max_position_embeddings
         if not 3 <= max_length <= positions:
-            raise InputError(f"a maximum length of {max_length} tokens is outside 3 to {positions}, the positions of this model")
+            raise InputError(
+                f"a maximum length of {max_length} tokens is outside 3 to {positions}, the positions of this model"
+            )
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.pooling = pooling
@@ -158,7 +161,10 @@ class ConnectionBert(nn.Module):
         """
         with atomic_folder(Path(folder)) as new:
             state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
-            save_file(state, new / "model.safetensors", metadata={"format": "pt"})
+            try:
+                save_file(state, new / "model.safetensors", metadata={"format": "pt"})
+            except SafetensorError as error:  # a full disk, say
+                raise OSError(f"{folder} could not be written: {error}") from None
             config = self.encoder.config.to_dict() | {"architectures": ["BertModel"]}
             (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             self.tokenizer.model_max_length = self.max_length

@@ -94,9 +94,8 @@ class ShuffledBatches(Sampler[list[int]]):
             yield order[start : start + self.batch_size].tolist()
 
 
-def make_loader(dataset: ConnectionDataset, batch_size: int, seed: int, num_workers: int, pin_memory: bool) -> DataLoader[Pair]:
-    """Shuffled batches for training. Set `loader.batch_sampler.epoch` before each epoch for a new order."""
-    batches = ShuffledBatches(len(dataset), batch_size, seed)
+def make_loader(dataset: ConnectionDataset, batches: ShuffledBatches, num_workers: int, pin_memory: bool) -> DataLoader[Pair]:
+    """Batches for training, prepared by `num_workers` processes. Set `batches.epoch` before each epoch for a new order."""
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -87,14 +87,19 @@ def train(settings: TrainSettings) -> int:
     from connection.report import write_html
     from connection.runfolder import RunFolder
     from ConnectionBert import ConnectionBert
-    from ConnectionDataset import make_loader
+    from ConnectionDataset import ShuffledBatches, make_loader
 
     started = time.perf_counter()
     device = pick_device(settings.device)
     precision, why = pick_precision(settings.precision, device)
     model = ConnectionBert.load(settings.model_dir, settings.pooling, settings.max_length)
     data = read_data(settings, model)
-    run = RunFolder(Path(settings.output_dir).expanduser().resolve(), settings.overwrite)
+    output = Path(settings.output_dir).expanduser().resolve()
+    if resolve(settings.model_dir).is_relative_to(output):
+        raise InputError(
+            f"--model-dir lies in --output-dir {output}, whose model/ this run would replace: give another --output-dir"
+        )
+    run = RunFolder(output, settings.overwrite)
     where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
     story = dataclasses.asdict(settings) | where | describe([part.pairs.path for part in data.values()])
     run.write_json("settings.json", story)
@@ -111,8 +116,9 @@ def train(settings: TrainSettings) -> int:
     for name, figures in results["base"].items():
         run.log(step=0, split=name, **figures)
 
-    loader = make_loader(data["train"], settings.batch_size, settings.seed, settings.num_workers, device.type == "cuda")
-    steps = len(loader) * settings.epochs
+    batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
+    loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
+    steps = len(batches) * settings.epochs
     optimizer = make_optimizer(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, settings.warmup_ratio))
     progress = Progress()
@@ -120,7 +126,7 @@ def train(settings: TrainSettings) -> int:
     torch.manual_seed(settings.seed)  # dropout
 
     for epoch in range(1, settings.epochs + 1):
-        loader.batch_sampler.epoch = epoch
+        batches.epoch = epoch
         bar = tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}/{settings.epochs}", unit="step", leave=False)
         model.train()
         clock = time.perf_counter()
@@ -131,13 +137,15 @@ def train(settings: TrainSettings) -> int:
 
             progress.count(loss, batch.attention_mask, time.perf_counter() - clock)
             rate = schedule.get_last_lr()[0]
-            bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.1e}, {progress.speed['pairs_per_second']:.0f} pairs/s", refresh=False)
+            bar.set_postfix_str(
+                f"loss {loss:.4f}, lr {rate:.1e}, {progress.speed['pairs_per_second']:.0f} pairs/s", refresh=False
+            )
             bar.update()
             if progress.step % settings.log_steps == 0 or progress.step == steps:
                 run.log(step=progress.step, epoch=epoch, loss=loss, learning_rate=rate, **progress.speed)
             if stop.asked:
                 break
-            if settings.eval_steps and progress.step % settings.eval_steps == 0 and progress.step % len(loader):
+            if settings.eval_steps and progress.step % settings.eval_steps == 0 and progress.step % len(batches):
                 keep_if_best(model, data.get("dev"), run, progress, epoch)
             clock = time.perf_counter()
         bar.close()
@@ -213,8 +221,6 @@ def read_data(settings: TrainSettings, model: ConnectionBert) -> dict[str, Conne
 
     problems, data = [], {}
     for part, name in (("train", settings.train_file), ("dev", settings.dev_file), ("test", settings.test_file)):
-        if not name and part == "train":
-            problems.append("--train-file is empty: a file of labelled pairs is needed")
         if not name:
             continue
         try:
@@ -276,7 +282,9 @@ def print_end(results: dict[str, Any], progress: Progress, run: RunFolder, steps
     if results["base"]:
         print("", text(gain_table(results)), sep="\n")
     if results["interrupted"]:
-        print(f"\nEnded by Ctrl-C after step {progress.step} of {steps}; model/ holds the weights of step {progress.best_step}.")
+        print(
+            f"\nEnded by Ctrl-C after step {progress.step} of {steps}; model/ holds the weights of step {progress.best_step}."
+        )
     print(f"\nThe fine-tuned model is in {run.model}; report.html beside it has the figures. Next, compare two sentences:")
     print(f'  python -m tools.similarity {run.model} "one sentence" "another sentence"')
 

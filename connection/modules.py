@@ -34,7 +34,7 @@ def read_modules(folder: Path) -> dict[str, Any]:
             continue
         if not all(isinstance(value, int | float) for value in values):
             raise InputError(f"{folder / file}: {', '.join(keys)} should be numbers, not {values}")
-        own |= {"max_length": int(values[0])} if file.startswith("sentence") else {"labels": (values[0], values[1])}
+        own |= {"max_length": values[0]} if keys == ("max_seq_length",) else {"labels": tuple(values)}
     return own
 
 

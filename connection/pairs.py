@@ -122,9 +122,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                         yield start, row
                     start = reader.line_num + 1
             except csv.Error as error:
-                raise InputError(f"{path}, line {start}: {error}. Is a quote (\") left open or not doubled?") from None
+                raise InputError(f'{path}, line {start}: {error}. Is a quote (") left open or not doubled?') from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x}): save it as UTF-8") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
-

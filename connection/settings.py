@@ -73,6 +73,7 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
         values[field.name] = value
         if problem:
             problems.append(f"{flag_of(field.name)}: {problem}")
+    problems += [f"{flag_of(name)}: is empty" for name in ("model_dir", "train_file", "output_dir") if values[name] == ""]
     if not problems and not values["label_min"] < values["label_max"]:
         problems.append(f"--label-min: {values['label_min']:g} is not below --label-max {values['label_max']:g}")
     if problems:

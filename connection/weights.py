@@ -87,7 +87,9 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{file} can't be read as plain weights (it is damaged, or holds more than tensors). {again}") from None
+        raise InputError(
+            f"{file} can't be read as plain weights (it is damaged, or holds more than tensors). {again}"
+        ) from None
     except (SafetensorError, BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise InputError(f"{file} can't be read: {first_line[:200]}. {again}") from None

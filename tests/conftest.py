@@ -18,8 +18,20 @@ MINILM = ROOT / "transformers" / "bert" / "all-MiniLM-L6-v2"
 DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
 
-WORDS = "the a man woman dog cat plays rides reads sees guitar horse book red blue big small is not in on park city night day".split()
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"bcdefghijklmnopqrstuvwxyz", "##s", "##ing", ".", ","]
+WORDS = "the a man woman dog cat plays rides reads sees guitar horse book red blue big small is not in on park city night day"
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *WORDS.split(),
+    *"bcdefghijklmnopqrstuvwxyz",
+    "##s",
+    "##ing",
+    ".",
+    ",",
+]
 PAIRS = [
     ("the man plays guitar", "a man plays a guitar", 4.5),
     ("a dog sees the cat", "the cat sees a dog in the park", 3.0),
@@ -33,8 +45,10 @@ PAIRS = [
 
 
 def tiny_config(**changes) -> BertConfig:
-    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64)
-    return BertConfig(**(sizes | {"vocab_size": len(VOCABULARY), "architectures": ["BertModel"]} | changes))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    return BertConfig(
+        **(sizes | {"max_position_embeddings": 64, "vocab_size": len(VOCABULARY), "architectures": ["BertModel"]} | changes)
+    )
 
 
 def write_bert(folder: Path, encoder: BertModel) -> Path:

@@ -17,7 +17,13 @@ from connection.errors import InputError
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, ROOT, VOCABULARY, run_command, tiny_config, write_bert
 
-SENTENCES = ["the man plays guitar", "a dog", "The big red Horse is not in the park, in the city at night.", "", "?? unknown ??"]
+SENTENCES = [
+    "the man plays guitar",
+    "a dog",
+    "The big red Horse is not in the park, in the city at night.",
+    "",
+    "?? unknown ??",
+]
 
 
 def cosine_rows(a, b) -> float:

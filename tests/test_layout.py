@@ -18,12 +18,16 @@ from tests.conftest import DRIVER, MINILM, ROOT, run_command
 
 TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
 # Each module of connection/ may import only the ones before it.
-ROOMS = "errors environment settings pairs tokens pooling losses metrics weights modules checkpoint progress report runfolder".split()
+ROOMS = (
+    "errors environment settings pairs tokens pooling losses metrics weights modules checkpoint progress report runfolder"
+).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def project_files(pattern: str) -> list[Path]:
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", pattern], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", pattern], capture_output=True, text=True
+    )
     return [ROOT / name for name in listed.stdout.splitlines()]
 
 

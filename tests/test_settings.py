@@ -31,7 +31,9 @@ def test_defaults_are_the_constants_and_flags_win():
 
 
 def test_all_problems_are_listed_at_once():
-    words = "--epochs 1.5 --batch-size 0 --learning-rate nan --pooling median --warmup-ratio 2 --nonsense 3 stray --seed".split()
+    words = (
+        "--epochs 1.5 --batch-size 0 --learning-rate nan --pooling median --warmup-ratio 2 --nonsense 3 stray --seed".split()
+    )
     with pytest.raises(InputError) as raised:
         read(*words)
     message = str(raised.value)
@@ -45,6 +47,11 @@ def test_all_problems_are_listed_at_once():
 def test_a_badly_edited_constant_is_refused(constant, value):
     with pytest.raises(InputError, match=flag_of(constant.lower())):
         read(**{constant: value})
+
+
+def test_empty_paths_are_refused():
+    with pytest.raises(InputError, match="--output-dir: is empty"):
+        read("--output-dir", "")
 
 
 def test_label_range_must_be_a_range():

@@ -23,8 +23,8 @@ from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, PAIRS, ROOT, run_command, write_pairs
 
 RESULT_KEYS = (
-    "base final best_step epochs steps seconds pairs_per_second tokens_per_second peak_memory_bytes device precision seed".split()
-)
+    "base final best_step epochs steps seconds pairs_per_second tokens_per_second peak_memory_bytes device precision seed"
+).split()
 
 
 def train(tiny_folder, pair_file, output, *flags, **options):
@@ -141,7 +141,13 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
     assert results["final"]["dev"]["spearman"] == max(trained.values())
     assert "<svg" in (output / "report.html").read_text()
     assert json.loads((output / "model" / "connection.json").read_text()) == {"label_min": 0.0, "label_max": 5.0}
-    assert {path.name for path in output.iterdir()} == {"settings.json", "metrics.jsonl", "results.json", "report.html", "model"}
+    assert {path.name for path in output.iterdir()} == {
+        "settings.json",
+        "metrics.jsonl",
+        "results.json",
+        "report.html",
+        "model",
+    }
 
 
 def test_two_steps_with_a_training_file_alone_and_reload(tiny_folder, pair_file, tmp_path):
@@ -150,7 +156,11 @@ def test_two_steps_with_a_training_file_alone_and_reload(tiny_folder, pair_file,
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["base"], results["final"], results["steps"], results["best_step"]) == ({}, {}, 2, 2)
     before, after = ConnectionBert.load(tiny_folder), ConnectionBert.load(tmp_path / "run" / "model")
-    moved = [name for name, weight in after.encoder.named_parameters() if not torch.equal(weight, before.get_parameter(f"encoder.{name}"))]
+    moved = [
+        name
+        for name, weight in after.encoder.named_parameters()
+        if not torch.equal(weight, before.get_parameter(f"encoder.{name}"))
+    ]
     assert any("layer.0" in name for name in moved)
     assert not any("pooler" in name for name in moved)
 
@@ -180,7 +190,9 @@ def test_bf16_trains_the_same_direction(tiny_folder, pair_file, tmp_path):
 
 
 def test_eval_steps_adds_evaluations(tiny_folder, pair_file, tmp_path):
-    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--batch-size", 2, "--eval-steps", 2, "--dev-file", pair_file)
+    shown = train(
+        tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--batch-size", 2, "--eval-steps", 2, "--dev-file", pair_file
+    )
     assert shown.returncode == 0, shown.stderr
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line.get("split") == "dev"] == [0, 2, 4]
@@ -234,6 +246,14 @@ def test_an_output_folder_in_use_is_refused_unless_overwritten(tiny_folder, pair
     assert "old" not in (output / "metrics.jsonl").read_text()
 
 
+def test_the_model_that_is_trained_from_is_never_replaced(tiny_folder, pair_file, tmp_path):
+    assert train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1).returncode == 0
+    shown = train(tmp_path / "run" / "model", pair_file, tmp_path / "run", "--overwrite")
+    assert shown.returncode == 2
+    assert "another --output-dir" in shown.stderr
+    ConnectionBert.load(tmp_path / "run" / "model")
+
+
 def test_a_gpu_that_is_not_there_is_refused(tiny_folder, pair_file, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA GPU; the refusal is for machines without")
@@ -269,9 +289,9 @@ def test_a_non_finite_step_stops_the_run_and_saves_nothing_of_it(tiny_folder, tm
 @pytest.mark.parametrize("evaluated", [False, True])
 def test_interrupt_ends_cleanly_with_what_was_best_so_far(tiny_folder, tmp_path, evaluated):
     pairs, output = write_pairs(tmp_path / "p.csv", PAIRS * 20), tmp_path / "run"
-    command = [sys.executable, DRIVER, "--model-dir", tiny_folder, "--train-file", pairs, "--dev-file", pairs, "--output-dir", output,
-               "--epochs", 5000, "--log-steps", 1, "--max-length", 32, "--num-workers", 2 * evaluated]  # fmt: skip
-    command += ["--eval-steps", 3] if evaluated else ["--batch-size", 1, "--epochs", 1]
+    command = [sys.executable, DRIVER, "--model-dir", tiny_folder, "--train-file", pairs, "--dev-file", pairs]
+    command += ["--output-dir", output, "--log-steps", 1, "--max-length", 32, "--num-workers", 2 * evaluated]
+    command += ["--epochs", 5000, "--eval-steps", 3] if evaluated else ["--epochs", 1, "--batch-size", 1]
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:  # until it trains, and has evaluated where that is the case
