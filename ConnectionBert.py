@@ -6,6 +6,7 @@ Sentence-BERT's siamese regression model (Reimers & Gurevych 2019, arXiv 1908.10
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from connection.checkpoint import atomic_folder
 from connection.environment import resolve
-from connection.errors import InputError
+from connection.errors import InputError, RunError
 from connection.modules import read_modules, write_modules
 from connection.pooling import POOLING
 from connection.tokens import TokenStore, pad, tokenize
@@ -49,7 +50,7 @@ class ConnectionBert(nn.Module):
         positions = encoder.config.max_position_embeddings
         if not 3 <= max_length <= positions:
             raise InputError(
-                f"a maximum length of {max_length} tokens is outside 3 to {positions}, the positions of this model"
+                f"a maximum length (--max-length) of {max_length} tokens is outside 3 to {positions}, this model's positions"
             )
         self.encoder = encoder
         self.tokenizer = tokenizer
@@ -70,31 +71,29 @@ class ConnectionBert(nn.Module):
         """
         folder = resolve(folder)
         weights_file = check_folder(folder)
-        raw_config = read_json(folder / "config.json")
-        check_architecture(raw_config, folder / "config.json")
         own = read_modules(folder)
         tensors = read_tensors(weights_file)
-        has_pooler = any(name.endswith("pooler.dense.weight") for name in tensors)
-        try:
-            encoder = BertModel(BertConfig.from_dict(raw_config), add_pooling_layer=has_pooler)
-        except Exception as error:  # whatever the library finds wrong with a value is the file's fault
-            raise InputError(f"{folder / 'config.json'} is not the config of a BERT: {error}") from None
+        encoder = _random_encoder(folder, has_pooler=any("pooler.dense." in name for name in tensors))
         shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
         state, unused = encoder_tensors(tensors, shapes, weights_file)
         encoder.load_state_dict(state)
+        tokenizer, remarks = _tokenizer(folder, encoder.config.vocab_size)
         model = cls(
             encoder,
-            _tokenizer(folder, encoder.config.vocab_size),
+            tokenizer,
             pooling or own.get("pooling", "mean"),
             max_length or min(own.get("max_length", 128), encoder.config.max_position_embeddings),
             own.get("normalized", False),
             own.get("labels"),
         )
         model.folder = folder
+        model.notes += remarks
         if unused:
             model.notes.append(f"{len(unused)} tensors beside the encoder are not used ({', '.join(sorted(unused)[:3])} ...)")
         if pooling and own.get("pooling", pooling) != pooling:
-            model.notes.append(f"{folder.name} was made for {own['pooling']} pooling; {pooling} pooling is used, as asked")
+            model.notes.append(f"the folder was made for {own['pooling']} pooling; {pooling} pooling is used, as asked")
+        if max_length and own.get("max_length", max_length) > max_length:
+            model.notes.append(f"the folder's own maximum length is {own['max_length']} tokens; {max_length} are used")
         return model.eval()
 
     @property
@@ -119,13 +118,15 @@ class ConnectionBert(nn.Module):
     def sentence_vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One float32 vector a sentence: two (N, T) -> (N, H)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training and self.precision == "bf16"):
-            states = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state  # (N, T, H)
+            states = self.encoder(input_ids, attention_mask=attention_mask, return_dict=True).last_hidden_state  # (N, T, H)
         return POOLING[self.pooling](states.float(), attention_mask)  # (N, H)
 
     def encode(self, sentences: Sequence[str], batch_size: int = 64, progress: bool = True) -> np.ndarray:
         """Vectors of a list of sentences of any length, in its order, (N, H) float32."""
         if isinstance(sentences, str) or not all(isinstance(sentence, str) for sentence in sentences):
             raise TypeError("encode() takes a list of sentences (str)")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it takes 1 or more")
         vectors = self.encode_tokens(tokenize(sentences, self.tokenizer, self.max_length), batch_size, progress)
         return (normalize(vectors, dim=-1) if self.normalized else vectors).numpy()
 
@@ -157,16 +158,26 @@ class ConnectionBert(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write a folder that stands alone: opens here, in transformers.AutoModel and in SentenceTransformer(folder).
 
-        An earlier folder of that name is replaced as a whole, once the new one is complete on disk.
+        An earlier model of that name is replaced as a whole, once the new one is complete on disk. Raises `InputError` when
+        something else is there, `RunError` when a weight is not finite.
         """
-        with atomic_folder(Path(folder)) as new:
+        folder = Path(folder)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise InputError(f"{folder} is there and is no folder; nothing was saved.")
+        if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+            raise InputError(f"{folder} is there and holds no model; it is not replaced, nothing was saved.")
+        if not all(torch.isfinite(tensor).all() for tensor in self.encoder.state_dict().values()):
+            raise RunError("the weights hold NaN or infinite values; they are not saved.")
+        with atomic_folder(folder) as new:
             state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
             try:
                 save_file(state, new / "model.safetensors", metadata={"format": "pt"})
             except SafetensorError as error:  # a full disk, say
                 raise OSError(f"{folder} could not be written: {error}") from None
-            config = self.encoder.config.to_dict() | {"architectures": ["BertModel"]}
+            config = self.encoder.config.to_dict() | {"architectures": ["BertModel"], "dtype": "float32"}
+            config.pop("torch_dtype", None)
             (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            shutil.copymode(new / "config.json", new / "model.safetensors")  # which is made readable by its owner alone
             self.tokenizer.model_max_length = self.max_length
             self.tokenizer.save_pretrained(new)
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -176,15 +187,26 @@ class ConnectionBert(nn.Module):
 
 def module_tree(folder: str | Path) -> str:
     """The module tree of the BERT that a folder's config.json describes; its weights are neither needed nor read."""
-    config_file = resolve(folder) / "config.json"
-    config = read_json(config_file)
-    check_architecture(config, config_file)
     with torch.device("meta"):
-        return str(BertModel(BertConfig.from_dict(config)))
+        return str(_random_encoder(resolve(folder), has_pooler=True))
 
 
-def _tokenizer(folder: Path, vocab_size: int) -> Any:
-    """The folder's tokenizer. From a vocab.txt alone, a vocabulary with upper-case pieces is taken for a cased one."""
+def _random_encoder(folder: Path, has_pooler: bool) -> BertModel:
+    """The BERT that a folder's config.json describes, its weights still random."""
+    file = folder / "config.json"
+    config = read_json(file)
+    check_architecture(config, file)
+    try:
+        return BertModel(BertConfig.from_dict(config | {"chunk_size_feed_forward": 0}), add_pooling_layer=has_pooler)
+    except Exception as error:  # whatever the library finds wrong with a value is the file's fault
+        raise InputError(f"{file} is not the config of a BERT: {error}") from None
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> tuple[Any, list[str]]:
+    """The folder's tokenizer, and remarks for a person.
+
+    From a vocab.txt alone, a vocabulary with upper-case pieces is taken for a cased one.
+    """
     try:
         if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -194,6 +216,16 @@ def _tokenizer(folder: Path, vocab_size: int) -> Any:
             tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True, do_lower_case=not cased)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise InputError(f"The tokenizer in {folder} can't be read: {error}. Fetch or copy its files again.") from None
-    if len(tokenizer) > vocab_size:
-        raise InputError(f"The tokenizer in {folder} has {len(tokenizer)} pieces, config.json says vocab_size {vocab_size}.")
-    return tokenizer
+    pieces = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)  # tokens that had to be added have no weights
+    counts = f"{len(tokenizer)} pieces, config.json says vocab_size {vocab_size}"
+    special = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.cls_token, tokenizer.sep_token]
+    names = ("padding", "unknown", "[CLS]", "[SEP]")
+    missing = [name for name, token in zip(names, special, strict=True) if pieces.get(token, vocab_size) >= vocab_size]
+    problems = [f"it has no {name} token" for name in missing]
+    if len(tokenizer) > vocab_size or len(tokenizer) < 0.97 * vocab_size:  # some vocab_sizes are rounded up, by little
+        problems.append(f"it has {counts}")
+    if not problems and not tokenizer("abc 123", add_special_tokens=False)["input_ids"]:
+        problems.append("it makes no tokens of 'abc 123'")
+    if problems:
+        raise InputError.listing(f"The tokenizer in {folder} does not belong to this model, or is damaged:", problems)
+    return tokenizer, [f"the tokenizer has {counts}"] if len(tokenizer) < vocab_size else []

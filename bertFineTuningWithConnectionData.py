@@ -6,16 +6,16 @@ What a setting means and which values it takes stands in connection/settings.py;
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connection.environment import describe, peak_memory_bytes, pick_device, pick_precision, require_libraries, resolve
-from connection.errors import InputError, RunError
-from connection.settings import TrainSettings, read_settings
+from connection import environment
+from connection.errors import InputError, RunError, exit_status
+from connection.settings import TrainSettings, as_json, read_settings
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
     from collections.abc import Callable
@@ -32,7 +32,7 @@ MODEL_DIR = "transformers/bert/bert-base-uncased"
 TRAIN_FILE = "data/requirements-train.csv"
 DEV_FILE = "data/requirements-dev.csv"
 TEST_FILE = "data/requirements-test.csv"
-OUTPUT_DIR = "output"
+OUTPUT_DIR = "output/run"
 
 EPOCHS = 4
 BATCH_SIZE = 16
@@ -57,24 +57,18 @@ PRINT_MODEL = False
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C."""
-    try:
-        settings = read_settings(sys.argv[1:] if argv is None else argv, globals(), __doc__ or "")
-        require_libraries()
-        if settings.print_model:
-            from ConnectionBert import module_tree
+    return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
-            print(module_tree(settings.model_dir))
-            return 0
-        return train(settings)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (RunError, OSError) as error:
-        print(f"The run stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
+
+def _main(argv: list[str]) -> int:
+    settings = read_settings(argv, globals(), __doc__ or "")
+    environment.require_libraries()
+    if settings.print_model:
+        from ConnectionBert import module_tree
+
+        print(module_tree(settings.model_dir))
+        return 0
+    return train(settings)
 
 
 def train(settings: TrainSettings) -> int:
@@ -90,18 +84,25 @@ def train(settings: TrainSettings) -> int:
     from ConnectionDataset import ShuffledBatches, make_loader
 
     started = time.perf_counter()
-    device = pick_device(settings.device)
-    precision, why = pick_precision(settings.precision, device)
-    model = ConnectionBert.load(settings.model_dir, settings.pooling, settings.max_length)
+    device = environment.pick_device(settings.device)
+    precision, why = environment.pick_precision(settings.precision, device)
+    # A folder that names its pooling keeps it, unless another one is asked for.
+    asked = "pooling" in settings.given or settings.pooling != "mean"
+    model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
     data = read_data(settings, model)
-    output = Path(settings.output_dir).expanduser().resolve()
-    if resolve(settings.model_dir).is_relative_to(output):
+    output = environment.expand(settings.output_dir).resolve()
+    if environment.resolve(settings.model_dir).is_relative_to(output):
         raise InputError(
             f"--model-dir lies in --output-dir {output}, whose model/ this run would replace: give another --output-dir"
         )
     run = RunFolder(output, settings.overwrite)
     where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
-    story = dataclasses.asdict(settings) | where | describe([part.pairs.path for part in data.values()])
+    story = (
+        as_json(settings)
+        | {"pooling": model.pooling}
+        | where
+        | environment.describe([part.pairs.path for part in data.values()])
+    )
     run.write_json("settings.json", story)
     print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), sep="\n")
@@ -149,28 +150,37 @@ def train(settings: TrainSettings) -> int:
                 keep_if_best(model, data.get("dev"), run, progress, epoch)
             clock = time.perf_counter()
         bar.close()
+        if not stop.asked:
+            progress.end_epoch(epoch, keep_if_best(model, data.get("dev"), run, progress, epoch))
         if stop.asked:
             break
-        progress.end_epoch(epoch, keep_if_best(model, data.get("dev"), run, progress, epoch))
     stop.restore()
 
-    if not run.model.exists():  # never evaluated, or never with a defined figure: the weights as they are
-        model.save(run.model)
+    if not run.saved:  # never evaluated, or never with a defined figure: the weights as they are
+        run.save(model)
         progress.best_step = progress.step
     results["final"] = {"dev": progress.best} if progress.best else {}
     results |= {"best_step": progress.best_step, "epochs": settings.epochs, "steps": progress.step, **progress.speed}
-    results |= {"peak_memory_bytes": peak_memory_bytes(device), **where, "seed": settings.seed, "interrupted": stop.asked}
+    results |= {
+        "peak_memory_bytes": environment.peak_memory_bytes(device),
+        **where,
+        "seed": settings.seed,
+        "interrupted": stop.asked,
+    }
     if "test" in data and not stop.asked:
-        best = ConnectionBert.load(run.model).to(device)  # read back: what is measured is what is on disk
-        final = predict(best, data["test"])
-        results["final"]["test"] = score(final, data["test"])
-        results["gain"] = {"test": spearman_gain(data["test"].target, base["test"], final)}
-        run.log(step=progress.best_step, split="test", **results["final"]["test"])
+        try:
+            best = ConnectionBert.load(run.model).to(device)  # read back: what is measured is what is on disk
+            final = predict(best, data["test"])
+            results["final"]["test"] = score(final, data["test"])
+            results["gain"] = {"test": spearman_gain(data["test"].target, base["test"], final)}
+            run.log(step=progress.best_step, split="test", **results["final"]["test"])
+        except KeyboardInterrupt:
+            results["interrupted"] = True
     results["seconds"] = time.perf_counter() - started
     run.write_json("results.json", results)
     write_html(run.path / "report.html", story, results, progress.epochs)
     print_end(results, progress, run, steps)
-    return 130 if stop.asked else 0
+    return 130 if results["interrupted"] else 0
 
 
 def training_step(
@@ -206,7 +216,7 @@ def make_optimizer(model: ConnectionBert, settings: TrainSettings) -> torch.opti
 
 def linear_schedule(steps: int, warmup_ratio: float) -> Callable[[int], float]:
     """Share of the highest learning rate at each step: a rise from 0 over the warm-up, then a fall to 0 at `steps`."""
-    warmup = math.ceil(steps * warmup_ratio)
+    warmup = min(math.ceil(steps * warmup_ratio), steps - 1)  # a run of one step trains at the full rate, not at 0
 
     def share(step: int) -> float:
         return step / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
@@ -224,7 +234,7 @@ def read_data(settings: TrainSettings, model: ConnectionBert) -> dict[str, Conne
         if not name:
             continue
         try:
-            pairs = read_pairs(resolve(name), settings.label_min, settings.label_max)
+            pairs = read_pairs(environment.resolve(name), settings.label_min, settings.label_max)
             data[part] = ConnectionDataset(pairs, model.tokenizer, settings.max_length, settings.label_min, settings.label_max)
             if part != "train" and len(set(pairs.score)) < 2:
                 problems.append(f"{pairs.path}: all scores are {pairs.score[0]:g}; a correlation needs two different ones")
@@ -240,7 +250,8 @@ def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
     from torch.nn.functional import cosine_similarity
 
     vectors = model.encode_tokens(data.store, progress=True)  # (distinct sentences, H)
-    return cosine_similarity(vectors[data.index1], vectors[data.index2]).clamp(-1, 1).numpy()
+    cosine = cosine_similarity(vectors[data.index1], vectors[data.index2]).clamp(-1, 1).numpy()
+    return cosine.round(6)  # float32 noise in the last digits would be ranked where cosines are equal
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
@@ -260,14 +271,14 @@ def keep_if_best(
         run.log(step=progress.step, epoch=epoch, split="dev", **figures)
     if not dev or figures["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
         progress.best, progress.best_step = figures, progress.step
-        model.save(run.model)
+        run.save(model)
     model.train()
     progress.evaluation_seconds += time.perf_counter() - clock
     return figures
 
 
 def non_finite(step: int, rows: str, run: RunFolder) -> str:
-    kept = f"{run.model} holds the best weights before it." if run.model.exists() else "Nothing was saved."
+    kept = f"{run.model} holds the best weights before it." if run.saved else "Nothing was saved."
     return (
         f"the loss or a gradient of step {step} is not a finite number (batch: {rows}). "
         f"{kept} A lower --learning-rate or --precision fp32 may help; are these rows what they should be?"
@@ -286,7 +297,8 @@ def print_end(results: dict[str, Any], progress: Progress, run: RunFolder, steps
             f"\nEnded by Ctrl-C after step {progress.step} of {steps}; model/ holds the weights of step {progress.best_step}."
         )
     print(f"\nThe fine-tuned model is in {run.model}; report.html beside it has the figures. Next, compare two sentences:")
-    print(f'  python -m tools.similarity {run.model} "one sentence" "another sentence"')
+    command = [sys.executable, "-m", "tools.similarity", str(run.model), "one sentence", "another sentence"]
+    print(f"  {'' if Path.cwd() == environment.ROOT else f'cd {shlex.quote(str(environment.ROOT))} && '}{shlex.join(command)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import subprocess
 import sys
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors")
+LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub")
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path: as typed from the working directory where that exists, otherwise from the repository's root."""
-    path = Path(path).expanduser()
-    return path.resolve() if path.is_absolute() or path.exists() else (ROOT / path).resolve()
+    """An absolute path: as typed from the working directory, or from the repository's root where it exists only there."""
+    path = expand(path)
+    return (ROOT / path).resolve() if not path.exists() and (ROOT / path).exists() else path.resolve()
+
+
+def expand(path: str | Path) -> Path:
+    """~ as the home folder, where there is one of that name."""
+    return Path(os.path.expanduser(path))
 
 
 def require_libraries() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 
 class InputError(Exception):
@@ -19,3 +20,18 @@ class InputError(Exception):
 
 class RunError(Exception):
     """A run that started well and failed: the command prints the message and exits with status 1."""
+
+
+def exit_status(work: Callable[[], int]) -> int:
+    """The status of a command's work, or with a message 2 for bad input, 1 for a failed run, 130 for Ctrl-C."""
+    try:
+        return work()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (RunError, OSError) as error:
+        print(f"The run stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130

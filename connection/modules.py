@@ -26,13 +26,17 @@ def read_modules(folder: Path) -> dict[str, Any]:
     if (folder / "modules.json").is_file():
         paths = _module_paths(folder / "modules.json")
         own = {"normalized": "Normalize" in paths, "pooling": _pooling(folder / paths["Pooling"] / "config.json")}
+        # Newer versions of sentence-transformers keep the maximum length with the tokenizer.
+        if (folder / "tokenizer_config.json").is_file():
+            length = read_json(folder / "tokenizer_config.json").get("model_max_length")
+            own |= {"max_length": length} if isinstance(length, int) and length < 1_000_000 else {}
     for file, keys in (("sentence_bert_config.json", ("max_seq_length",)), ("connection.json", ("label_min", "label_max"))):
         if not (folder / file).is_file():
             continue
         values = [read_json(folder / file).get(key) for key in keys]
         if values == [None]:  # no maximum of its own
             continue
-        if not all(isinstance(value, int | float) for value in values):
+        if not all(isinstance(value, int if keys == ("max_seq_length",) else int | float) for value in values):
             raise InputError(f"{folder / file}: {', '.join(keys)} should be numbers, not {values}")
         own |= {"max_length": values[0]} if keys == ("max_seq_length",) else {"labels": tuple(values)}
     return own

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,25 @@ FOLDERS = ("model", "checkpoints")
 class RunFolder:
     """Opens the folder for a new run.
 
-    Raises `InputError` when it is not empty and `overwrite` is off, or can't be written. With `overwrite`, what an earlier
-    run wrote there is removed, and nothing else.
+    With `overwrite`, an earlier run's figures are removed, and its model/ is replaced when the new run first saves one.
+    Raises `InputError` when the folder is not empty and `overwrite` is off, when it holds something of these names that is not
+    of a run, or when it can't be written.
     """
 
     def __init__(self, path: Path, overwrite: bool):
         self.path = path
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
-            raise InputError(
-                f"--output-dir {path} is not empty. Give another folder, or --overwrite to replace the earlier run in it."
-            )
+        self.saved = False  # whether this run has saved a model
         try:
+            there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
+            if path.is_dir() and any(path.iterdir()) and not overwrite:
+                raise InputError(
+                    f"--output-dir {path} is not empty. Give another folder, or --overwrite to replace the earlier run in it."
+                )
+            if there and not _is_run(path):
+                raise InputError(f"--output-dir {path} holds {there[0].name}, but not of a run: give another folder.")
             path.mkdir(parents=True, exist_ok=True)
             for name in FILES:
                 (path / name).unlink(missing_ok=True)
-            for name in FOLDERS:
-                if (path / name).is_dir():
-                    shutil.rmtree(path / name)
             (path / "metrics.jsonl").touch()
         except OSError as error:
             raise InputError(f"--output-dir {path} can't be written: {error.strerror}") from None
@@ -41,6 +42,11 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    def save(self, model: Any) -> None:
+        """Put a ConnectionBert into model/, in place of what is there."""
+        model.save(self.model)
+        self.saved = True
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
@@ -50,6 +56,13 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(figures), allow_nan=False) + "\n")
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return "train_file" in json.loads((path / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _plain(value: Any) -> Any:

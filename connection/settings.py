@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,11 +35,11 @@ class TrainSettings:
     dev_file: str = setting("pairs to choose the best weights by; '' for none; none unless given when --train-file is")
     test_file: str = setting("pairs for the final figures; '' for none; none unless given when --train-file is")
     output_dir: str = setting("run folder: settings, figures, report and model/ are written here")
-    epochs: int = setting("passes over the training pairs", low=1)
-    batch_size: int = setting("pairs in a training step", low=1)
+    epochs: int = setting("passes over the training pairs", low=1, high=1_000_000)
+    batch_size: int = setting("pairs in a training step", low=1, high=1_000_000)
     learning_rate: float = setting("highest learning rate, reached at the end of the warm-up", above=0, high=1)
     warmup_ratio: float = setting("share of all steps in which the learning rate rises from 0", low=0, high=1)
-    weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0)
+    weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
     max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
     max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
     pooling: str = setting("how token states become a sentence vector", choices=("mean", "cls", "max"))
@@ -49,9 +50,20 @@ class TrainSettings:
     seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
     device: str = setting("where to train; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto takes bf16 where the processor multiplies it natively", choices=("auto", "bf16", "fp32"))
-    num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0)
+    num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0, high=64)
     overwrite: bool = setting("replace the earlier run in --output-dir")
     print_model: bool = setting("print the model's module tree and end")
+    given: frozenset[str] = frozenset()  # the settings that came from flags
+
+
+def setting_fields() -> list[Any]:
+    """The fields of `TrainSettings` that are settings, in their order."""
+    return [field for field in dataclasses.fields(TrainSettings) if field.metadata]
+
+
+def as_json(settings: TrainSettings) -> dict[str, Any]:
+    """Every setting by its name, for settings.json."""
+    return {field.name: getattr(settings, field.name) for field in setting_fields()}
 
 
 def flag_of(name: str) -> str:
@@ -63,11 +75,10 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
 
     Raises `InputError` that lists every unknown flag, wrong type and value out of range at once. `--help` prints and exits.
     """
-    fields = dataclasses.fields(TrainSettings)
-    given, unknown = _flag_parser(fields, constants, description).parse_known_args([_hyphens(word) for word in argv])
+    given, unknown = _flag_parser(constants, description).parse_known_args(_words(argv))
     problems = [f"{word}: no such flag" for word in unknown]
     values: dict[str, Any] = {}
-    for field in fields:
+    for field in setting_fields():
         raw = getattr(given, field.name, constants[field.name.upper()])
         value, problem = _checked(field, raw)
         values[field.name] = value
@@ -81,12 +92,12 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
     if hasattr(given, "train_file"):
         # The bundled dev and test pairs say nothing about a person's own training file.
         values |= {name: "" for name in ("dev_file", "test_file") if not hasattr(given, name)}
-    return TrainSettings(**values)
+    return TrainSettings(**values, given=frozenset(vars(given)))
 
 
-def _flag_parser(fields: Sequence[Any], constants: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
+def _flag_parser(constants: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for field in fields:
+    for field in setting_fields():
         default = constants[field.name.upper()]
         help_text = field.metadata["help"].replace("%", "%%")
         if field.metadata["choices"]:
@@ -95,17 +106,23 @@ def _flag_parser(fields: Sequence[Any], constants: Mapping[str, Any], descriptio
         if field.type == "bool":
             parser.add_argument(flag_of(field.name), action=argparse.BooleanOptionalAction, help=help_text)
         else:  # values stay text here, so that all wrong ones can be reported together
-            metavar = {"str": "TEXT", "int": "N", "float": "X"}[field.type]
+            metavar = {"str": "TEXT", "int": "N"}.get(str(field.type), "X")
             parser.add_argument(flag_of(field.name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
     return parser
 
 
-def _hyphens(word: str) -> str:
-    """--learning_rate=1e-5 -> --learning-rate=1e-5; anything that is not a flag stays as it is."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
+def _words(argv: Sequence[str]) -> list[str]:
+    """--learning_rate -> --learning-rate; and --label-min -1e3 -> --label-min=-1e3, which argparse would take for a flag."""
+    words: list[str] = []
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            words.append(name.replace("_", "-") + equals + value)
+        elif re.match(r"-[\d.]", word) and words and words[-1].startswith("--") and "=" not in words[-1]:
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _checked(field: Any, raw: Any) -> tuple[Any, str]:
@@ -120,13 +137,13 @@ def _checked(field: Any, raw: Any) -> tuple[Any, str]:
             return None, f"{raw!r} is none of {', '.join(meta['choices'])}"
         return raw, ""
     try:
-        if isinstance(raw, bool) or (kind is int and isinstance(raw, float) and not raw.is_integer()):
+        if isinstance(raw, bool) or "_" in str(raw) or (kind is int and isinstance(raw, float) and not raw.is_integer()):
             raise ValueError
         value = kind(raw)
+        if not math.isfinite(value):
+            return None, f"{raw!r} is not a finite number"
     except (TypeError, ValueError, OverflowError):
-        return None, f"{raw!r} is not {'a whole number' if kind is int else 'a number'}"
-    if not math.isfinite(value):
-        return None, f"{raw!r} is not a finite number"
+        return None, f"{str(raw)[:40]!r} is not {'a whole number' if kind is int else 'a number'} that can be used"
     if value < meta["low"]:
         return None, f"{value:g} is below the smallest value, {meta['low']:g}"
     if value <= meta["above"]:

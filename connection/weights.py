@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from connection.environment import ROOT
 from connection.errors import InputError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
@@ -28,7 +28,7 @@ def check_folder(folder: Path) -> Path:
 
     Raises `InputError` listing every file that is missing, empty, or a Git LFS pointer, and what to type next.
     """
-    mend = f"python -m tools.download {folder.name} fetches a model; {BY_HAND}"
+    mend = f"{fetch_command(folder)} fetches a model; {BY_HAND}"
     if not folder.is_dir():
         raise InputError(f"There is no model folder {folder}. {mend}.")
     problems = []
@@ -46,6 +46,13 @@ def check_folder(folder: Path) -> Path:
     return next(folder / name for name in WEIGHT_FILES if (folder / name).is_file())
 
 
+def fetch_command(folder: Path) -> str:
+    """The command that fetches the model of a folder again, as far as its name tells."""
+    known = folder.parent == ROOT / "transformers" / "bert"
+    again = " --overwrite" if known and folder.exists() else ""
+    return f"python -m tools.download {folder.name if known else 'bert-base-uncased'}{again}"
+
+
 def _is_lfs_pointer(file: Path) -> bool:
     with open(file, "rb") as stream:
         return stream.read(40).startswith(b"version https://git-lfs")
@@ -55,7 +62,9 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `InputError` for anything else."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror}. {fetch_command(file.parent)} fetches a model.") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not a JSON file: {error}. Fetch or copy it again.") from None
     if not isinstance(value, dict):
         raise InputError(f"{file} holds no JSON object. Fetch or copy it again.")
@@ -73,6 +82,10 @@ def check_architecture(config: Mapping[str, Any], file: Path) -> None:
         for name in sizes
         if not (isinstance(config.get(name), int) and config[name] > 0)
     ]
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        problems.append(f"position_embedding_type {config['position_embedding_type']!r}: only absolute positions can be used")
+    if config.get("is_decoder"):
+        problems.append("is_decoder is true: an encoder is needed")
     if not problems and config["hidden_size"] % config["num_attention_heads"]:
         problems.append(f"hidden_size {config['hidden_size']} is no multiple of {config['num_attention_heads']} heads")
     if problems:
@@ -81,19 +94,22 @@ def check_architecture(config: Mapping[str, Any], file: Path) -> None:
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a weights file, on the CPU. Raises `InputError` when it is damaged or holds anything but tensors."""
-    again = "It may be truncated or damaged: fetch or copy it again."
+    again = f"It may be truncated or damaged: copy it again, or {fetch_command(file.parent)}."
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library's remarks on odd pickles; what matters is raised
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{file} can't be read as plain weights (it is damaged, or holds more than tensors). {again}"
         ) from None
-    except (SafetensorError, BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
-        first_line = str(error).strip().split("\n")[0]
+    except Exception as error:  # a damaged file makes the readers raise nearly anything
+        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise InputError(f"{file} can't be read: {first_line[:200]}. {again}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    plain = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
+    if not plain or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise InputError(f"{file} is not a state dict: it holds more than named tensors.")
     return tensors
 
@@ -104,8 +120,8 @@ def encoder_tensors(
     """The encoder's own tensors as float32 under the names in `shapes`, and the names of the unused ones (heads).
 
     Understands the original pre-training checkpoints: names under "bert.", LayerNorm weights as gamma and beta, heads
-    beside the encoder. The pooler may be absent. Raises `InputError` naming every tensor that is missing, of another shape,
-    or not finite.
+    beside the encoder. Raises `InputError` naming every tensor that is missing, of another shape, not finite as
+    float32, or that belongs to an encoder of another config.
     """
     prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
     found: dict[str, Tensor] = {}
@@ -117,16 +133,18 @@ def encoder_tensors(
             found[name] = tensor
         elif not name.endswith("position_ids"):  # a buffer that older versions of the library saved
             unused.append(original)
-    problems = []
+    own_parts = (f"{prefix}encoder.", f"{prefix}embeddings.")
+    problems = [f"{name} is there, config.json has no place for it" for name in unused if name.startswith(own_parts)]
     for name, shape in shapes.items():
         if name not in found:
-            if not name.startswith("pooler."):
-                problems.append(f"{name} is missing")
+            problems.append(f"{name} is missing")
         elif found[name].shape != shape:
             problems.append(f"{name} has the shape {tuple(found[name].shape)}, config.json says {tuple(shape)}")
         elif not found[name].is_floating_point():
             problems.append(f"{name} holds {str(found[name].dtype).removeprefix('torch.')}, not floating-point numbers")
-        elif not torch.isfinite(found[name]).all():
+        elif found[name].layout != torch.strided or found[name].is_meta or found[name].element_size() < 2:
+            problems.append(f"{name} is stored in a form that can't be used: {found[name].layout}, {found[name].dtype}")
+        elif not torch.isfinite(found[name].to(torch.float32)).all():
             problems.append(f"{name} holds NaN or infinite values")
     if problems:
         raise InputError.listing(f"{file} does not hold the BERT that its config.json describes:", problems)

