@@ -44,7 +44,9 @@ def spearman_gain(label: np.ndarray, base: np.ndarray, final: np.ndarray, seed: 
             _weighted_pearson(_weighted_ranks(final, weights), label_ranks, weights)
             - _weighted_pearson(_weighted_ranks(base, weights), label_ranks, weights)
         )
-    low, high = np.nanpercentile(np.concatenate(gains), [2.5, 97.5])
+    drawn = np.concatenate(gains)
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
     return {"spearman": spearman(final, label) - spearman(base, label), "low": float(low), "high": float(high)}
 
 

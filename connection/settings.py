@@ -42,7 +42,10 @@ class TrainSettings:
     weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
     max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
     max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
-    pooling: str = setting("how token states become a sentence vector", choices=("mean", "cls", "max"))
+    pooling: str = setting(
+        "how token states become a sentence vector; a folder that names its own keeps it unless this is given",
+        choices=("mean", "cls", "max"),
+    )
     label_min: float = setting("score that means no connection (cosine 0)")
     label_max: float = setting("score that means full connection (cosine 1)")
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)

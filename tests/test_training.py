@@ -28,7 +28,10 @@ RESULT_KEYS = (
 ).split()
 
 
-def train(tiny_folder, pair_file, output, *flags, run=functools.partial(run_inside, driver.main)):
+IN_THIS_PROCESS = functools.partial(run_inside, driver.main)
+
+
+def train(tiny_folder, pair_file, output, *flags, run=IN_THIS_PROCESS):
     words = [
         "--model-dir",
         tiny_folder,
