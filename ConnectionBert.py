@@ -25,7 +25,7 @@ from connection.environment import resolve
 from connection.errors import InputError, RunError
 from connection.modules import read_modules, write_modules
 from connection.pooling import POOLING
-from connection.tokens import TokenStore, pad, tokenize
+from connection.tokens import pad, tokenize
 from connection.weights import check_architecture, check_folder, encoder_tensors, read_json, read_tensors
 
 
@@ -127,20 +127,22 @@ class ConnectionBert(nn.Module):
             raise TypeError("encode() takes a list of sentences (str)")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it takes 1 or more")
-        vectors = self.encode_tokens(tokenize(sentences, self.tokenizer, self.max_length), batch_size, progress)
+        store = tokenize(sentences, self.tokenizer, self.max_length)
+        vectors = self.encode_tokens([store[row] for row in range(len(store))], batch_size, progress)
         return (normalize(vectors, dim=-1) if self.normalized else vectors).numpy()
 
     @torch.no_grad()
-    def encode_tokens(self, store: TokenStore, batch_size: int = 64, progress: bool = False) -> Tensor:
-        """Vectors of tokenised sentences, in their order, (S, H) float32 on the CPU, dropout off."""
+    def encode_tokens(self, sentences: Sequence[np.ndarray], batch_size: int = 64, progress: bool = False) -> Tensor:
+        """Vectors of S tokenised sentences, in their order, (S, H) float32 on the CPU, dropout off."""
         was_training = self.training
         self.eval()
-        vectors = torch.empty(len(store), self.encoder.config.hidden_size)
-        by_length = np.argsort(-store.lengths, kind="stable")  # like lengths together: little padding; longest first
-        bar = tqdm(total=len(store), desc="encode", unit="sentence", disable=not progress, leave=False)
-        for start in range(0, len(store), batch_size):
+        vectors = torch.empty(len(sentences), self.encoder.config.hidden_size)
+        lengths = np.array([len(tokens) for tokens in sentences])
+        by_length = np.argsort(-lengths, kind="stable")  # like lengths together: little padding; longest first
+        bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=not progress, leave=False)
+        for start in range(0, len(sentences), batch_size):
             rows = by_length[start : start + batch_size]
-            ids, mask = pad([store[row] for row in rows], self.tokenizer.pad_token_id)
+            ids, mask = pad([sentences[row] for row in rows], self.tokenizer.pad_token_id)
             vectors[rows] = self.sentence_vectors(ids.to(self.device), mask.to(self.device)).cpu()
             bar.update(len(rows))
         bar.close()
@@ -189,6 +191,13 @@ def module_tree(folder: str | Path) -> str:
     """The module tree of the BERT that a folder's config.json describes; its weights are neither needed nor read."""
     with torch.device("meta"):
         return str(_random_encoder(resolve(folder), has_pooler=True))
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a model folder alone."""
+    folder = resolve(folder)
+    check_folder(folder)
+    return _tokenizer(folder, read_json(folder / "config.json").get("vocab_size", 0))[0]
 
 
 def _random_encoder(folder: Path, has_pooler: bool) -> BertModel:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from connection.pairs import PairTable
-from connection.tokens import distinct, pad, tokenize
+from connection.labels import LabelScale
+from connection.prepare import Prepared
+from connection.shuffle import Permutation
+from connection.split import split_by_sentence
+from connection.store import PairStore
+from connection.tokens import pad
 
 
 class Pair(NamedTuple):
     """One item of the Dataset."""
 
-    tokens1: np.ndarray  # (T1,) int32 token ids, [CLS] and [SEP] included
-    tokens2: np.ndarray  # (T2,) int32
+    tokens1: np.ndarray  # (T1,) token ids, [CLS] and [SEP] included
+    tokens2: np.ndarray  # (T2,)
     target: float  # the cosine to learn, in [0, 1]
     row: int  # index in the Dataset
 
@@ -37,34 +41,41 @@ class PairBatch(NamedTuple):
 
 
 class ConnectionDataset(Dataset[Pair]):
-    """N pairs with their sentences tokenised, each distinct sentence once.
+    """N pairs of a PairStore, all of them or the given rows of it.
 
-    The score is mapped linearly from [label_min, label_max] to [0, 1], the target of Sentence-BERT's cosine
-    (Reimers & Gurevych 2019, arXiv 1908.10084). Sentences longer than `max_length` tokens are cut; `summary` counts them.
+    The label is mapped linearly by the scale to [0, 1], the target of Sentence-BERT's cosine (Reimers & Gurevych 2019, arXiv
+    1908.10084). An item costs the same however many pairs there are, and processes that share a mapped store share its memory.
     """
 
-    def __init__(self, pairs: PairTable, tokenizer: Any, max_length: int, label_min: float, label_max: float):
-        sentences, where = distinct([*pairs.sentence1, *pairs.sentence2])
-        self.pairs = pairs
-        self.max_length = max_length
-        self.pad_id: int = tokenizer.pad_token_id
-        self.store = tokenize(sentences, tokenizer, max_length)
-        self.index1, self.index2 = np.split(where, 2)  # (N,) each: where in the store the two sentences are
-        self.target = ((pairs.score - label_min) / (label_max - label_min)).astype(np.float32)  # (N,)
+    def __init__(self, store: PairStore, scale: LabelScale, pad_id: int, rows: np.ndarray | None = None):
+        self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.store) if self.rows is None else len(self.rows)
 
     def __getitem__(self, row: int) -> Pair:
-        return Pair(self.store[self.index1[row]], self.store[self.index2[row]], float(self.target[row]), row)
+        place = row if self.rows is None else self.rows[row]
+        tokens = self.store.tokens
+        target = float(self.scale.target(self.store.label[place]))
+        return Pair(tokens[self.store.index1[place]], tokens[self.store.index2[place]], target, row)
+
+    @property
+    def places(self) -> np.ndarray | slice:
+        """Where this Dataset's pairs stand in the store's arrays."""
+        return slice(None) if self.rows is None else self.rows
+
+    @property
+    def target(self) -> np.ndarray:
+        """(N,) float32 in [0, 1]."""
+        return self.scale.target(self.store.label[self.places])
 
     @property
     def summary(self) -> str:
-        """One line for a person: counts, score range, and how many sentences lost their end to the maximum length."""
-        score, cut = self.pairs.score, int(self.store.cut.sum())
+        """One line for a person: counts, label range, and how many sentences lost their end to the maximum length."""
+        label, tokens = self.store.label[self.places], self.store.tokens
+        cut = int(tokens.cut[self.store.index1[self.places]].sum() + tokens.cut[self.store.index2[self.places]].sum())
         return (
-            f"{len(self)} pairs, {len(self.store)} distinct sentences, scores {score.min():g} to {score.max():g}, "
-            f"{cut} sentences cut at {self.max_length} tokens, {self.pairs.path}"
+            f"{len(self):,} pairs, labels {label.min():g} to {label.max():g}, {cut} sentences cut at {tokens.max_length} tokens"
         )
 
     def collate(self, items: Sequence[Pair]) -> PairBatch:
@@ -75,8 +86,9 @@ class ConnectionDataset(Dataset[Pair]):
 
     def where(self, rows: Tensor) -> str:
         """The file and the lines of some rows, for messages."""
-        lines = ", ".join(str(line) for line in sorted(self.pairs.line[rows.tolist()]))
-        return f"{self.pairs.path}, lines {lines}"
+        places = rows.numpy() if self.rows is None else self.rows[rows.numpy()]
+        lines = ", ".join(str(line) for line in sorted(self.store.line[places].tolist()))
+        return f"{self.store.path}, lines {lines}"
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -89,9 +101,9 @@ class ShuffledBatches(Sampler[list[int]]):
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        order = Permutation(self.rows, [self.seed, self.epoch])
         for start in range(0, self.rows, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+            yield order[np.arange(start, min(start + self.batch_size, self.rows))].tolist()
 
 
 def make_loader(dataset: ConnectionDataset, batches: ShuffledBatches, num_workers: int, pin_memory: bool) -> DataLoader[Pair]:
@@ -111,3 +123,17 @@ def make_loader(dataset: ConnectionDataset, batches: ShuffledBatches, num_worker
 def _leave_interrupts_to_parent(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; only the training process may act on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def make_datasets(
+    prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int
+) -> tuple[dict[str, ConnectionDataset], list[str]]:
+    """The Datasets "train", "dev" and "test" (those there are), and remarks for a person.
+
+    From a training file alone, `fractions` of it are split off as dev and test, by sentence.
+    """
+    stores, scale = prepared.stores, prepared.scale
+    if len(stores) > 1 or not sum(fractions):
+        return {part: ConnectionDataset(store, scale, pad_id) for part, store in stores.items()}, []
+    rows, remarks = split_by_sentence(stores["train"], *fractions, seed)
+    return {part: ConnectionDataset(stores["train"], scale, pad_id, rows[part]) for part in rows}, remarks

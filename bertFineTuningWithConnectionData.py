@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the libraries are imported late, so that --help and a misty
     import numpy as np
     import torch
 
+    from connection.prepare import Prepared
     from connection.progress import Progress
     from connection.runfolder import RunFolder
     from ConnectionBert import ConnectionBert
@@ -32,6 +33,12 @@ MODEL_DIR = "transformers/bert/bert-base-uncased"
 TRAIN_FILE = "data/requirements-train.csv"
 DEV_FILE = "data/requirements-dev.csv"
 TEST_FILE = "data/requirements-test.csv"
+DEV_FRACTION = 0.1
+TEST_FRACTION = 0.1
+COLUMNS = ""
+ON_BAD_ROWS = "stop"
+ALLOW = ""
+CACHE_DIR = "output/cache"
 OUTPUT_DIR = "output/run"
 
 EPOCHS = 4
@@ -42,8 +49,8 @@ WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 MAX_LENGTH = 128
 POOLING = "mean"
-LABEL_MIN = 0.0
-LABEL_MAX = 5.0
+LABEL_MIN = None
+LABEL_MAX = None
 
 EVAL_STEPS = 0
 LOG_STEPS = 10
@@ -76,6 +83,7 @@ def train(settings: TrainSettings) -> int:
     import torch
     from tqdm import tqdm
 
+    from connection.findings import findings_json
     from connection.metrics import spearman_gain
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import write_html
@@ -89,7 +97,7 @@ def train(settings: TrainSettings) -> int:
     # A folder that names its pooling keeps it, unless another one is asked for.
     asked = "pooling" in settings.given or settings.pooling != "mean"
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
-    data = read_data(settings, model)
+    prepared, data, remarks = read_data(settings, model)
     output = environment.expand(settings.output_dir).resolve()
     if environment.resolve(settings.model_dir).is_relative_to(output):
         raise InputError(
@@ -97,20 +105,19 @@ def train(settings: TrainSettings) -> int:
         )
     run = RunFolder(output, settings.overwrite)
     where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
-    story = (
-        as_json(settings)
-        | {"pooling": model.pooling}
-        | where
-        | environment.describe([part.pairs.path for part in data.values()])
-    )
+    story = as_json(settings) | where | environment.describe([store.path for store in prepared.stores.values()])
+    story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
     run.write_json("settings.json", story)
+    run.write_json("audit.json", {"findings": findings_json(prepared.findings)})
+    skipped = prepared.write_skipped(run.path / "skipped_rows.csv")
+    remarks += [f"{skipped} rows are skipped, see {run.path / 'skipped_rows.csv'}"] * bool(skipped)
     print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
-    print(*(f"{name:5}  {part.summary}" for name, part in data.items()), sep="\n")
+    print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     print(f"device {device}, {precision} ({why}), {where['threads']} threads, seed {settings.seed}")
 
     model.to(device)
     model.precision = precision
-    model.labels = (settings.label_min, settings.label_max)
+    model.labels = (prepared.scale.low, prepared.scale.high)
     print("measuring the base model ...", flush=True)
     base = {name: predict(model, part) for name, part in data.items() if name != "train"}
     results: dict[str, Any] = {"base": {name: score(cosine, data[name]) for name, cosine in base.items()}, "final": {}}
@@ -224,34 +231,36 @@ def linear_schedule(steps: int, warmup_ratio: float) -> Callable[[int], float]:
     return share
 
 
-def read_data(settings: TrainSettings, model: ConnectionBert) -> dict[str, ConnectionDataset]:
-    """The Datasets "train", "dev" and "test" (those that have a file). Raises `InputError` for all their problems at once."""
-    from connection.pairs import read_pairs
-    from ConnectionDataset import ConnectionDataset
+def read_data(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
+    """What is known of the pair files, the Datasets "train", "dev" and "test" (those there are), and remarks on the split.
 
-    problems, data = [], {}
-    for part, name in (("train", settings.train_file), ("dev", settings.dev_file), ("test", settings.test_file)):
-        if not name:
-            continue
-        try:
-            pairs = read_pairs(environment.resolve(name), settings.label_min, settings.label_max)
-            data[part] = ConnectionDataset(pairs, model.tokenizer, settings.max_length, settings.label_min, settings.label_max)
-            if part != "train" and len(set(pairs.score)) < 2:
-                problems.append(f"{pairs.path}: all scores are {pairs.score[0]:g}; a correlation needs two different ones")
-        except InputError as error:
-            problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
-    return data
+    Raises `InputError` when a file can't be read, or has findings that block training.
+    """
+    from connection.prepare import prepare
+    from ConnectionDataset import make_datasets
+
+    files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
+    files = {part: name for part, name in files.items() if name}
+    cache, label_range = environment.resolve(settings.cache_dir), (settings.label_min, settings.label_max)
+    prepared = prepare(files, model.tokenizer, settings.max_length, settings.columns, label_range, cache)
+    print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
+    prepared.require(settings.on_bad_rows, settings.allow)
+    fractions = (settings.dev_fraction, settings.test_fraction)
+    return prepared, *make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed)
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
     """Cosine of each of N pairs, dropout off, (N,) float32."""
+    import numpy as np
     from torch.nn.functional import cosine_similarity
 
-    vectors = model.encode_tokens(data.store, progress=True)  # (distinct sentences, H)
-    cosine = cosine_similarity(vectors[data.index1], vectors[data.index2]).clamp(-1, 1).numpy()
-    return cosine.round(6)  # float32 noise in the last digits would be ranked where cosines are equal
+    store = data.store
+    sides = np.concatenate([store.index1[data.places], store.index2[data.places]])
+    sentences, where = np.unique(sides, return_inverse=True)  # each sentence is encoded once
+    vectors = model.encode_tokens([store.tokens[sentence] for sentence in sentences], progress=True)
+    u, v = vectors[where[: len(data)]], vectors[where[len(data) :]]  # (N, H) each
+    # Rounded: noise in float32's last digits would be ranked where cosines are equal.
+    return cosine_similarity(u, v).clamp(-1, 1).numpy().round(6)
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:

@@ -1,129 +1,148 @@
-"""A pair file -> a checked table: sentence1, sentence2, score, and the line each row starts on."""
+"""A pair file -> chunks of checked rows: sentence1, sentence2, label, and the line each row starts on."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from connection.columns import Columns, find_columns
+from connection.delimited import SAMPLE_ROWS
 from connection.errors import InputError
+from connection.labels import COMMA, THOUSANDS, parse_label
+from connection.tablefile import TableFile, open_table
+from connection.typedfiles import NO_TEXT
 
-COLUMNS = ("sentence1", "sentence2", "score")
+ROWS_AT_ONCE = 50_000  # bounds the memory that the text of a chunk takes
+
+
+class BadRow(NamedTuple):
+    """A row that can't be trained on."""
+
+    line: int
+    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
+    what: str  # column and value, for a person
+    cells: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
-class PairTable:
-    """N sentence pairs of one file, in file order, every cell checked."""
+class PairChunk:
+    """n good rows in file order, and the bad ones among them."""
 
-    path: Path
     sentence1: list[str]
     sentence2: list[str]
-    score: np.ndarray  # (N,) float64, on the file's own scale
-    line: np.ndarray  # (N,) int64, 1-based line of the file on which the row starts
+    label: np.ndarray  # (n,) float64, finite, on the file's own scale
+    line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
+    bad: list[BadRow]
 
     def __len__(self) -> int:
         return len(self.sentence1)
 
 
-def read_pairs(path: Path, label_min: float, label_max: float) -> PairTable:
-    """The table in a CSV or TSV file with the columns sentence1, sentence2, score.
+@dataclasses.dataclass(frozen=True)
+class PairFile:
+    """A pair file whose form and columns are understood; its rows are read chunk by chunk, as often as wanted."""
 
-    A first row that names the three columns is a header, and other columns beside them are left alone. Without a header the
-    file must have exactly three columns, in that order. Comma-separated files follow RFC 4180 (a quoted cell may hold
-    commas and line breaks); in tab-separated ones a quote is an ordinary character.
+    path: Path
+    table: TableFile
+    columns: Columns
 
-    Raises `InputError` with file, line, column and value of every cell that can't be used.
-    """
-    rows = _rows(path)
-    start, first = next(rows, (0, []))
-    if not first:
-        raise InputError(f"{path} is empty: it needs rows of {', '.join(COLUMNS)}")
-    names = [cell.strip().lower() for cell in first]
-    data: Iterable[tuple[int, list[str]]] = rows
-    if set(COLUMNS) & set(names):
-        problems = [f"line 1: no column {name}" for name in COLUMNS if name not in names]
-        problems += [f"line 1: {names.count(name)} columns are named {name}" for name in COLUMNS if names.count(name) > 1]
-        if problems:
-            problems.append(f"the columns found are {', '.join(first)}")
-            raise InputError.listing(f"{path} can't be used:", problems)
-        where = [names.index(name) for name in COLUMNS]
-    elif len(first) == 3:
-        where = [0, 1, 2]
-        data = itertools.chain([(start, first)], rows)
-    else:
-        raise InputError(
-            f"{path}, line {start}: no header with the columns {', '.join(COLUMNS)}, and not three columns without one but "
-            f"{len(first)}. Give the file a first line that names its columns; they are: {first!r:.200}"
+    @classmethod
+    def open(cls, path: Path, declared_columns: str = "") -> PairFile:
+        """Raises `InputError` for a file of no supported form, without rows, or with columns that are not clear."""
+        table = open_table(path)
+        sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE_ROWS)]
+        if not sample:
+            raise InputError(f"{path} has no rows")
+        columns = find_columns(table.names, sample, declared_columns, str(path))
+        if columns.header and len(sample) == 1:
+            raise InputError(f"{path} has a header and no rows")
+        return cls(path, table, columns)
+
+    def __str__(self) -> str:
+        """What was understood, with three sample rows."""
+        names = ", ".join(
+            f"{role} = {name!r}" for role, name in zip(("sentence1", "sentence2", "label"), self.columns.names, strict=True)
         )
-    return _checked_table(path, data, where, len(first), label_min, label_max)
+        place = self.columns.places[2]
+        head = list(itertools.islice(self._data(), SAMPLE_ROWS))
+        comma = any(COMMA.fullmatch(cells[place].strip()) for _, cells in head if place < len(cells)) and self.decimal_comma
+        how = self.columns.how + (", labels have a decimal comma" if comma else "")
+        lines = [f"{self.path}: {self.table.form}; {names} ({how})"]
+        for line, cells in head[:3]:
+            one, two, label = (cells[place] if place < len(cells) else "" for place in self.columns.places)
+            lines.append(f"    {self.table.unit} {line}: {one!r:.60} | {two!r:.60} | {label!r:.12}")
+        return "\n".join(lines)
 
+    @functools.cached_property
+    def decimal_comma(self) -> bool:
+        """Whether the labels of the whole file have decimal commas: some can be nothing else, and none has a point."""
+        sure = False
+        for _, cells in self._data():
+            cell = cells[self.columns.places[2]].strip() if len(cells) == self.columns.width else ""
+            if "." in cell and math.isfinite(parse_label(cell)):
+                return False
+            sure = sure or bool(COMMA.fullmatch(cell) and not THOUSANDS.fullmatch(cell))
+        return sure
 
-def _checked_table(
-    path: Path, rows: Iterable[tuple[int, list[str]]], where: Sequence[int], width: int, label_min: float, label_max: float
-) -> PairTable:
-    sentences: tuple[list[str], list[str]] = ([], [])
-    scores: list[float] = []
-    lines: list[int] = []
-    problems: list[str] = []
-    for line, row in rows:
-        if len(row) != width:
-            problems.append(f"line {line}: {len(row)} columns where the first line has {width}: {row!r:.80}")
-            continue
-        for side, column in enumerate(where[:2]):
-            sentences[side].append(row[column])
-            if not row[column].strip():
-                problems.append(f"line {line}, column {COLUMNS[side]}: blank")
-        score, problem = _score(row[where[2]], label_min, label_max)
-        if problem:
-            problems.append(f"line {line}, column score: {problem}")
-        scores.append(score)
-        lines.append(line)
-    if problems:
-        raise InputError.listing(f"{path} can't be used; mend or remove these rows:", problems)
-    if not scores:
-        raise InputError(f"{path} has a header and no rows")
-    return PairTable(path, *sentences, np.array(scores, dtype=np.float64), np.array(lines, dtype=np.int64))
+    def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
+        """All rows, `size` at a time; labels outside low..high are bad. Raises `InputError` where the file is damaged."""
+        rows = self._data()
+        while block := list(itertools.islice(rows, size)):
+            yield self._checked(block, low, high)
 
+    def _data(self) -> Iterator[tuple[int, list[str]]]:
+        rows = self.table.rows()
+        return itertools.islice(rows, 1, None) if self.columns.header else rows
 
-def _score(cell: str, label_min: float, label_max: float) -> tuple[float, str]:
-    """The cell as a number, and what is wrong with it ('' when nothing is)."""
-    try:
-        score = float(cell)
-    except ValueError:
-        return math.nan, f"{cell!r:.60} is not a number" if cell.strip() else "blank"
-    if not math.isfinite(score):
-        return score, f"{cell!r} is not a finite number"
-    if not label_min <= score <= label_max:
-        return score, f"{score:g} is outside {label_min:g} to {label_max:g} (--label-min, --label-max)"
-    return score, ""
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line on which the row starts, cells) of each row that is not an empty line."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; a file of pairs is needed")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            tabs = path.suffix.lower() == ".tsv" or (path.suffix.lower() != ".csv" and "\t" in file.readline())
-            file.seek(0)
-            if tabs:
-                reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+    def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
+        first, second, third = self.columns.places
+        width, names = self.columns.width, self.columns.names
+        sentence1, sentence2, labels, lines, bad = [], [], [], [], []
+        for line, cells in block:
+            if len(cells) != width:
+                bad.append(BadRow(line, "ragged-row", f"{len(cells)} columns, the first row has {width}", cells))
+                continue
+            one, two = cells[first], cells[second]
+            label = parse_label(cells[third])
+            if "," in cells[third] and COMMA.fullmatch(cells[third].strip()):
+                label = parse_label(cells[third], self.decimal_comma)
+            if not (one and two) or one.isspace() or two.isspace() or one[0] == NO_TEXT or two[0] == NO_TEXT:
+                wrong = [
+                    f"column {name}: {why}"
+                    for name, text in zip(names, (one, two), strict=False)
+                    if (why := _text_problem(text))
+                ]
+                bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
+            elif not math.isfinite(label):
+                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {_label_problem(cells[third])}", cells))
+            elif not low <= label <= high:
+                what = f"column {names[2]}: {cells[third].strip()} is outside the label scale {low:g} to {high:g}"
+                bad.append(BadRow(line, "bad-label", what, cells))
             else:
-                reader = csv.reader(file, strict=True)
-            start = 1
-            try:
-                for row in reader:
-                    if row:
-                        yield start, row
-                    start = reader.line_num + 1
-            except csv.Error as error:
-                raise InputError(f'{path}, line {start}: {error}. Is a quote (") left open or not doubled?') from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x}): save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from None
+                sentence1.append(one)
+                sentence2.append(two)
+                labels.append(label)
+                lines.append(line)
+        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad)
+
+
+def _text_problem(cell: str) -> str:
+    return cell[1:] if cell.startswith(NO_TEXT) else "" if cell.strip() else "blank"
+
+
+def _label_problem(cell: str) -> str:
+    if not cell.strip():
+        return "blank"
+    if cell.startswith(NO_TEXT):
+        return cell[1:]
+    if COMMA.fullmatch(cell.strip()):
+        return f"{cell!r:.60} is not clear: a decimal comma counts only where no label has a point and some can be nothing else"
+    finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
+    return f"{cell!r:.60} is not a {finite}number"

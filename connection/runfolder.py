@@ -9,7 +9,7 @@ from typing import Any
 
 from connection.errors import InputError
 
-FILES = ("settings.json", "metrics.jsonl", "results.json", "report.html")
+FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", "report.html")
 FOLDERS = ("model", "checkpoints")
 
 

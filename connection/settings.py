@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from connection.errors import InputError
+from connection.findings import KINDS
 
-TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+TYPES = {"str": str, "int": int, "float": float, "float | None": float, "bool": bool}
 NOT_GIVEN = object()  # what argparse stores for a flag whose value is missing: `--epochs --seed 1`
 
 
@@ -31,9 +32,17 @@ class TrainSettings:
     """Every setting of a training run. Made by `read_settings`, which checks all values."""
 
     model_dir: str = setting("folder of the local BERT: config.json, model.safetensors or pytorch_model.bin, vocab.txt")
-    train_file: str = setting("CSV or TSV of labelled pairs: columns sentence1, sentence2, score (or those three, no header)")
-    dev_file: str = setting("pairs to choose the best weights by; '' for none; none unless given when --train-file is")
-    test_file: str = setting("pairs for the final figures; '' for none; none unless given when --train-file is")
+    train_file: str = setting("labelled pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel, text forms also gzipped")
+    dev_file: str = setting("pairs to choose the best weights by; not the bundled ones when --train-file is given")
+    test_file: str = setting("pairs for the final figures; not the bundled ones when --train-file is given")
+    dev_fraction: float = setting(
+        "share of --train-file split off for dev, where neither --dev-file nor --test-file is given", low=0, high=0.5
+    )
+    test_fraction: float = setting("share split off for test likewise; no sentence stands on both sides", low=0, high=0.5)
+    columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), where they are not recognised")
+    on_bad_rows: str = setting("rows without text or label: stop, or skip them and list them", choices=("stop", "skip"))
+    allow: str = setting("findings that do not block training, comma-separated: leaked-pair,contradiction")
+    cache_dir: str = setting("where the tokens of large pair files are kept from run to run")
     output_dir: str = setting("run folder: settings, figures, report and model/ are written here")
     epochs: int = setting("passes over the training pairs", low=1, high=1_000_000)
     batch_size: int = setting("pairs in a training step", low=1, high=1_000_000)
@@ -42,12 +51,9 @@ class TrainSettings:
     weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
     max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
     max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
-    pooling: str = setting(
-        "how token states become a sentence vector; a folder that names its own keeps it unless this is given",
-        choices=("mean", "cls", "max"),
-    )
-    label_min: float = setting("score that means no connection (cosine 0)")
-    label_max: float = setting("score that means full connection (cosine 1)")
+    pooling: str = setting("how token states become a sentence vector", choices=("mean", "cls", "max"))
+    label_min: float | None = setting("label that means no connection (cosine 0); None: taken from the training file")
+    label_max: float | None = setting("label that means full connection (cosine 1); None: taken from the training file")
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
     log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1)
     seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
@@ -88,8 +94,12 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
         if problem:
             problems.append(f"{flag_of(field.name)}: {problem}")
     problems += [f"{flag_of(name)}: is empty" for name in ("model_dir", "train_file", "output_dir") if values[name] == ""]
-    if not problems and not values["label_min"] < values["label_max"]:
-        problems.append(f"--label-min: {values['label_min']:g} is not below --label-max {values['label_max']:g}")
+    low, high = (values[name] for name in ("label_min", "label_max"))
+    if not problems and None not in (low, high) and not low < high:
+        problems.append(f"--label-min: {low:g} is not below --label-max {high:g}")
+    if not problems:
+        unknown_names = {name.strip() for name in values["allow"].split(",") if name.strip()} - set(KINDS)
+        problems += [f"--allow: {name} is no finding; they are {', '.join(KINDS)}" for name in sorted(unknown_names)]
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
     if hasattr(given, "train_file"):
@@ -133,6 +143,8 @@ def _checked(field: Any, raw: Any) -> tuple[Any, str]:
     meta, kind = field.metadata, TYPES[field.type]
     if raw is NOT_GIVEN:
         return None, "needs a value"
+    if raw is None and field.type.endswith("None"):
+        return None, ""
     if kind is bool or kind is str:
         if not isinstance(raw, kind):
             return None, f"{raw!r} is not {'True or False' if kind is bool else 'text'}"

@@ -1,9 +1,10 @@
-"""Sentences -> one flat token store with offsets, each distinct sentence tokenised once; and padding of a batch."""
+"""Sentences -> token ids end to end with offsets; and padding of a batch."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,72 @@ SENTENCES_AT_ONCE = 10_000  # bounds the tokenizer's own memory, which is far la
 class TokenStore:
     """S tokenised sentences end to end: sentence i is `ids[offsets[i]:offsets[i + 1]]`, [CLS] and [SEP] included."""
 
-    ids: np.ndarray  # (total tokens,) int32
+    ids: np.ndarray  # (total tokens,) uint16 or int32
     offsets: np.ndarray  # (S + 1,) int64
-    cut: np.ndarray  # (S,) bool: the sentence was longer than the maximum length
+    length: np.ndarray  # (S,) int32, tokens before the sentence was cut to the maximum length
+    max_length: int
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Token ids of one sentence, (T,) int32."""
+        """Token ids of one sentence, (T,)."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     @property
     def lengths(self) -> np.ndarray:
-        """(S,) int64, tokens in each sentence."""
+        """(S,) int64, tokens in each sentence as it is stored."""
         return np.diff(self.offsets)
+
+    @property
+    def cut(self) -> np.ndarray:
+        """(S,) bool: the sentence was longer than the maximum length."""
+        return self.length > self.max_length
+
+
+def tokenize(sentences: Sequence[str], tokenizer: Any, max_length: int) -> TokenStore:
+    """Token ids of `sentences` in memory, each as [CLS] ... [SEP] and cut to `max_length` tokens in all."""
+    flat, lengths, uncut = encode_flat(sentences, tokenizer, max_length)
+    return TokenStore(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), uncut, max_length)
+
+
+def encode_flat(sentences: Sequence[str], tokenizer: Any, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids of all sentences end to end (total,) int32, their lengths (n,) int32, and their lengths before the cut (n,) int32."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for start in range(0, len(sentences), SENTENCES_AT_ONCE):
+        # The fast tokenizer works on all cores; encode_batch_fast leaves out the character offsets, which nobody needs here.
+        encoded = backend.encode_batch_fast(list(sentences[start : start + SENTENCES_AT_ONCE]), add_special_tokens=False)
+        rows = [encoding.ids for encoding in encoded]
+        lengths.append(np.fromiter(map(len, rows), np.int32, len(rows)))
+        ids.append(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths[-1].sum())))
+    content = np.concatenate(lengths)
+    return _wrap(np.concatenate(ids), content, max_length - 2, tokenizer.cls_token_id, tokenizer.sep_token_id)
+
+
+def _wrap(flat: np.ndarray, lengths: np.ndarray, keep: int, cls: int, sep: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut each sentence to `keep` tokens and put [CLS] and [SEP] around it, without a loop over sentences."""
+    kept = np.minimum(lengths, keep)
+    if (kept < lengths).any():
+        place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # of each token in its sentence
+        flat = flat[place < keep]
+    ends = np.cumsum(kept + 2)
+    whole = np.full(int(ends[-1]) if len(ends) else 0, sep, np.int32)
+    starts = ends - kept - 2
+    inside = np.ones(len(whole), bool)
+    inside[starts] = inside[ends - 1] = False
+    whole[starts] = cls
+    whole[inside] = flat
+    return whole, kept + 2, lengths + 2
+
+
+def count_unknown(flat: np.ndarray, lengths: np.ndarray, tokenizer: Any) -> np.ndarray:
+    """How many [UNK] tokens each sentence has: flat (total,), lengths (n,) -> (n,) int32."""
+    before = np.concatenate([[0], np.cumsum(flat == tokenizer.unk_token_id)])
+    ends = np.cumsum(lengths)
+    return (before[ends] - before[ends - lengths]).astype(np.int32)
 
 
 def distinct(sentences: Iterable[str]) -> tuple[list[str], np.ndarray]:
@@ -39,33 +91,6 @@ def distinct(sentences: Iterable[str]) -> tuple[list[str], np.ndarray]:
     index: dict[str, int] = {}
     where = [index.setdefault(sentence, len(index)) for sentence in sentences]
     return list(index), np.array(where, dtype=np.int64)
-
-
-def tokenize(sentences: Sequence[str], tokenizer: Any, max_length: int) -> TokenStore:
-    """Token ids of `sentences`, each as [CLS] ... [SEP] and cut to `max_length` tokens in all."""
-    content = max_length - 2  # what [CLS] and [SEP] leave
-    flat: list[np.ndarray] = []
-    lengths = np.zeros(len(sentences) + 1, dtype=np.int64)
-    cut = np.zeros(len(sentences), dtype=bool)
-    for start in range(0, len(sentences), SENTENCES_AT_ONCE):
-        chunk = list(sentences[start : start + SENTENCES_AT_ONCE])
-        # verbose=False: the library's warning about long sentences is of no use, they are cut and counted here.
-        encoded = tokenizer(
-            chunk,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        for row, ids in enumerate(encoded, start):
-            cut[row] = len(ids) > content
-            whole = [tokenizer.cls_token_id, *ids[:content], tokenizer.sep_token_id]
-            flat.append(np.array(whole, dtype=np.int32))
-            lengths[row + 1] = len(whole)
-    ids = np.concatenate(flat) if flat else np.zeros(0, dtype=np.int32)
-    return TokenStore(ids, np.cumsum(lengths), cut)
 
 
 def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:

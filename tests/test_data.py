@@ -8,13 +8,17 @@ from itertools import combinations
 
 import pytest
 
-from connection.pairs import PairTable, read_pairs
+from connection.pairs import PairChunk, PairFile
 from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def tables() -> dict[str, PairTable]:
-    return {part: read_pairs(ROOT / "data" / f"requirements-{part}.csv", 0, 5) for part in ("train", "dev", "test")}
+def tables() -> dict[str, PairChunk]:
+    tables = {}
+    for part in ("train", "dev", "test"):
+        (tables[part],) = PairFile.open(ROOT / "data" / f"requirements-{part}.csv").chunks()
+        assert not tables[part].bad
+    return tables
 
 
 def test_counts_are_those_of_the_readme(tables):
@@ -23,7 +27,7 @@ def test_counts_are_those_of_the_readme(tables):
         row = re.search(rf"\| `requirements-{part}.csv` \|(.*)\|", text)
         assert row
         cells = [int(cell) for cell in row[1].split("|")]
-        scores = Counter(table.score.tolist())
+        scores = Counter(table.label.tolist())
         assert cells == [len(table), len(set(table.sentence1)), *(scores[score] for score in range(6))]
 
 
@@ -32,7 +36,7 @@ def test_there_is_enough_and_scores_use_the_whole_scale(tables):
     assert len(tables["dev"]) >= 100
     assert len(tables["test"]) >= 100
     for table in tables.values():
-        shares = [count / len(table) for count in Counter(table.score.tolist()).values()]
+        shares = [count / len(table) for count in Counter(table.label.tolist()).values()]
         assert len(shares) == 6
         assert min(shares) > 0.12
         assert max(shares) < 0.22
@@ -53,7 +57,7 @@ def test_words_alone_do_not_give_the_score(tables):
     """Hard cases on purpose: pairs that share many words and score 0 to 2, and pairs that share few and score 4 or 5."""
     for table in tables.values():
         kinds: Counter[str] = Counter()
-        for sentence1, sentence2, score in zip(table.sentence1, table.sentence2, table.score, strict=True):
+        for sentence1, sentence2, score in zip(table.sentence1, table.sentence2, table.label, strict=True):
             one, other = (
                 {word for word in re.findall(r"[a-z0-9]+", text.lower()) if len(word) > 3} for text in (sentence1, sentence2)
             )

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from connection.pairs import read_pairs
-from connection.tokens import tokenize
+from connection.labels import LabelScale
+from connection.pairs import PairFile
+from connection.store import load_pairs
+from connection.tokens import encode_flat, tokenize
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset, ShuffledBatches, make_loader
 from tests.conftest import PAIRS, VOCABULARY, write_pairs
+
+SCALE = LabelScale(0, 5, "graded", "declared")
 
 
 @pytest.fixture
@@ -19,8 +23,18 @@ def tokenizer(tiny_folder):
 
 
 @pytest.fixture
-def dataset(tokenizer, tmp_path):
-    return ConnectionDataset(read_pairs(write_pairs(tmp_path / "p.csv", PAIRS * 3), 0, 5), tokenizer, 16, 0, 5)
+def make_dataset(tokenizer, tmp_path):
+    def make(rows, max_length=16, scale=SCALE):
+        file = PairFile.open(write_pairs(tmp_path / "p.csv", rows))
+        store = load_pairs(file, tokenizer, max_length, scale.low, scale.high, tmp_path, False)
+        return ConnectionDataset(store, scale, tokenizer.pad_token_id)
+
+    return make
+
+
+@pytest.fixture
+def dataset(make_dataset):
+    return make_dataset(PAIRS * 3)
 
 
 def test_items(dataset, tokenizer):
@@ -34,35 +48,47 @@ def test_items(dataset, tokenizer):
         assert item.row == row
 
 
-def test_label_range_is_mapped_to_0_1(tokenizer, tmp_path):
+def test_rows_of_a_split_are_a_view(dataset):
+    part = ConnectionDataset(dataset.store, dataset.scale, 0, np.array([3, 9]))
+    assert len(part) == 2
+    assert part[1].tokens1.tolist() == dataset[9].tokens1.tolist()
+    assert part.target.tolist() == dataset.target[[3, 9]].tolist()
+    assert part.where(torch.tensor([0, 1])).endswith("lines 5, 11")
+
+
+def test_label_range_is_mapped_to_0_1(make_dataset):
     rows = [("a dog", "a cat", -1), ("a dog", "the cat", 1), ("the dog", "a cat", 0)]
-    dataset = ConnectionDataset(read_pairs(write_pairs(tmp_path / "p.csv", rows), -1, 1), tokenizer, 16, -1, 1)
-    assert dataset.target.tolist() == [0, 1, 0.5]
+    assert make_dataset(rows, scale=LabelScale(-1, 1, "graded", "")).target.tolist() == [0, 1, 0.5]
 
 
-def test_each_distinct_sentence_is_tokenised_once(tokenizer, tmp_path):
+def test_each_distinct_sentence_is_tokenised_once(make_dataset, monkeypatch):
     seen = []
 
-    class Spy:
-        pad_token_id, cls_token_id, sep_token_id = 0, 2, 3
+    def spy(sentences, *words):
+        seen.extend(sentences)
+        return encode_flat(sentences, *words)
 
-        def __call__(self, sentences, **options):
-            seen.extend(sentences)
-            return tokenizer(sentences, **options)
-
-    ConnectionDataset(read_pairs(write_pairs(tmp_path / "p.csv", PAIRS * 3), 0, 5), Spy(), 16, 0, 5)
+    monkeypatch.setattr("connection.store.encode_flat", spy)
+    make_dataset(PAIRS * 3)
     assert sorted(seen) == sorted({sentence for pair in PAIRS for sentence in pair[:2]})
 
 
-def test_cut_sentences_equal_the_librarys_truncation_and_are_counted(tokenizer, tmp_path):
+def test_cut_sentences_equal_the_librarys_truncation_and_are_counted(tokenizer, make_dataset):
     long, short = "a dog sees the cat " * 9, "a dog"
-    store = tokenize([long, short], tokenizer, 10)
-    assert store[0].tolist() == tokenizer(long, truncation=True, max_length=10)["input_ids"]
-    assert store.cut.tolist() == [True, False]
-    dataset = ConnectionDataset(read_pairs(write_pairs(tmp_path / "p.csv", [(long, short, 1)]), 0, 5), tokenizer, 10, 0, 5)
-    assert "1 sentences cut at 10 tokens" in dataset.summary
+    store = tokenize([long, short, long], tokenizer, 10)
+    for row in (0, 2):
+        assert store[row].tolist() == tokenizer(long, truncation=True, max_length=10)["input_ids"]
+    assert store[1].tolist() == tokenizer(short)["input_ids"]
+    assert store.cut.tolist() == [True, False, True]
+    assert "1 sentences cut at 10 tokens" in make_dataset([(long, short, 1)], max_length=10).summary
     exactly = " ".join(["dog"] * 8)
     assert not tokenize([exactly], tokenizer, 10).cut.any()
+
+
+def test_padding_and_truncation_settings_of_the_tokenizers_file_do_not_matter(tokenizer):
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding(length=20)
+    assert len(tokenize(["a dog sees the cat"], tokenizer, 16)[0]) == 7
 
 
 def test_batch_holds_both_sides_padded_to_one_length(dataset):
@@ -105,14 +131,14 @@ def test_order_follows_from_the_seed_for_any_number_of_workers(dataset):
 
 
 def test_rows_are_named_by_file_and_line(dataset):
-    assert dataset.where(torch.tensor([3, 0])) == f"{dataset.pairs.path}, lines 2, 5"
+    assert dataset.where(torch.tensor([3, 0])) == f"{dataset.store.path}, lines 2, 5"
 
 
-def test_public_data_reaches_the_token_store(minilm, public_data):
+def test_public_data_reaches_the_token_store(minilm, public_data, tmp_path):
     tokenizer = ConnectionBert.load(minilm).tokenizer
-    dataset = ConnectionDataset(read_pairs(public_data / "stsb" / "stsb-en-dev.csv", 0, 5), tokenizer, 128, 0, 5)
+    file = PairFile.open(public_data / "stsb" / "stsb-en-dev.csv")
+    dataset = ConnectionDataset(load_pairs(file, tokenizer, 128, 0, 5, tmp_path, False), LabelScale(0, 5, "graded", ""), 0)
+    texts = [pair for chunk in file.chunks() for pair in zip(chunk.sentence1, chunk.sentence2, strict=True)]
     for row in (0, 700, 1499):
-        assert dataset[row].tokens2.tolist() == tokenizer(dataset.pairs.sentence2[row])["input_ids"]
-    assert len(dataset.store) == len({*dataset.pairs.sentence1, *dataset.pairs.sentence2})
-    assert dataset.store.lengths.sum() == len(dataset.store.ids)
-    assert np.array_equal(dataset.target, (dataset.pairs.score / 5).astype(np.float32))
+        assert dataset[row].tokens2.tolist() == tokenizer(texts[row][1])["input_ids"]
+    assert len(dataset.store.tokens) == len({text for pair in texts for text in pair})

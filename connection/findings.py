@@ -1,0 +1,65 @@
+"""What the audit finds: each finding with its severity, row numbers, an example, its effect and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LINES_SHOWN = 20
+ROW_FINDINGS = ("ragged-row", "blank-text", "bad-label")  # of single rows, which can be skipped
+
+# name: (severity, what it does to the result, what to do)
+KINDS = {
+    "ragged-row": ("error", "its cells stand in the wrong columns", "mend the row, or --on-bad-rows skip"),
+    "blank-text": ("error", "there is nothing to compare", "mend the row, or --on-bad-rows skip"),
+    "bad-label": ("error", "one such label makes a model of NaN", "mend it, declare the scale, or --on-bad-rows skip"),
+    "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),
+    "contradiction": ("error", "the model is pulled both ways by one pair", "decide on one label"),
+    "leaked-pair": ("error", "the figure is of pairs that were trained on: it flatters", "remove them from the training file"),
+    "duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
+    "swapped-duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
+    "shared-sentence": ("warning", "the figure may flatter: it was seen in training", "--train-file alone splits by sentence"),
+    "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
+    "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),
+    "one-label": ("warning", "the model may learn to answer the same always", "collect other labels too"),
+    "unknown-text": ("warning", "the vocabulary cannot hold this text", "a model of this language"),
+    "label-drift": ("warning", "labelled unlike the training pairs", "split at random, or check the labelling"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One kind of finding in one file."""
+
+    name: str
+    file: str
+    count: int  # rows, or for a figure of the whole file 0
+    lines: list[int]  # the first LINES_SHOWN row numbers
+    example: str
+    severity: str
+    effect: str
+    remedy: str
+
+    @classmethod
+    def of(cls, name: str, file: str, lines: Sequence[int] | np.ndarray, example: str) -> Finding:
+        """A finding about rows (`lines`, sorted), or about the whole file ([])."""
+        severity, effect, remedy = KINDS[name]
+        return cls(name, file, len(lines), [int(line) for line in lines[:LINES_SHOWN]], example, severity, effect, remedy)
+
+    def __str__(self) -> str:
+        more = f" and {self.count - len(self.lines):,} more" if self.count > len(self.lines) else ""
+        rows = f"{self.count:,} rows (lines {', '.join(map(str, self.lines))}{more}); " if self.count else ""
+        return f"{self.severity:7} {self.name}: {self.file}: {rows}{self.example}\n        {self.effect}; {self.remedy}"
+
+
+def errors(findings: Iterable[Finding], allowed: Iterable[str]) -> list[Finding]:
+    """The findings that block training: errors that are not allowed by name."""
+    return [finding for finding in findings if finding.severity == "error" and finding.name not in set(allowed)]
+
+
+def findings_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(finding) for finding in findings]

@@ -1,0 +1,102 @@
+"""Pair files -> stores, label scale and findings: what training and `tools.check` both begin with."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from connection.audit import audit
+from connection.environment import resolve
+from connection.errors import InputError
+from connection.findings import ROW_FINDINGS, Finding, errors
+from connection.labels import LabelScale, find_scale
+from connection.pairs import PairFile
+from connection.store import PairStore, load_pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Everything that is known of the pair files before training."""
+
+    understood: list[str]  # what was understood of each file, for a person
+    stores: dict[str, PairStore]  # "train", and "dev" and "test" where they have a file
+    scale: LabelScale
+    findings: list[Finding]
+
+    def blocking(self, on_bad_rows: str, allow: str) -> list[Finding]:
+        """The findings that forbid training: errors that `allow`, names with commas between, does not let pass."""
+        skipped = ROW_FINDINGS if on_bad_rows == "skip" else ()
+        return errors(self.findings, [*(name.strip() for name in allow.split(",")), *skipped])
+
+    def require(self, on_bad_rows: str, allow: str) -> None:
+        """Raises `InputError` where something forbids training."""
+        names = sorted({finding.name for finding in self.blocking(on_bad_rows, allow)})
+        rows = [
+            f"{store.path}, line {row.line}: {row.what}"
+            for store in self.stores.values()
+            for row in store.bad
+            if row.finding in names
+        ]
+        if rows:
+            raise InputError.listing(
+                f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with --on-bad-rows skip:", rows
+            )
+        if names:
+            raise InputError(
+                f"Nothing was trained. Mend these first (docs/data.md), or --allow them by name: {','.join(names)}"
+            )
+        if not len(self.stores["train"]):
+            raise InputError(f"{self.stores['train'].path} has no row that can be trained on.")
+
+    def write_skipped(self, file: Path) -> int:
+        """Write every row that can't be trained on with its reason; how many there are (no file for none)."""
+        bad = [(store.path, row) for store in self.stores.values() for row in store.bad]
+        if bad:
+            with open(file, "w", encoding="utf-8", newline="") as stream:
+                writer = csv.writer(stream)
+                writer.writerow(["file", "line", "reason", "row"])
+                writer.writerows([path, row.line, f"{row.finding}: {row.what}", *row.cells] for path, row in bad)
+        return len(bad)
+
+
+def prepare(
+    files: Mapping[str, str],
+    tokenizer: Any,
+    max_length: int,
+    columns: str,
+    label_range: tuple[float | None, float | None],
+    cache: Path,
+    progress: bool = True,
+) -> Prepared:
+    """Read and audit pair files: {"train": path} and perhaps "dev" and "test".
+
+    The label scale is the declared range, or taken from the training file; the others must keep to it.
+    Raises `InputError` for everything that keeps a file from being read, of all files at once.
+    """
+    opened: dict[str, PairFile] = {}
+    stores: dict[str, PairStore] = {}
+    problems: list[str] = []
+    for part, name in files.items():
+        try:
+            opened[part] = PairFile.open(resolve(name), columns)
+        except InputError as error:
+            problems.append(str(error))
+    low, high = label_range
+    scale = LabelScale(0, 1, "graded", "")
+    for part, file in opened.items() if not problems else ():
+        try:
+            if part == "train":
+                bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+                stores[part] = load_pairs(file, tokenizer, max_length, *bounds, cache, progress)
+                scale = find_scale(low, high, stores[part].labels)
+            else:
+                stores[part] = load_pairs(file, tokenizer, max_length, scale.low, scale.high, cache, progress)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return Prepared([str(file) for file in opened.values()], stores, scale, audit(stores, scale))

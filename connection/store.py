@@ -1,0 +1,140 @@
+"""A pair file's rows as arrays in one folder: tokens of each distinct sentence, and for each pair two sentence numbers and
+a label. Built once in little memory, cached by content, memory-mapped when large, shared by all processes that open it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from connection.checkpoint import atomic_folder
+from connection.pairs import BadRow, PairFile
+from connection.sentences import SentenceIndex, hash_texts, plain
+from connection.tokens import TokenStore, count_unknown, encode_flat
+
+VERSION = 1  # of the folder's layout and of how its content is computed
+MOST_LABELS = 1000  # distinct labels that are remembered
+SMALL_FILE = 32 << 20  # bytes; a smaller pair file is kept in memory and not cached
+PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
+SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64}  # (S,) each
+
+
+@dataclasses.dataclass(frozen=True)
+class PairStore:
+    """N pairs over S distinct sentences."""
+
+    path: Path  # the pair file
+    tokens: TokenStore  # of the S sentences
+    index1: np.ndarray  # (N,) int32: which sentence stands on side 1
+    index2: np.ndarray  # (N,) int32
+    label: np.ndarray  # (N,) float32, on the file's own scale
+    line: np.ndarray  # (N,) int64
+    words: np.ndarray  # (S,) int32, words between spaces
+    unknown: np.ndarray  # (S,) int32, [UNK] tokens
+    hash: np.ndarray  # (S,) uint64 of the plain text
+    bad: list[BadRow]
+    labels: list[float]  # the distinct ones, ascending; of many only the least and the greatest
+    folder: Path | None = None  # where the arrays are mapped from; None: they are in memory
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __reduce__(self) -> Any:
+        """Another process maps the same files instead of receiving a copy."""
+        return (open_store, (self.folder, self.path, True)) if self.folder else super().__reduce__()
+
+
+def load_pairs(
+    file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, cache: Path, progress: bool
+) -> PairStore:
+    """The store of a pair file; labels outside low..high make bad rows. A large file's store is built once and cached."""
+    if os.path.getsize(file.path) < SMALL_FILE:
+        with tempfile.TemporaryDirectory() as temporary:
+            _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
+            return open_store(Path(temporary), file.path, False)
+    target = cache / _content_key(file, tokenizer, max_length, low, high)
+    if not target.is_dir():
+        with atomic_folder(target) as new:  # a killed build leaves no folder of that name; of two builds at once one stays
+            _build(new, file, tokenizer, max_length, low, high, progress)
+    return open_store(target, file.path, True)
+
+
+def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
+    """The arrays in a built folder, memory-mapped or read into memory."""
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+
+    def array(name: str, dtype: Any) -> np.ndarray:
+        file = folder / name
+        if mapped and file.stat().st_size:
+            return np.asarray(np.memmap(file, dtype=dtype, mode="r"))
+        return np.fromfile(file, dtype=dtype)
+
+    pairs = {name: array(name, dtype) for name, dtype in PAIR_ARRAYS.items()}
+    sentences = {name: array(name, dtype) for name, dtype in SENTENCE_ARRAYS.items() if name != "length"}
+    tokens = TokenStore(array("ids", meta["ids"]), array("offsets", np.int64), array("length", np.int32), meta["max_length"])
+    bad, labels = [BadRow(*row) for row in meta["bad"]], meta["labels"]
+    return PairStore(path, tokens, bad=bad, labels=labels, folder=folder if mapped else None, **pairs, **sentences)
+
+
+def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
+    """Fill a folder chunk by chunk; in memory stand one chunk's text and the hashes of the distinct sentences."""
+    ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
+    index = SentenceIndex()
+    bad: list[BadRow] = []
+    total = 0
+    labels: set[float] = set()
+    with ExitStack() as stack:
+        names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets"]
+        out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
+        bar = stack.enter_context(
+            tqdm(desc=f"read {file.path.name}", unit=" pairs", disable=not progress, leave=False, unit_scale=True)
+        )
+        out["offsets"].write(np.zeros(1, np.int64).tobytes())
+        for chunk in file.chunks(low=low, high=high):
+            bad += chunk.bad
+            labels |= set(chunk.label.tolist())
+            labels = labels if len(labels) <= MOST_LABELS else {min(labels), max(labels)}
+            texts = [*chunk.sentence1, *chunk.sentence2]
+            numbers, new = index.add(hash_texts(texts))
+            fresh = [texts[place] for place in new.tolist()]
+            flat, lengths, uncut = encode_flat(fresh, tokenizer, max_length)
+            offsets = total + np.cumsum(lengths, dtype=np.int64)
+            total += int(lengths.sum())
+            unknown = count_unknown(flat, lengths, tokenizer)
+            columns: dict[str, Any] = {
+                "index1": numbers[: len(chunk)], "index2": numbers[len(chunk) :], "label": chunk.label, "line": chunk.line,
+                "length": uncut, "words": [len(text.split()) for text in fresh], "unknown": unknown,
+                "hash": hash_texts([plain(text) for text in fresh]), "ids": flat, "offsets": offsets,
+            }  # fmt: skip
+            for name, values in columns.items():
+                dtype: Any = {**PAIR_ARRAYS, **SENTENCE_ARRAYS, "ids": ids_type, "offsets": np.int64}[name]
+                out[name].write(np.asarray(values, dtype=dtype).tobytes())
+            bar.update(len(chunk) + len(chunk.bad))
+    meta = {
+        "version": VERSION,
+        "ids": ids_type,
+        "max_length": max_length,
+        "labels": sorted(labels),
+        "bad": [list(row) for row in bad],
+    }
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _content_key(file: PairFile, tokenizer: Any, max_length: int, low: float, high: float) -> str:
+    """Names the cache folder: another content of the file, tokenizer, columns or setting is another name."""
+    with open(file.path, "rb") as stream:
+        content = hashlib.file_digest(stream, "sha256").hexdigest()
+    backend = tokenizer.backend_tokenizer
+    vocabulary = hashlib.sha256(
+        repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
+    )
+    what = [VERSION, content, vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]

@@ -1,0 +1,165 @@
+"""The audit's findings are exact on constructed files, and the public files show what is known of them."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from connection.audit import audit
+from connection.labels import find_scale
+from connection.pairs import PairFile
+from connection.prepare import prepare
+from connection.sentences import pair_keys, plain
+from connection.store import load_pairs
+from ConnectionBert import ConnectionBert
+from tests.conftest import ROOT, run_command, write_pairs
+
+CLEAN = [
+    (f"the man sees {word}", f"a dog rides {word}", score)
+    for word, score in zip("bcdefgh", (0, 1, 2, 3, 4, 5, 2.5), strict=True)
+]
+
+
+@pytest.fixture
+def tokenizer(tiny_folder):
+    return ConnectionBert.load(tiny_folder).tokenizer
+
+
+@pytest.fixture
+def findings_of(tokenizer, tmp_path):
+    """{(finding, file stem): lines} of a training file and perhaps held-out ones; label scale 0 to 5."""
+
+    def findings(train, **held_out):
+        files = {part: str(write_pairs(tmp_path / f"{part}.csv", rows)) for part, rows in {"train": train, **held_out}.items()}
+        prepared = prepare(files, tokenizer, 16, "", (0, 5), tmp_path / "cache", progress=False)
+        return {(finding.name, finding.file.split("/")[-1].split(".")[0]): finding for finding in prepared.findings}
+
+    return findings
+
+
+def lines(findings):
+    return {key: (finding.count, finding.lines) for key, finding in findings.items()}
+
+
+def test_a_clean_file_has_no_findings(findings_of):
+    assert findings_of(CLEAN) == {}
+
+
+def test_duplicates_swapped_duplicates_and_contradictions(findings_of):
+    rows = [
+        *CLEAN,  # lines 2 to 8
+        ("The Man  sees B", "a dog rides b", 0),  # 9: line 2 but for case and spaces
+        ("a dog rides c", "the man sees c", 1.5),  # 10: line 3 swapped
+        ("the man sees h", "a dog rides h", 5),  # 11: line 8, half the scale apart and no more: no contradiction
+        ("the man sees d", "a dog rides d", 4.6),  # 12: line 4, labelled 2 there
+    ]
+    found = findings_of(rows)
+    assert lines(found) == {
+        ("contradiction", "train"): (2, [4, 12]),
+        ("duplicate", "train"): (3, [9, 11, 12]),
+        ("swapped-duplicate", "train"): (1, [10]),
+    }
+    assert "line 4: 2, line 12: 4.6" in found["contradiction", "train"].example
+
+
+def test_a_pair_of_training_in_dev_or_test(findings_of):
+    dev = [("a cat", "a horse", 1), ("a dog rides e", "THE man sees e", 2), ("a cat", "a book", 4)]
+    test = [("the man sees f", "a book", 3), ("a red cat", "a blue cat", 1)]
+    found = findings_of(CLEAN, dev=dev, test=test)
+    assert lines(found) == {("leaked-pair", "dev"): (1, [3]), ("shared-sentence", "test"): (1, [2])}
+    assert "line 3 is line 5 of" in found["leaked-pair", "dev"].example
+
+
+def test_texts_are_compared_in_their_plain_form():
+    assert plain("  A\u0301b \t C\n") == plain("\u00c1B c") == "\u00e1b c"
+    assert plain("Stra\u00dfe") == plain("STRASSE")
+    assert plain("a b") != plain("ab")
+    one, two = np.array([1, 2, 3], np.uint64), np.array([2, 1, 3], np.uint64)
+    keys = pair_keys(one, two)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_bad_rows_labels_and_lengths(findings_of):
+    rows = [
+        *CLEAN,
+        ("", "a", 1),
+        ("a", "b", "nan"),
+        ("a", "b", 7),
+        ("a", "b", "high"),
+        ("a dog", "a dog", 1),
+        ("a b " * 20, "a", 3),
+    ]
+    found = lines(findings_of(rows, dev=[("x", "y", 2), ("y", "z", 2)]))
+    assert found == {
+        ("blank-text", "train"): (1, [9]),
+        ("bad-label", "train"): (3, [10, 11, 12]),
+        ("identical-sides", "train"): (1, [13]),
+        ("cut-sentences", "train"): (1, [14]),
+        ("few-labels", "dev"): (0, []),
+        ("one-label", "dev"): (0, []),
+    }
+
+
+def test_one_label_for_most_pairs_and_drift(findings_of):
+    train = [(f"the man {n}", f"a dog {n}", 5 if n < 40 else n % 5) for n in range(60)]
+    dev = [(f"a cat {n}", f"a horse {n}", n % 2) for n in range(60)]
+    found = findings_of(train, dev=dev)
+    assert {name for name, _ in found} - {"unknown-text"} == {
+        "one-label",
+        "label-drift",
+    }  # numbers are no words of the vocabulary
+    assert "67% of the labels are 5" in found["one-label", "train"].example
+
+
+def test_korean_through_an_english_vocabulary_is_caught_and_the_leaks_of_stsb(minilm, public_data):
+    tokenizer = ConnectionBert.load(minilm).tokenizer
+    for name, expected in (("korsts/sts-{}.tsv", True), ("stsb/stsb-en-{}.csv", False)):
+        stores = {}
+        for part in ("train", "test"):
+            file = PairFile.open(public_data / name.format(part))
+            stores[part] = load_pairs(file, tokenizer, 128, -math.inf, math.inf, public_data, False)
+        found = {
+            (finding.name, finding.file.endswith(name.format("train"))): finding
+            for finding in audit(stores, find_scale(None, None, [0, 5]))
+        }
+        assert (("unknown-text", True) in found) == expected
+        leaks = found["leaked-pair", False]
+        keys = [{frozenset(map(plain, pair)) for pair in _texts(public_data / name.format(part))} for part in ("train", "test")]
+        rows = [frozenset(map(plain, pair)) for pair in _texts(public_data / name.format("test"))]
+        assert leaks.count == sum(row in keys[0] for row in rows)
+
+
+def _texts(path):
+    for chunk in PairFile.open(path).chunks():
+        yield from zip(chunk.sentence1, chunk.sentence2, strict=True)
+
+
+def test_check_command(minilm, tmp_path):
+    rows = [*CLEAN, ("a man", "a dog", 9)]
+    good, bad = write_pairs(tmp_path / "good.csv", CLEAN), write_pairs(tmp_path / "bad.csv", rows)
+    shown = run_command("-m", "tools.check", good, "--model-dir", minilm, "--label-min", 0, "--label-max", 5, cwd=ROOT)
+    assert shown.returncode == 0, shown.stderr
+    assert "sentence1 = 'sentence1', sentence2 = 'sentence2', label = 'score' (by name)" in shown.stdout
+    assert "line 4: 'the man sees d' | 'a dog rides d' | '2'" in shown.stdout
+    shown = run_command("-m", "tools.check", bad, "--model-dir", minilm, "--label-min", 0, "--label-max", 5, "--json", cwd=ROOT)
+    assert shown.returncode == 2
+    assert [(f["name"], f["lines"]) for f in json.loads(shown.stdout)["findings"]] == [("bad-label", [9])]
+    for flags in (["--on-bad-rows", "skip"], ["--allow", "bad-label"]):
+        words = [bad, "--model-dir", minilm, "--label-min", 0, "--label-max", 5, *flags]
+        assert run_command("-m", "tools.check", *words, cwd=ROOT).returncode == 0
+    shown = run_command("-m", "tools.check", tmp_path / "absent.csv", "--model-dir", minilm, cwd=ROOT)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
+
+
+def test_findings_of_a_cached_store_are_found_once(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("connection.store.SMALL_FILE", 0)
+    file = str(write_pairs(tmp_path / "p.csv", [*CLEAN, CLEAN[0], ("a dog", "A Dog", 0)]))
+    runs = [prepare({"train": file}, tokenizer, 16, "", (0, 5), tmp_path / "cache", progress=False).findings for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert [(finding.name, finding.lines) for finding in runs[0]] == [("duplicate", [9]), ("identical-sides", [10])]
+    monkeypatch.setattr("connection.audit._look_within", lambda *words: pytest.fail("looked again"))
+    prepare({"train": file}, tokenizer, 16, "", (0, 5), tmp_path / "cache", progress=False)

@@ -1,0 +1,184 @@
+"""The store of a pair file: what it holds, its cache, the order of rows, and splitting by sentence."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from connection import store as store_module
+from connection.labels import LabelScale
+from connection.pairs import PairFile
+from connection.sentences import SentenceIndex, hash_texts
+from connection.shuffle import Permutation
+from connection.split import split_by_sentence
+from connection.store import load_pairs
+from ConnectionBert import ConnectionBert
+from ConnectionDataset import ConnectionDataset, ShuffledBatches, make_loader
+from tests.conftest import PAIRS, write_pairs
+
+INFINITE = (-np.inf, np.inf)
+
+
+@pytest.fixture
+def tokenizer(tiny_folder):
+    return ConnectionBert.load(tiny_folder).tokenizer
+
+
+@pytest.fixture
+def mapped(monkeypatch):
+    """Every file counts as large: its store is cached and memory-mapped."""
+    monkeypatch.setattr(store_module, "SMALL_FILE", 0)
+
+
+def load(path, tokenizer, cache, max_length=16):
+    return load_pairs(PairFile.open(path), tokenizer, max_length, *INFINITE, cache, False)
+
+
+def contents(store):
+    return [
+        (store.tokens[a].tolist(), store.tokens[b].tolist(), label)
+        for a, b, label in zip(store.index1, store.index2, store.label, strict=True)
+    ]
+
+
+def test_a_mapped_store_equals_one_in_memory(tokenizer, tmp_path, monkeypatch):
+    path = write_pairs(tmp_path / "p.csv", PAIRS * 3)
+    in_memory = load(path, tokenizer, tmp_path / "cache")
+    assert in_memory.folder is None
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(store_module, "SMALL_FILE", 0)
+    large = load(path, tokenizer, tmp_path / "cache")
+    assert large.folder is not None
+    expected = [(tokenizer(a)["input_ids"], tokenizer(b)["input_ids"], score) for a, b, score in PAIRS * 3]
+    assert contents(in_memory) == contents(large) == expected
+    assert len(large.tokens) == len({text for pair in PAIRS for text in pair[:2]})
+
+
+def test_a_second_run_reads_the_cache_and_a_changed_file_does_not(tokenizer, tmp_path, mapped, monkeypatch):
+    path, cache = write_pairs(tmp_path / "p.csv"), tmp_path / "cache"
+    load(path, tokenizer, cache)
+    built = []
+    build = store_module._build
+
+    def count_and_build(*words):
+        built.append(1)
+        build(*words)
+
+    monkeypatch.setattr(store_module, "_build", count_and_build)
+    load(path, tokenizer, cache)
+    assert built == []
+    changed = [(PAIRS[0][0], PAIRS[0][1], 4.4), *PAIRS[1:]]
+    before = path.stat()
+    write_pairs(path, changed)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load(path, tokenizer, cache).label[0] == np.float32(4.4)
+    assert load(path, tokenizer, cache, max_length=5).tokens.cut.any()
+    assert len(built) == 2
+
+
+def test_a_killed_build_leaves_nothing_that_looks_usable(tokenizer, tmp_path, mapped, monkeypatch):
+    path, cache = write_pairs(tmp_path / "p.csv"), tmp_path / "cache"
+
+    def killed(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module, "count_unknown", killed)
+    with pytest.raises(KeyboardInterrupt):
+        load(path, tokenizer, cache)
+    assert list(cache.iterdir()) == []
+
+
+def _load_in_process(words):
+    path, folder, cache = words
+    store_module.SMALL_FILE = 0
+    return contents(load(path, ConnectionBert.load(folder).tokenizer, cache))
+
+
+def test_two_builds_at_once(tiny_folder, tmp_path):
+    path = write_pairs(tmp_path / "p.csv", PAIRS * 200)
+    words = [(path, tiny_folder, tmp_path / "cache")] * 3
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        one, two, three = pool.map(_load_in_process, words)
+    assert one == two == three
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_another_process_maps_the_store_instead_of_copying_it(tokenizer, tmp_path, mapped):
+    store = load(write_pairs(tmp_path / "p.csv", PAIRS * 50), tokenizer, tmp_path / "cache")
+    assert store.labels == sorted({pair[2] for pair in PAIRS})
+    sent = pickle.dumps(store)
+    assert len(sent) < 1000
+    assert contents(pickle.loads(sent)) == contents(store)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_either_kind_give_the_same_batches(tokenizer, tmp_path, mapped, method):
+    store = load(write_pairs(tmp_path / "p.csv", PAIRS * 3), tokenizer, tmp_path / "cache")
+    dataset = ConnectionDataset(store, LabelScale(0, 5, "graded", ""), 0)
+    plain = list(make_loader(dataset, ShuffledBatches(24, 5, 1), 0, False))
+    loader = make_loader(dataset, ShuffledBatches(24, 5, 1), 1, False)
+    loader.multiprocessing_context = method
+    for one, other in zip(plain, loader, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 1000, 4097])
+def test_a_permutation_has_every_row_once(n):
+    order = Permutation(n, [1, 2])[np.arange(n)]
+    assert sorted(order.tolist()) == list(range(n))
+    again = Permutation(n, [1, 2])
+    assert [int(again[np.array([place])][0]) for place in range(min(n, 50))] == order[:50].tolist()
+    if n > 100:
+        assert order.tolist() != Permutation(n, [1, 3])[np.arange(n)].tolist()
+        assert abs(np.corrcoef(np.arange(n), order)[0, 1]) < 0.1
+        assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.1
+
+
+def test_sentence_numbers_follow_first_appearance():
+    random = np.random.default_rng(0)
+    texts = [f"sentence {number}" for number in random.integers(0, 3000, size=10_000)]
+    index = SentenceIndex()
+    seen: dict[str, int] = {}
+    for start in range(0, 10_000, 1700):
+        block = texts[start : start + 1700]
+        numbers, new = index.add(hash_texts(block))
+        for text in block:
+            seen.setdefault(text, len(seen))
+        assert numbers.tolist() == [seen[text] for text in block]
+        assert [block[place] for place in new] == list(seen)[len(seen) - len(new) :]
+    assert index.count == len(seen)
+
+
+def test_no_sentence_stands_on_both_sides_of_a_split(tokenizer, tmp_path):
+    random = np.random.default_rng(3)
+    pairs = [(f"The man {a}", f"a dog {b}", float(random.integers(0, 6))) for a, b in random.integers(0, 400, size=(400, 2))]
+    pairs += [(a.upper(), b, score) for a, b, score in pairs[:50]]  # the same texts in another case
+    store = load(write_pairs(tmp_path / "p.csv", pairs), tokenizer, tmp_path)
+    rows, _ = split_by_sentence(store, 0.2, 0.1, seed=5)
+    assert sorted(row for part in rows.values() for row in part) == list(range(450))
+    texts = {part: {text.lower() for row in rows[part] for text in pairs[row][:2]} for part in rows}
+    assert not texts["train"] & texts["dev"]
+    assert not texts["train"] & texts["test"]
+    assert not texts["dev"] & texts["test"]
+    assert 0.1 < len(rows["dev"]) / 450 <= 0.2
+    assert 0.05 < len(rows["test"]) / 450 <= 0.1
+    again, _ = split_by_sentence(store, 0.2, 0.1, seed=5)
+    assert all(np.array_equal(rows[part], again[part]) for part in rows)
+
+
+def test_one_large_component_is_said_and_stays_in_train(tokenizer, tmp_path):
+    hub = [("the man", f"a dog {n}", n % 5) for n in range(60)]
+    others = [(f"a cat {n}", f"a horse {n}", n % 5) for n in range(60)]
+    store = load(write_pairs(tmp_path / "p.csv", hub + others), tokenizer, tmp_path)
+    rows, remarks = split_by_sentence(store, 0.1, 0.1, seed=1)
+    assert set(range(60)) <= set(rows["train"].tolist())
+    assert len(rows["dev"]) == len(rows["test"]) == 12
+    assert any("50% of the pairs hang together" in remark for remark in remarks)
+    store = load(write_pairs(tmp_path / "q.csv", hub), tokenizer, tmp_path)
+    rows, remarks = split_by_sentence(store, 0.1, 0.1, seed=1)
+    assert list(rows) == ["train"]
+    assert any("no dev pairs" in remark for remark in remarks)
