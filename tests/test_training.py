@@ -153,6 +153,7 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
     assert json.loads((output / "model" / "connection.json").read_text()) == {"label_min": 0.0, "label_max": 5.0}
     assert {path.name for path in output.iterdir()} == {
         "settings.json",
+        "audit.json",
         "metrics.jsonl",
         "results.json",
         "report.html",
