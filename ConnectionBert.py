@@ -139,7 +139,7 @@ class ConnectionBert(nn.Module):
         vectors = torch.empty(len(sentences), self.encoder.config.hidden_size)
         lengths = np.array([len(tokens) for tokens in sentences])
         by_length = np.argsort(-lengths, kind="stable")  # like lengths together: little padding; longest first
-        bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=not progress, leave=False)
+        bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=None if progress else True, leave=False)
         for start in range(0, len(sentences), batch_size):
             rows = by_length[start : start + batch_size]
             ids, mask = pad([sentences[row] for row in rows], self.tokenizer.pad_token_id)

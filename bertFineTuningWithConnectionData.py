@@ -18,8 +18,6 @@ from connection.errors import InputError, RunError, exit_status
 from connection.settings import TrainSettings, as_json, read_settings
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
-    from collections.abc import Callable
-
     import numpy as np
     import torch
 
@@ -85,6 +83,7 @@ def train(settings: TrainSettings) -> int:
 
     from connection.findings import findings_json
     from connection.metrics import spearman_gain
+    from connection.optimizer import linear_schedule, make_optimizer
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import write_html
     from connection.runfolder import RunFolder
@@ -127,7 +126,7 @@ def train(settings: TrainSettings) -> int:
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
     steps = len(batches) * settings.epochs
-    optimizer = make_optimizer(model, settings)
+    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, settings.warmup_ratio))
     progress = Progress()
     stop = StopOnInterrupt()
@@ -135,7 +134,15 @@ def train(settings: TrainSettings) -> int:
 
     for epoch in range(1, settings.epochs + 1):
         batches.epoch = epoch
-        bar = tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}/{settings.epochs}", unit="step", leave=False)
+        pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
+        bar = tqdm(
+            total=steps,
+            initial=progress.step,
+            desc=f"epoch {epoch}/{settings.epochs}",
+            unit="step",
+            leave=False,
+            mininterval=pause,
+        )
         model.train()
         clock = time.perf_counter()
         for batch in loader:
@@ -208,27 +215,6 @@ def training_step(
     schedule.step()
     optimizer.zero_grad()
     return loss.item()
-
-
-def make_optimizer(model: ConnectionBert, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW; biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv 1810.04805, and BERT's own code)."""
-    import torch
-
-    trained = [(name, weight) for name, weight in model.named_parameters() if ".pooler." not in name]
-    exempt = [weight for name, weight in trained if name.endswith(".bias") or "LayerNorm" in name]
-    decayed = [weight for name, weight in trained if not (name.endswith(".bias") or "LayerNorm" in name)]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": exempt, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def linear_schedule(steps: int, warmup_ratio: float) -> Callable[[int], float]:
-    """Share of the highest learning rate at each step: a rise from 0 over the warm-up, then a fall to 0 at `steps`."""
-    warmup = min(math.ceil(steps * warmup_ratio), steps - 1)  # a run of one step trains at the full rate, not at 0
-
-    def share(step: int) -> float:
-        return step / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
-
-    return share
 
 
 def read_data(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:

@@ -95,7 +95,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets"]
         out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
         bar = stack.enter_context(
-            tqdm(desc=f"read {file.path.name}", unit=" pairs", disable=not progress, leave=False, unit_scale=True)
+            tqdm(desc=f"read {file.path.name}", unit=" pairs", disable=None if progress else True, leave=False, unit_scale=True)
         )
         out["offsets"].write(np.zeros(1, np.int64).tobytes())
         for chunk in file.chunks(low=low, high=high):

@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 import bertFineTuningWithConnectionData as driver
 from connection.losses import cosine_mse
-from connection.settings import read_settings
+from connection.optimizer import linear_schedule, make_optimizer
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, write_pairs
 
@@ -42,10 +42,6 @@ def train(tiny_folder, pair_file, output, *flags, run=IN_THIS_PROCESS):
 def as_a_person(cwd):
     """The command in a process of its own, started from any folder."""
     return functools.partial(run_command, DRIVER, cwd=cwd)
-
-
-def settings_of(*flags):
-    return read_settings(list(flags), vars(driver), "")
 
 
 # --- one step ----------------------------------------------------------------------------------------------------------
@@ -84,7 +80,7 @@ def test_schedule_equals_transformers():
     from transformers import get_linear_schedule_with_warmup
 
     for steps, ratio in ((100, 0.1), (7, 0.5), (10, 0.0), (3, 1.0), (1, 0.1)):
-        share = driver.linear_schedule(steps, ratio)
+        share = linear_schedule(steps, ratio)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         peer = get_linear_schedule_with_warmup(optimizer, min(math.ceil(steps * ratio), steps - 1), steps)
         for step in range(steps):
@@ -95,7 +91,7 @@ def test_schedule_equals_transformers():
 
 def test_biases_and_layernorm_are_not_decayed(tiny_folder):
     model = ConnectionBert.load(tiny_folder)
-    optimizer = driver.make_optimizer(model, settings_of("--weight-decay", "0.3"))
+    optimizer = make_optimizer(model, 1e-3, 0.3)
     names = {id(weight): name for name, weight in model.named_parameters()}
     for group in optimizer.param_groups:
         assert group["params"]
@@ -327,7 +323,7 @@ def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp
 
 
 def test_weights_that_overflow_in_an_update_are_not_saved(tiny_folder, pair_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(driver, "linear_schedule", lambda steps, ratio: lambda step: math.inf)
+    monkeypatch.setattr("connection.optimizer.linear_schedule", lambda steps, ratio: lambda step: math.inf)
     flags = ["--model-dir", tiny_folder, "--train-file", pair_file, "--output-dir", tmp_path / "run", "--max-length", 32]
     assert driver.main([str(word) for word in [*flags, "--epochs", 1, "--batch-size", 100]]) == 1
     assert "not saved" in capsys.readouterr().err
