@@ -18,7 +18,7 @@ check: .venv/installed-dev
 	$(RUN) -m mypy
 
 clean:
-	rm -rf .venv output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv output/make-train output/cache .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is as new as the last installation from its file.
