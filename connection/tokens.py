@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -29,11 +29,6 @@ class TokenStore:
     def __getitem__(self, index: int) -> np.ndarray:
         """Token ids of one sentence, (T,)."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(S,) int64, tokens in each sentence as it is stored."""
-        return np.diff(self.offsets)
 
     @property
     def cut(self) -> np.ndarray:
@@ -84,13 +79,6 @@ def count_unknown(flat: np.ndarray, lengths: np.ndarray, tokenizer: Any) -> np.n
     before = np.concatenate([[0], np.cumsum(flat == tokenizer.unk_token_id)])
     ends = np.cumsum(lengths)
     return (before[ends] - before[ends - lengths]).astype(np.int32)
-
-
-def distinct(sentences: Iterable[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct sentences in order of first appearance, and for each given one its index among them, (N,) int64."""
-    index: dict[str, int] = {}
-    where = [index.setdefault(sentence, len(index)) for sentence in sentences]
-    return list(index), np.array(where, dtype=np.int64)
 
 
 def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
