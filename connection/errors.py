@@ -22,7 +22,7 @@ class RunError(Exception):
     """A run that started well and failed: the command prints the message and exits with status 1."""
 
 
-def exit_status(work: Callable[[], int]) -> int:
+def exit_status(work: Callable[[], int], failed: str = "The run stopped", stopped: str = "Stopped.") -> int:
     """The status of a command's work, or with a message 2 for bad input, 1 for a failed run, 130 for Ctrl-C."""
     try:
         return work()
@@ -30,8 +30,8 @@ def exit_status(work: Callable[[], int]) -> int:
         print(error, file=sys.stderr)
         return 2
     except (RunError, OSError) as error:
-        print(f"The run stopped: {error}", file=sys.stderr)
+        print(f"{failed}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130

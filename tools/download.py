@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, require_libraries
-from connection.errors import InputError, RunError
+from connection.errors import InputError, RunError, exit_status
 from connection.weights import WEIGHT_FILES, check_architecture, check_folder, read_json, read_tensors
 from tools.hub import check_digest, hub_errors
 from tools.public_data import SETS, WITHOUT_HOME, fetch_public
@@ -60,22 +60,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="fetch again and replace a folder that is there")
     given = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed then too
-    try:
-        require_libraries()
-        if given.model in SETS or given.model in WITHOUT_HOME:
-            fetch_public(given.model, (given.to or ROOT / "data") / given.model, given.overwrite)
-        else:
-            parent = given.to or ROOT / "transformers" / "bert"
-            fetch(given.model, parent / given.model.rstrip("/").split("/")[-1], given.overwrite)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (RunError, OSError) as error:
-        print(f"{given.model} could not be fetched, and nothing was left behind: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped; nothing was left behind.", file=sys.stderr)
-        return 130
+    return exit_status(
+        lambda: download(given.model, given.to, given.overwrite),
+        failed=f"{given.model} could not be fetched, and nothing was left behind",
+        stopped="Stopped; nothing was left behind.",
+    )
+
+
+def download(name: str, parent: Path | None, overwrite: bool) -> int:
+    """Fetch a public set of pairs or a model into its folder below `parent`, or below the usual one."""
+    require_libraries()
+    if name in SETS or name in WITHOUT_HOME:
+        fetch_public(name, (parent or ROOT / "data") / name, overwrite)
+    else:
+        fetch(name, (parent or ROOT / "transformers" / "bert") / name.rstrip("/").split("/")[-1], overwrite)
     return 0
 
 
