@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import gzip
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -63,6 +64,11 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
             yield line
 
 
+def count_lines(path: Path) -> int:
+    """Line ends in the file, about 1 GB/s; of UTF-16 a byte of another letter may be taken for one."""
+    return sum(block.count(b"\n") for block in _blocks(path))
+
+
 def find_encoding(path: Path) -> str:
     """Python's name of the encoding that decodes the whole file.
 
@@ -93,16 +99,24 @@ def _unmarked_utf16(start: bytes) -> str | None:
 
 def _undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
     """Line and value of the first byte that is not in `encoding`; None when the whole file is."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    line = 1
-    with readable(path), open_bytes(path) as file:
-        try:
-            while block := file.read(BLOCK):
-                line += decoder.decode(block).count("\n")
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            return line + error.object[: error.start].count(b"\n"), error.object[error.start]
+    decoder, counter = (codecs.getincrementaldecoder(encoding)() for _ in range(2))
+    good = 0  # blocks
+    try:
+        for block in _blocks(path):
+            decoder.decode(block)
+            good += 1
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        # Lines are counted only now: it takes as long as decoding.
+        line = 1 + sum(counter.decode(block).count("\n") for block in itertools.islice(_blocks(path), good))
+        return line + error.object[: error.start].count(b"\n"), error.object[error.start]
     return None
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with readable(path), open_bytes(path) as file:
+        while block := file.read(BLOCK):
+            yield block
 
 
 def _legacy(path: Path) -> str:

@@ -45,6 +45,12 @@ def require_libraries() -> None:
         raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements.txt")
 
 
+def file_sha256(path: Path) -> str:
+    """The hexadecimal digest of a file of any size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def describe(data_files: Iterable[Path]) -> dict[str, Any]:
     """Versions, platform, git commit (None outside a checkout) and the SHA-256 of the data files, for settings.json."""
     commit = None
@@ -57,7 +63,7 @@ def describe(data_files: Iterable[Path]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}},
         "platform": platform.platform(),
         "git_commit": commit,
-        "data_sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files},
+        "data_sha256": {str(path): file_sha256(path) for path in data_files},
     }
 
 

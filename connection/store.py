@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from connection.checkpoint import atomic_folder
-from connection.pairs import BadRow, PairFile
+from connection.environment import file_sha256
+from connection.pairs import BadRow, PairChunk, PairFile
 from connection.sentences import SentenceIndex, hash_texts, plain
 from connection.tokens import TokenStore, count_unknown, encode_flat
 
@@ -85,7 +87,7 @@ def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
 
 
 def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
-    """Fill a folder chunk by chunk; in memory stand one chunk's text and the hashes of the distinct sentences."""
+    """Fill a folder chunk by chunk; in memory stand two chunks' text and the hashes of the distinct sentences."""
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
     index = SentenceIndex()
     bad: list[BadRow] = []
@@ -95,16 +97,13 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets"]
         out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
         bar = stack.enter_context(
-            tqdm(desc=f"read {file.path.name}", unit=" pairs", disable=None if progress else True, leave=False, unit_scale=True)
-        )
+            tqdm(desc=f"read {file.path.name}", unit=" pairs", total=file.table.most_rows(), disable=None if progress else True,
+                 leave=False, unit_scale=True)
+        )  # fmt: skip
         out["offsets"].write(np.zeros(1, np.int64).tobytes())
-        for chunk in file.chunks(low=low, high=high):
-            bad += chunk.bad
-            labels |= set(chunk.label.tolist())
-            labels = labels if len(labels) <= MOST_LABELS else {min(labels), max(labels)}
-            texts = [*chunk.sentence1, *chunk.sentence2]
-            numbers, new = index.add(hash_texts(texts))
-            fresh = [texts[place] for place in new.tolist()]
+
+        def write(chunk: PairChunk, numbers: np.ndarray, fresh: list[str]) -> None:
+            nonlocal total
             flat, lengths, uncut = encode_flat(fresh, tokenizer, max_length)
             offsets = total + np.cumsum(lengths, dtype=np.int64)
             total += int(lengths.sum())
@@ -118,6 +117,21 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
                 dtype: Any = {**PAIR_ARRAYS, **SENTENCE_ARRAYS, "ids": ids_type, "offsets": np.int64}[name]
                 out[name].write(np.asarray(values, dtype=dtype).tobytes())
             bar.update(len(chunk) + len(chunk.bad))
+
+        # One chunk is read while the chunk before it is tokenised and written.
+        writer = stack.enter_context(ThreadPoolExecutor(1))
+        writing: Future[None] | None = None
+        for chunk in file.chunks(low=low, high=high):
+            bad += chunk.bad
+            labels |= set(chunk.label.tolist())
+            labels = labels if len(labels) <= MOST_LABELS else {min(labels), max(labels)}
+            texts = [*chunk.sentence1, *chunk.sentence2]
+            numbers, new = index.add(hash_texts(texts))
+            if writing:
+                writing.result()
+            writing = writer.submit(write, chunk, numbers, [texts[place] for place in new.tolist()])
+        if writing:
+            writing.result()
     meta = {
         "version": VERSION,
         "ids": ids_type,
@@ -130,11 +144,9 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
 
 def _content_key(file: PairFile, tokenizer: Any, max_length: int, low: float, high: float) -> str:
     """Names the cache folder: another content of the file, tokenizer, columns or setting is another name."""
-    with open(file.path, "rb") as stream:
-        content = hashlib.file_digest(stream, "sha256").hexdigest()
     backend = tokenizer.backend_tokenizer
     vocabulary = hashlib.sha256(
         repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
     )
-    what = [VERSION, content, vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
+    what = [VERSION, file_sha256(file.path), vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]

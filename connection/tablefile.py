@@ -8,7 +8,7 @@ from pathlib import Path
 
 from connection import typedfiles
 from connection.delimited import Row, read_delimited
-from connection.encodings import find_encoding, open_bytes, read_lines, readable, said
+from connection.encodings import count_lines, find_encoding, open_bytes, read_lines, readable, said
 from connection.errors import InputError
 
 
@@ -21,6 +21,11 @@ class TableFile:
     unit: str  # what a row number counts: "line" or "row"
     names: list[str] | None  # None: the first row may be a header or data
     rows: Callable[[], Iterator[Row]]  # a fresh pass over all rows, without `names`
+    count: int | None = None  # of the rows, where the form itself tells it
+
+    def most_rows(self) -> int | None:
+        """How many rows there can be at most, for a progress bar; None where it would take a pass over all of them."""
+        return count_lines(self.path) if self.unit == "line" else self.count
 
 
 def open_table(path: Path) -> TableFile:
@@ -39,8 +44,8 @@ def open_table(path: Path) -> TableFile:
     if binary and packed:
         raise InputError(f"{path}: only text files may be gzipped; unpack it")
     if magic == b"PAR1" or ending == ".parquet":
-        names, rows = typedfiles.parquet(path)
-        return TableFile(path, "Parquet", "row", names, rows)
+        names, rows, count = typedfiles.parquet(path)
+        return TableFile(path, "Parquet", "row", names, rows, count)
     if magic[:2] == b"\xd0\xcf" or ending == ".xls":
         raise InputError(f"{path} is an old (.xls) or encrypted Excel file: save it as .xlsx or CSV")
     if binary:

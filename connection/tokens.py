@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
@@ -11,7 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SENTENCES_AT_ONCE = 10_000  # bounds the tokenizer's own memory, which is far larger than the ids it returns
+SENTENCES_AT_ONCE = 1000  # what a thread tokenises at once: fits the processor's cache, and bounds the tokenizer's own memory
+
+# The tokenizer's threads inside one call leave the cores idle between calls, and while ids become Python's; threads of our
+# own, each with calls of one thread, are 1.7 times as fast on 2 cores (python -m benchmarks.data).
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +53,17 @@ def encode_flat(sentences: Sequence[str], tokenizer: Any, max_length: int) -> tu
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for start in range(0, len(sentences), SENTENCES_AT_ONCE):
-        # The fast tokenizer works on all cores; encode_batch_fast leaves out the character offsets, which nobody needs here.
+
+    def encode(start: int) -> tuple[np.ndarray, np.ndarray]:
+        # encode_batch_fast leaves out the character offsets, which nobody needs here.
         encoded = backend.encode_batch_fast(list(sentences[start : start + SENTENCES_AT_ONCE]), add_special_tokens=False)
         rows = [encoding.ids for encoding in encoded]
-        lengths.append(np.fromiter(map(len, rows), np.int32, len(rows)))
-        ids.append(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths[-1].sum())))
+        lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+        return np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
+
+    starts = range(0, max(1, len(sentences)), SENTENCES_AT_ONCE)
+    with ThreadPoolExecutor(min(len(starts), torch.get_num_threads())) as threads:
+        ids, lengths = zip(*threads.map(encode, starts), strict=True)
     content = np.concatenate(lengths)
     return _wrap(np.concatenate(ids), content, max_length - 2, tokenizer.cls_token_id, tokenizer.sep_token_id)
 

@@ -85,8 +85,8 @@ def _records(path: Path, unit: str, records: Callable[[], Iterable[tuple[int, An
 # --- binary forms ----------------------------------------------------------------------------------------------------------
 
 
-def parquet(path: Path) -> tuple[list[str], Rows]:
-    """The names, and the rows."""
+def parquet(path: Path) -> tuple[list[str], Rows, int]:
+    """The names, the rows, and how many."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -107,7 +107,7 @@ def parquet(path: Path) -> tuple[list[str], Rows]:
                     yield number, [cell_text(cell) for cell in cells]
 
     with opened() as file:
-        return list(file.schema_arrow.names), rows
+        return list(file.schema_arrow.names), rows, file.metadata.num_rows
 
 
 def excel(path: Path) -> tuple[str, Rows]:
