@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from connection.labels import LabelScale
+from connection.packing import PackedBatch, pack
 from connection.prepare import Prepared
 from connection.shuffle import Permutation
 from connection.split import split_by_sentence
 from connection.store import PairStore
-from connection.tokens import pad
 
 
 class Pair(NamedTuple):
@@ -29,15 +29,15 @@ class Pair(NamedTuple):
 
 
 class PairBatch(NamedTuple):
-    """B pairs. Rows 0 to B-1 of the first two tensors are the first sentences, rows B to 2B-1 the second ones."""
+    """B pairs."""
 
-    input_ids: Tensor  # (2B, T) int64
-    attention_mask: Tensor  # (2B, T) int64, 1 on tokens and 0 on padding
+    tokens: PackedBatch  # of 2B sentences: the B first ones, then the B second ones
     target: Tensor  # (B,) float32 in [0, 1]
     rows: Tensor  # (B,) int64, indices in the Dataset
 
     def to(self, device: torch.device) -> PairBatch:
-        return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        target, rows = (tensor.to(device, non_blocking=True) for tensor in (self.target, self.rows))
+        return PairBatch(self.tokens.to(device), target, rows)
 
 
 class ConnectionDataset(Dataset[Pair]):
@@ -49,6 +49,7 @@ class ConnectionDataset(Dataset[Pair]):
 
     def __init__(self, store: PairStore, scale: LabelScale, pad_id: int, rows: np.ndarray | None = None):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
+        self.packed = True  # sentences share the rows of a batch
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
@@ -79,10 +80,10 @@ class ConnectionDataset(Dataset[Pair]):
         )
 
     def collate(self, items: Sequence[Pair]) -> PairBatch:
-        """Pad both sides of B pairs to one length T, so that one encoder call reads them all."""
-        ids, mask = pad([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id)  # (2B, T)
+        """Both sides of B pairs in one batch of rows, so that one encoder call reads them all."""
+        tokens = pack([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id, self.packed)
         target = torch.tensor([item.target for item in items], dtype=torch.float32)
-        return PairBatch(ids, mask, target, torch.tensor([item.row for item in items]))
+        return PairBatch(tokens, target, torch.tensor([item.row for item in items]))
 
     def where(self, rows: Tensor) -> str:
         """The file and the lines of some rows, for messages."""

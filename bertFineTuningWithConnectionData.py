@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the libraries are imported late, so that --help and a misty
     import numpy as np
     import torch
 
+    from connection.optimizer import FlatAdamW, ModuleAdamW
     from connection.prepare import Prepared
     from connection.progress import Progress
     from connection.runfolder import RunFolder
@@ -55,6 +56,8 @@ LOG_STEPS = 10
 SEED = 42
 DEVICE = "auto"
 PRECISION = "auto"
+PACKING = True
+THREADS = 0
 NUM_WORKERS = 0
 OVERWRITE = False
 PRINT_MODEL = False
@@ -83,7 +86,7 @@ def train(settings: TrainSettings) -> int:
 
     from connection.findings import findings_json
     from connection.metrics import spearman_gain
-    from connection.optimizer import linear_schedule, make_optimizer
+    from connection.optimizer import FlatAdamW, ModuleAdamW, linear_schedule
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import write_html
     from connection.runfolder import RunFolder
@@ -91,6 +94,8 @@ def train(settings: TrainSettings) -> int:
     from ConnectionDataset import ShuffledBatches, make_loader
 
     started = time.perf_counter()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     device = environment.pick_device(settings.device)
     precision, why = environment.pick_precision(settings.precision, device)
     # A folder that names its pooling keeps it, unless another one is asked for.
@@ -115,7 +120,6 @@ def train(settings: TrainSettings) -> int:
     print(f"device {device}, {precision} ({why}), {where['threads']} threads, seed {settings.seed}")
 
     model.to(device)
-    model.precision = precision
     model.labels = (prepared.scale.low, prepared.scale.high)
     print("measuring the base model ...", flush=True)
     base = {name: predict(model, part) for name, part in data.items() if name != "train"}
@@ -126,32 +130,26 @@ def train(settings: TrainSettings) -> int:
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
     steps = len(batches) * settings.epochs
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, settings.warmup_ratio))
+    weights = model.prepare_training(precision, settings.packing, settings.seed)
+    optimizer = FlatAdamW(weights, settings.weight_decay) if weights else ModuleAdamW(model, settings.weight_decay)
+    share = linear_schedule(steps, settings.warmup_ratio)
     progress = Progress()
     stop = StopOnInterrupt()
-    torch.manual_seed(settings.seed)  # dropout
 
     for epoch in range(1, settings.epochs + 1):
         batches.epoch = epoch
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
-        bar = tqdm(
-            total=steps,
-            initial=progress.step,
-            desc=f"epoch {epoch}/{settings.epochs}",
-            unit="step",
-            leave=False,
-            mininterval=pause,
-        )
+        name = f"epoch {epoch}/{settings.epochs}"
+        bar = tqdm(total=steps, initial=progress.step, desc=name, unit="step", leave=False, mininterval=pause)
         model.train()
         clock = time.perf_counter()
         for batch in loader:
-            loss = training_step(model, batch.to(device), optimizer, schedule, settings.max_grad_norm)
+            rate = settings.learning_rate * share(progress.step)
+            loss = training_step(model, batch, optimizer, rate, settings.max_grad_norm).item()
             if not math.isfinite(loss):
                 raise RunError(non_finite(progress.step + 1, data["train"].where(batch.rows), run))
 
-            progress.count(loss, batch.attention_mask, time.perf_counter() - clock)
-            rate = schedule.get_last_lr()[0]
+            progress.count(loss, len(batch.rows), int(batch.tokens.attention_mask.sum()), time.perf_counter() - clock)
             bar.set_postfix_str(
                 f"loss {loss:.4f}, lr {rate:.1e}, {progress.speed['pairs_per_second']:.0f} pairs/s", refresh=False
             )
@@ -161,9 +159,11 @@ def train(settings: TrainSettings) -> int:
             if stop.asked:
                 break
             if settings.eval_steps and progress.step % settings.eval_steps == 0 and progress.step % len(batches):
+                optimizer.finish()
                 keep_if_best(model, data.get("dev"), run, progress, epoch)
             clock = time.perf_counter()
         bar.close()
+        optimizer.finish()
         if not stop.asked:
             progress.end_epoch(epoch, keep_if_best(model, data.get("dev"), run, progress, epoch))
         if stop.asked:
@@ -198,23 +198,21 @@ def train(settings: TrainSettings) -> int:
 
 
 def training_step(
-    model: ConnectionBert, batch: PairBatch, optimizer: torch.optim.Optimizer, schedule: Any, max_grad_norm: float
-) -> float:
-    """One update on a batch of B pairs; the loss. When the loss or a gradient is not finite, NaN and no update."""
-    from torch.nn.utils import clip_grad_norm_
+    model: ConnectionBert, batch: PairBatch, optimizer: FlatAdamW | ModuleAdamW, rate: float, max_grad_norm: float
+) -> torch.Tensor:
+    """One update on a batch of B pairs at a learning rate; the loss, a scalar.
 
+    When the loss or a gradient is not finite, NaN, and no weight is changed.
+    """
     from connection.losses import cosine_mse
 
-    u, v, _ = model(batch.input_ids, batch.attention_mask)  # (2B, T) -> (B, H) twice
+    optimizer.before(batch.tokens.words)
+    batch = batch.to(model.device)
+    u, v, _ = model(batch.tokens)  # 2B sentences -> (B, H) twice
     loss = cosine_mse(u, v, batch.target)
     loss.backward()
-    norm = clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
-    if not math.isfinite(loss.item() + norm.item()):
-        return math.nan
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad()
-    return loss.item()
+    norm = optimizer.update(rate, max_grad_norm)
+    return loss.detach() + 0 * norm  # NaN where the norm is not finite
 
 
 def read_data(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:

@@ -1,21 +1,135 @@
-"""The optimizer and the learning-rate schedule."""
+"""AdamW, over a module or over flat weights, with clipping; and the learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from connection.flat import FlatWeights
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+CHUNK = 1 << 17  # numbers; their float32 gradients stay in the processor's cache between two operations
+REMEMBERED = 256  # steps after which nothing is left of a gradient: (0.9 / sqrt(0.999))^256 is 2e-12
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv 1810.04805, and BERT's own code)."""
-    trained = [(name, weight) for name, weight in model.named_parameters() if ".pooler." not in name]
-    exempt = [weight for name, weight in trained if name.endswith(".bias") or "LayerNorm" in name]
-    decayed = [weight for name, weight in trained if not (name.endswith(".bias") or "LayerNorm" in name)]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+class ModuleAdamW:
+    """AdamW over a module's own parameters, by torch's; biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv
+    1810.04805, and BERT's own code)."""
+
+    def __init__(self, module: nn.Module, weight_decay: float):
+        trained = [(name, weight) for name, weight in module.named_parameters() if ".pooler." not in name]
+        exempt = [weight for name, weight in trained if name.endswith(".bias") or "LayerNorm" in name]
+        decayed = [weight for name, weight in trained if not (name.endswith(".bias") or "LayerNorm" in name)]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+        self.parameters = decayed + exempt
+        self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+
+    def before(self, words: Tensor) -> None:
+        """Called before each batch's forward pass."""
+
+    def update(self, rate: float, max_norm: float) -> Tensor:
+        """Scale the gradient down to the L2 norm `max_norm` (0: leave it) and update; the norm before, a scalar.
+
+        A norm that is not finite changes no weight.
+        """
+        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm or math.inf)
+        # The fused kernel reads it, without a wait for the GPU.
+        self.adamw.found_inf = torch.isfinite(norm).logical_not().float()  # type: ignore[attr-defined]
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.adamw.step()
+        self.adamw.zero_grad()
+        return norm
+
+    def finish(self) -> None:
+        """Called before the weights are read."""
+
+
+class FlatAdamW:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) over `FlatWeights`, equal to `ModuleAdamW`.
+
+    The weights of the layers are updated chunk by chunk. A word's embedding is updated when a batch holds the word; the
+    updates that it missed before, whose gradient was 0, are made up for at once: of the moments m and v after step t, step
+    t + j makes beta1^j m and beta2^j v.
+    """
+
+    def __init__(self, weights: FlatWeights, weight_decay: float):
+        self.weights, self.word, self.weight_decay = weights, weights.word.data, weight_decay
+        self.m, self.v, self.word_m, self.word_v = (
+            torch.zeros_like(tensor) for tensor in (weights.master, weights.master, self.word, self.word)
+        )
+        self.steps = 0
+        self.last = np.zeros(len(self.word), np.int64)  # the step up to which each word's embedding is updated
+        # Of each step s so far: rate * sqrt(1 - beta2^s) / (1 - beta1^s) / d, and the log of d, what weight decay left until s.
+        self.history = np.zeros((2, 1024))
+
+    @torch.no_grad()
+    def before(self, words: Tensor) -> None:
+        """Called before each batch's forward pass: brings the embeddings of its words, (W,) int64 on the CPU, up to date."""
+        self.places = words.numpy()
+        late = self.places[self.last[self.places] < self.steps]
+        if not len(late):
+            return
+        last = self.last[late]
+        missed = np.minimum(self.steps - last, REMEMBERED)
+        steps = np.arange(1, int(missed.max()) + 1)  # (J,)
+        rates = self.history[0, np.minimum(last[:, None] + steps, self.steps)] * (steps <= missed[:, None])  # (W, J)
+        sizes = (rates * (BETAS[0] / math.sqrt(BETAS[1])) ** steps).sum(1) * math.exp(self.history[1, self.steps])
+        shrink = np.exp(self.history[1, self.steps] - self.history[1, last])
+        epsilon = EPSILON * np.sqrt(1 - BETAS[1] ** last) + 1e-30  # a word that was in no batch yet has m = v = 0
+        fades = (beta ** (self.steps - last) for beta in BETAS)
+        columns = torch.from_numpy(np.stack([sizes, shrink, epsilon, *fades])).float().unsqueeze(-1).to(self.word.device)
+        size, shrunk, small, fade1, fade2 = columns  # (W, 1) each
+        rows = torch.from_numpy(late).to(self.word.device)
+        m, v = self.word_m[rows], self.word_v[rows]
+        self.word[rows] = self.word[rows] * shrunk - size * m / (v.sqrt() + small)
+        self.word_m[rows], self.word_v[rows] = m * fade1, v * fade2
+        self.last[late] = self.steps
+
+    @torch.no_grad()
+    def update(self, rate: float, max_norm: float) -> Tensor:
+        """Scale the gradient down to the L2 norm `max_norm` (0: leave it) and update; the norm before, a scalar.
+
+        A norm that is not finite changes no weight.
+        """
+        weights = self.weights
+        assert weights.word_grad is not None  # the backward pass left it
+        words, word_grad = weights.word_grad
+        # Each in its own type's kernel: a norm of bf16 numbers taken in float32 takes 16 times as long.
+        norm = torch.hypot(torch.linalg.vector_norm(weights.grad).float(), torch.linalg.vector_norm(word_grad))
+        self.steps += 1
+        if self.steps == self.history.shape[1]:
+            self.history = np.concatenate([self.history, np.zeros_like(self.history)], axis=1)
+        left = self.history[1, self.steps - 1] + math.log(max(1 - rate * self.weight_decay, 1e-9))
+        corrected = rate * math.sqrt(1 - BETAS[1] ** self.steps) / (1 - BETAS[0] ** self.steps)
+        self.history[:, self.steps] = corrected / math.exp(left), left
+        same: dict[str, Any] = {"lr": rate, "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON} | {
+            "amsgrad": False, "maximize": False, "found_inf": torch.isfinite(norm).logical_not().float(),
+            "grad_scale": (norm / max_norm).clamp(min=1) if max_norm else None,
+        }  # fmt: skip
+        step = [torch.tensor(float(self.steps), device=self.word.device)]
+        for low, high, decay in ((0, weights.decayed, self.weight_decay), (weights.decayed, len(weights.grad), 0.0)):
+            for start in range(low, high, CHUNK):
+                part = slice(start, min(start + CHUNK, high))
+                master, gradient = weights.master[part], weights.grad[part].float()
+                torch._fused_adamw_([master], [gradient], [self.m[part]], [self.v[part]], [], step, weight_decay=decay, **same)
+                if weights.copy is not weights.master:
+                    weights.copy[part].copy_(master)
+        word, m, v = self.word[words], self.word_m[words], self.word_v[words]  # (W, H) each
+        torch._fused_adamw_([word], [word_grad], [m], [v], [], step, weight_decay=self.weight_decay, **same)
+        self.word[words], self.word_m[words], self.word_v[words] = word, m, v
+        self.last[self.places] = self.steps
+        return norm
+
+    def finish(self) -> None:
+        """Called before the weights are read: brings every word's embedding up to date."""
+        self.before(torch.arange(len(self.word)))
 
 
 def linear_schedule(steps: int, warmup_ratio: float) -> Callable[[int], float]:

@@ -6,8 +6,6 @@ import dataclasses
 import signal
 from typing import Any
 
-from torch import Tensor
-
 
 @dataclasses.dataclass
 class Progress:
@@ -24,11 +22,11 @@ class Progress:
     _losses: list[float] = dataclasses.field(default_factory=list)  # of this epoch
     _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
 
-    def count(self, loss: float, attention_mask: Tensor, seconds: float) -> None:
-        """One training step is done; attention_mask is its batch's, (2B, T)."""
+    def count(self, loss: float, pairs: int, tokens: int, seconds: float) -> None:
+        """One training step is done."""
         self.step += 1
-        self.pairs += len(attention_mask) // 2
-        self.tokens += int(attention_mask.sum())
+        self.pairs += pairs
+        self.tokens += tokens
         self.training_seconds += seconds
         self._losses.append(loss)
 

@@ -59,6 +59,8 @@ class TrainSettings:
     seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
     device: str = setting("where to train; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto takes bf16 where the processor multiplies it natively", choices=("auto", "bf16", "fp32"))
+    packing: bool = setting("several sentences in a row of a batch; without it each is padded to the longest")
+    threads: int = setting("processor cores to compute with; 0: all", low=0, high=1024)
     num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0, high=64)
     overwrite: bool = setting("replace the earlier run in --output-dir")
     print_model: bool = setting("print the model's module tree and end")

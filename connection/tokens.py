@@ -1,4 +1,4 @@
-"""Sentences -> token ids end to end with offsets; and padding of a batch."""
+"""Sentences -> token ids end to end with offsets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 SENTENCES_AT_ONCE = 1000  # what a thread tokenises at once: fits the processor's cache, and bounds the tokenizer's own memory
 
@@ -89,14 +88,3 @@ def count_unknown(flat: np.ndarray, lengths: np.ndarray, tokenizer: Any) -> np.n
     before = np.concatenate([[0], np.cumsum(flat == tokenizer.unk_token_id)])
     ends = np.cumsum(lengths)
     return (before[ends] - before[ends - lengths]).astype(np.int32)
-
-
-def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of sequences padded on the right to the longest: two (len(sequences), T) int64."""
-    longest = max(len(sequence) for sequence in sequences)
-    ids = np.full((len(sequences), longest), pad_id, dtype=np.int64)
-    mask = np.zeros((len(sequences), longest), dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)

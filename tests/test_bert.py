@@ -15,6 +15,8 @@ from transformers import AutoModel, AutoTokenizer, BertForPreTraining, BertModel
 import bertFineTuningWithConnectionData as driver
 import ConnectionBert as module
 from connection.errors import InputError
+from connection.packing import pack
+from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, ROOT, VOCABULARY, run_command, run_inside, tiny_config, write_bert
 from tools import similarity
@@ -227,9 +229,9 @@ def test_a_bert_of_another_kind(tiny_folder, change):
 
 
 def test_config_entries_that_change_only_how_the_library_computes(tiny_folder):
-    before = ConnectionBert.load(tiny_folder).encode(SENTENCES, progress=False)
+    before = ConnectionBert.load(tiny_folder).encode(SENTENCES, progress=False, precision="fp32")
     change_config(tiny_folder, return_dict=False, chunk_size_feed_forward=7)
-    assert np.allclose(before, ConnectionBert.load(tiny_folder).encode(SENTENCES, progress=False), atol=1e-6)
+    assert np.allclose(before, ConnectionBert.load(tiny_folder).encode(SENTENCES, progress=False, precision="fp32"), atol=1e-6)
 
 
 @pytest.mark.parametrize("content", [VOCABULARY[:3], VOCABULARY[: len(VOCABULARY) // 2], VOCABULARY[5:], ["<html>404</html>"]])
@@ -286,7 +288,7 @@ def test_a_folder_saved_by_sentence_transformers_itself(tiny_folder, tmp_path):
     peer.save(str(tmp_path / "peer"))
     model = ConnectionBert.load(tmp_path / "peer")
     assert (model.pooling, model.max_length) == ("max", 9)
-    assert np.allclose(model.encode(SENTENCES, progress=False), peer.encode(SENTENCES), atol=1e-5)
+    assert np.allclose(model.encode(SENTENCES, progress=False, precision="fp32"), peer.encode(SENTENCES), atol=1e-5)
 
 
 def test_a_half_precision_folder_is_saved_as_the_float32_it_is(tiny_folder, tmp_path):
@@ -318,11 +320,11 @@ def test_saved_folder_gives_the_same_vectors_everywhere(tiny_folder, tmp_path, p
 
     model = ConnectionBert.load(tiny_folder, pooling=pooling, max_length=12)
     model.labels = (0.0, 5.0)
-    vectors = model.encode(SENTENCES, progress=False)
+    vectors = model.encode(SENTENCES, progress=False, precision="fp32")
     model.save(tmp_path / "saved")
     again = ConnectionBert.load(tmp_path / "saved")
     assert (again.pooling, again.max_length, again.labels, again.notes) == (pooling, 12, (0.0, 5.0), [])
-    assert cosine_rows(vectors, again.encode(SENTENCES, progress=False)) >= 0.9999
+    assert cosine_rows(vectors, again.encode(SENTENCES, progress=False, precision="fp32")) >= 0.9999
     other = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert other.max_seq_length == 12
     assert np.allclose(vectors, other.encode(SENTENCES), atol=1e-5)
@@ -334,7 +336,7 @@ def test_the_real_small_model_gives_the_same_vectors_everywhere(minilm, tmp_path
     sentences = [*SENTENCES, "A plane is taking off.", "Ein Flugzeug hebt ab: c\u00f4t\u00e9 \u5317\u4eac", "word " * 400]
     model = ConnectionBert.load(minilm)
     assert (model.pooling, model.max_length, model.normalized) == ("mean", 256, True)
-    vectors = model.encode(sentences, progress=False)
+    vectors = model.encode(sentences, progress=False, precision="fp32")
     assert np.allclose(vectors, SentenceTransformer(str(minilm), device="cpu").encode(sentences), atol=1e-5)
     model.save(tmp_path / "saved")
     assert np.allclose(vectors, SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(sentences), atol=1e-5)
@@ -352,10 +354,10 @@ def test_the_real_small_model_gives_the_same_vectors_everywhere(minilm, tmp_path
 def test_encode_keeps_order_and_length_for_any_list(tiny_folder):
     model = ConnectionBert.load(tiny_folder)
     sentences = [SENTENCES[i % 5] + " dog" * (i % 7) for i in range(50)]
-    vectors = model.encode(sentences, batch_size=8, progress=False)
+    vectors = model.encode(sentences, batch_size=8, progress=False, precision="fp32")
     assert vectors.shape == (50, 32)
     assert vectors.dtype == np.float32
-    alone = np.concatenate([model.encode([sentence], progress=False) for sentence in sentences])
+    alone = np.concatenate([model.encode([sentence], progress=False, precision="fp32") for sentence in sentences])
     assert np.allclose(vectors, alone, atol=1e-5)
     assert model.encode([]).shape == (0, 32)
     with pytest.raises(TypeError):
@@ -369,11 +371,11 @@ def test_forward_reads_both_sides_in_one_encoder_call(tiny_folder, monkeypatch):
     calls = []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
     a, b = ["a dog", "the man plays guitar"], ["the cat", "a big city"]
-    inputs = model.tokenizer(a + b, padding=True, return_tensors="pt")
-    u, v, cosine = model(inputs["input_ids"], inputs["attention_mask"])
+    tokens = tokenize(a + b, model.tokenizer, model.max_length)
+    u, v, cosine = model(pack([tokens[row] for row in range(4)], model.tokenizer.pad_token_id))
     assert len(calls) == 1
-    assert np.allclose(u.detach(), model.encode(a, progress=False), atol=1e-5)
-    assert np.allclose(v.detach(), model.encode(b, progress=False), atol=1e-5)
+    assert np.allclose(u.detach(), model.encode(a, progress=False, precision="fp32"), atol=1e-5)
+    assert np.allclose(v.detach(), model.encode(b, progress=False, precision="fp32"), atol=1e-5)
     assert np.allclose(cosine.detach(), model.similarity(a, b), atol=1e-5)
     assert model.similarity(a, a) == pytest.approx([1, 1], abs=1e-5)
     assert cosine.abs().max() <= 1
@@ -418,3 +420,11 @@ def test_too_long_a_maximum_and_an_unknown_pooling_are_refused(tiny_folder):
 def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path):
     folder = write_bert(tmp_path / "small", BertModel(tiny_config(vocab_size=10)))
     assert "vocab_size 10" in refused(folder)
+
+
+def test_encode_in_bf16_stays_close(minilm):
+    """The vectors' cosine that docs/architecture.md promises between all ways to open a model."""
+    model = ConnectionBert.load(minilm)
+    sentences = [f"{a} {b}" for a in SENTENCES for b in SENTENCES]
+    exact = model.encode(sentences, progress=False, precision="fp32")
+    assert 0.9999 <= cosine_rows(exact, model.encode(sentences, progress=False, precision="bf16")) < 1

@@ -12,7 +12,7 @@ from connection.store import load_pairs
 from connection.tokens import encode_flat, tokenize
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset, ShuffledBatches, make_loader
-from tests.conftest import PAIRS, VOCABULARY, write_pairs
+from tests.conftest import PAIRS, write_pairs
 
 SCALE = LabelScale(0, 5, "graded", "declared")
 
@@ -91,16 +91,16 @@ def test_padding_and_truncation_settings_of_the_tokenizers_file_do_not_matter(to
     assert len(tokenize(["a dog sees the cat"], tokenizer, 16)[0]) == 7
 
 
-def test_batch_holds_both_sides_padded_to_one_length(dataset):
+@pytest.mark.parametrize("packed", [True, False])
+def test_batch_holds_both_sides(dataset, packed):
+    dataset.packed = packed
     batch = dataset.collate([dataset[row] for row in (0, 1, 2)])
-    length = max(len(sentence) for row in (0, 1, 2) for sentence in dataset[row][:2])
-    assert batch.input_ids.shape == batch.attention_mask.shape == (6, length)
+    ids = batch.tokens.by_sentence(batch.tokens.input_ids.unsqueeze(-1)).squeeze(-1)  # (6, T)
     for side in (0, 1):
         for place, row in enumerate((0, 1, 2)):
-            tokens = dataset[row][side]
-            line = batch.input_ids[3 * side + place].tolist()
-            assert line == tokens.tolist() + [VOCABULARY.index("[PAD]")] * (length - len(tokens))
-            assert batch.attention_mask[3 * side + place].tolist() == [1] * len(tokens) + [0] * (length - len(tokens))
+            tokens, mask = dataset[row][side], batch.tokens.attention_mask[3 * side + place].bool()
+            assert ids[3 * side + place][mask].tolist() == tokens.tolist()
+    assert len(batch.tokens.input_ids) == (1 if packed else 6)
     assert batch.target.dtype == torch.float32
     assert batch.rows.tolist() == [0, 1, 2]
 
@@ -124,7 +124,8 @@ def test_order_follows_from_the_seed_for_any_number_of_workers(dataset):
             assert sorted(row for batch in rows for row in batch) == list(range(24))
             assert [len(batch) for batch in rows] == [5, 5, 5, 5, 4]
             for batch, row_numbers in zip(batches, rows, strict=True):
-                assert torch.equal(batch.input_ids, dataset.collate([dataset[row] for row in row_numbers]).input_ids)
+                again = dataset.collate([dataset[row] for row in row_numbers])
+                assert torch.equal(batch.tokens.input_ids, again.tokens.input_ids)
     assert orders[0] != orders[1]
     other = [batch.rows.tolist() for batch in epochs(dataset, 0, seed=8, count=1)[0]]
     assert other != orders[0]

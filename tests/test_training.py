@@ -20,7 +20,9 @@ from torch.nn.functional import cosine_similarity
 
 import bertFineTuningWithConnectionData as driver
 from connection.losses import cosine_mse
-from connection.optimizer import linear_schedule, make_optimizer
+from connection.optimizer import ModuleAdamW, linear_schedule
+from connection.packing import pack
+from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, write_pairs
 
@@ -56,8 +58,8 @@ def test_loss_and_gradient_equal_sentence_transformers(tiny_folder, tmp_path):
     target = torch.tensor([pair[2] / 5 for pair in PAIRS])
     sides = [[pair[side] for pair in PAIRS] for side in (0, 1)]
 
-    inputs = model.tokenizer(sides[0] + sides[1], padding=True, return_tensors="pt")
-    u, v, _ = model(inputs["input_ids"], inputs["attention_mask"])
+    tokens = tokenize(sides[0] + sides[1], model.tokenizer, model.max_length)
+    u, v, _ = model(pack([tokens[row] for row in range(len(tokens))], model.tokenizer.pad_token_id))
     loss = cosine_mse(u, v, target)
     loss.backward()
 
@@ -91,7 +93,7 @@ def test_schedule_equals_transformers():
 
 def test_biases_and_layernorm_are_not_decayed(tiny_folder):
     model = ConnectionBert.load(tiny_folder)
-    optimizer = make_optimizer(model, 1e-3, 0.3)
+    optimizer = ModuleAdamW(model, 0.3).adamw
     names = {id(weight): name for name, weight in model.named_parameters()}
     for group in optimizer.param_groups:
         assert group["params"]

@@ -1,0 +1,91 @@
+"""The weights of a BERT's layers end to end in one vector, with their copies in bf16 and their gradients in two more.
+
+Few large operations update such vectors, where a loop over hundreds of tensors is slow; and the weights of the query, key and
+value products stand side by side, one matrix for all three.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import BertModel
+
+
+class Layer(NamedTuple):
+    """What one BERT layer computes with: its weights, or their gradients. H is the hidden size, F the feed-forward one."""
+
+    qkv: Tensor  # (3H, H)
+    out: Tensor  # (H, H)
+    up: Tensor  # (F, H)
+    down: Tensor  # (H, F)
+    qkv_bias: Tensor  # (3H,)
+    out_bias: Tensor
+    norm1: Tensor  # LayerNorm after attention
+    norm1_bias: Tensor
+    up_bias: Tensor
+    down_bias: Tensor
+    norm2: Tensor  # LayerNorm after the feed-forward network
+    norm2_bias: Tensor
+
+
+class Embeddings(NamedTuple):
+    """Likewise of the embeddings, without the words: of those, a batch needs few."""
+
+    position: Tensor  # (positions, H)
+    kind: Tensor  # (2, H), token types
+    norm: Tensor
+    norm_bias: Tensor
+
+
+class FlatWeights:
+    """`master` (n,) float32, whose views become the module's own parameters, so that it can be saved and evaluated as before;
+    `copy` (n,) in the type that is computed with (`master` itself for float32), and `grad` (n,) in that type."""
+
+    def __init__(self, encoder: BertModel, dtype: torch.dtype):
+        layers = [_layer_parameters(layer) for layer in encoder.encoder.layer]
+        embeddings = encoder.embeddings
+        first = ([embeddings.position_embeddings.weight], [embeddings.token_type_embeddings.weight],
+                 [embeddings.LayerNorm.weight], [embeddings.LayerNorm.bias])  # fmt: skip
+        tensors = [first, *layers]
+        groups = sorted((group for tensor in tensors for group in tensor), key=lambda group: group[0].dim() == 1)
+        size = sum(parameter.numel() for group in groups for parameter in group)
+        self.word = embeddings.word_embeddings.weight
+        self.master = torch.empty(size, device=self.word.device)
+        self.decayed = sum(parameter.numel() for group in groups for parameter in group if parameter.dim() > 1)
+        place, start = {}, 0
+        for group in groups:
+            place[id(group)] = start
+            for parameter in group:
+                view = self.master[start : start + parameter.numel()].view(parameter.shape)
+                view.copy_(parameter.data)
+                parameter.data = view
+                start += parameter.numel()
+        self.copy = self.master if dtype == torch.float32 else self.master.to(dtype)
+        self.grad = torch.zeros_like(self.copy)
+
+        def views(vector: Tensor, groups: Any) -> list[Tensor]:
+            joined = [(sum(len(parameter) for parameter in group), *group[0].shape[1:]) for group in groups]
+            starts = [place[id(group)] for group in groups]
+            return [vector[at : at + math.prod(shape)].view(shape) for at, shape in zip(starts, joined, strict=True)]
+
+        self.embeddings, self.embeddings_grad = (Embeddings(*views(vector, first)) for vector in (self.copy, self.grad))
+        self.layers, self.layers_grad = (
+            [Layer(*views(vector, layer)) for layer in layers] for vector in (self.copy, self.grad)
+        )
+        # Of the words in the last batch: which, (W,), and their gradients, (W, H) float32.
+        self.word_grad: tuple[Tensor, Tensor] | None = None
+
+
+def _layer_parameters(layer: Any) -> tuple[list[Tensor], ...]:
+    """The parameters in the order of `Layer`'s fields; those of one field are joined along their first dimension."""
+    attention, own = layer.attention, layer.attention.self
+    norm1, norm2 = attention.output.LayerNorm, layer.output.LayerNorm
+    out, up, down = attention.output.dense, layer.intermediate.dense, layer.output.dense
+    return (
+        [own.query.weight, own.key.weight, own.value.weight], [out.weight], [up.weight], [down.weight],
+        [own.query.bias, own.key.bias, own.value.bias], [out.bias], [norm1.weight], [norm1.bias],
+        [up.bias], [down.bias], [norm2.weight], [norm2.bias],
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""Sentences packed end to end into dense rows, so that few slots are padding (Krell et al. 2021, arXiv 2107.02027)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Slots of a row; a batch takes the length that leaves the fewest of them empty. Attention is computed over whole rows, of
+# which a sentence needs its own part only: short rows waste little there.
+ROW_LENGTHS = (48, 56, 64, 72, 80)
+
+
+class PackedBatch(NamedTuple):
+    """N sentences of at most T tokens in R rows of L slots. Sentences share rows, and none sees another."""
+
+    input_ids: Tensor  # (R, L) int64
+    position_ids: Tensor  # (R, L) int64, from 0 in each sentence
+    sentence: Tensor  # (R, L) int64, which sentence a slot belongs to; N where the slot is empty
+    slots: Tensor  # (N, T) int64, where a sentence's tokens stand among the R * L slots; 0 beyond its end
+    attention_mask: Tensor  # (N, T) int64, 1 on tokens and 0 beyond the sentence's end
+    words: Tensor  # (W,) int64, the distinct input ids
+    word: Tensor  # (R, L) int64, which of them stands in a slot: input_ids = words[word]
+
+    @property
+    def visible(self) -> Tensor:
+        """(R, 1, L, L) bool: which slots a slot attends to, those of its own sentence."""
+        return (self.sentence[:, :, None] == self.sentence[:, None, :]).unsqueeze(1)
+
+    def by_sentence(self, states: Tensor) -> Tensor:
+        """Token states (R, L, H) -> (N, T, H); what stands beyond a sentence's end is what `attention_mask` excludes."""
+        flat = states.flatten(0, 1).index_select(0, self.slots.flatten())  # (N * T, H)
+        return flat.view(*self.slots.shape, -1)
+
+    def to(self, device: torch.device) -> PackedBatch:
+        return PackedBatch._make(tensor.to(device, non_blocking=True) for tensor in self)
+
+
+def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> PackedBatch:
+    """Put N tokenised sentences, (T,) ids each, into rows; not `packed`: each into a row of its own, as long as the longest."""
+    lengths = np.array([len(sentence) for sentence in sentences])
+    longest = int(lengths.max())
+    if packed:
+        tried = {length: _best_fit(lengths, length) for length in {max(row, -(-longest // 8) * 8) for row in ROW_LENGTHS}}
+        row_length = min(tried, key=lambda length: (_rows(tried[length], length) * length, length))
+        starts = tried[row_length]
+    else:
+        row_length, starts = longest, np.arange(len(sentences)) * longest
+    rows = _rows(starts, row_length)
+    position = np.arange(longest)
+    mask = position < lengths[:, None]  # (N, T)
+    slots = np.where(mask, starts[:, None] + position, 0)
+    taken = slots[mask]  # by sentence, then by position
+    input_ids = np.full(rows * row_length, pad_id, np.int64)
+    position_ids = np.zeros(rows * row_length, np.int64)
+    sentence = np.full(rows * row_length, len(sentences), np.int64)
+    input_ids[taken] = np.concatenate(sentences)
+    position_ids[taken] = np.broadcast_to(position, mask.shape)[mask]
+    sentence[taken] = np.repeat(np.arange(len(sentences)), lengths)
+    words, word = np.unique(input_ids, return_inverse=True)
+
+    def by_slot(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).view(rows, row_length)
+
+    per_sentence = torch.from_numpy(slots), torch.from_numpy(mask.astype(np.int64))
+    return PackedBatch(
+        by_slot(input_ids), by_slot(position_ids), by_slot(sentence), *per_sentence, torch.from_numpy(words), by_slot(word)
+    )
+
+
+def _rows(starts: np.ndarray, row_length: int) -> int:
+    return int(starts.max()) // row_length + 1
+
+
+def _best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
+    """(N,) the first slot of each sentence: the longest first, each into the fullest row that has room for it."""
+    starts = np.zeros(len(lengths), np.int64)
+    free: list[tuple[int, int]] = []  # (empty slots, row), ascending
+    rows = 0
+    for sentence in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[sentence])
+        place = bisect_left(free, (length, 0))
+        if place < len(free):
+            room, row = free.pop(place)
+        else:
+            room, row, rows = row_length, rows, rows + 1
+        starts[sentence] = (row + 1) * row_length - room
+        if room > length:
+            insort(free, (room - length, row))
+    return starts

@@ -1,0 +1,94 @@
+"""AdamW over flat weights equals torch's AdamW over the module."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertModel
+
+from connection.fast_bert import FastBert
+from connection.optimizer import FlatAdamW, ModuleAdamW, linear_schedule
+from connection.packing import pack
+from tests.conftest import VOCABULARY, tiny_config
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def step(optimizer, compute, batch, rate, max_norm, factor=1.0):
+    optimizer.before(batch.words)
+    states = compute(batch)
+    (factor * batch.by_sentence(states).float()[:, 0].pow(3).sum()).backward()
+    return optimizer.update(rate, max_norm)
+
+
+def both(weight_decay=0.1):
+    torch.manual_seed(0)
+    encoder = BertModel(tiny_config(**NO_DROPOUT), add_pooling_layer=False).train()
+    twin = copy.deepcopy(encoder)
+    fast = FastBert(twin, torch.float32, 0)
+
+    def by_module(batch):
+        return encoder(batch.input_ids, attention_mask=batch.visible, position_ids=batch.position_ids).last_hidden_state
+
+    return (encoder, ModuleAdamW(encoder, weight_decay), by_module), (twin, FlatAdamW(fast.weights, weight_decay), fast)
+
+
+def rare_words(steps):
+    """Batches in which most words are missing for a while, some for very long, and some come never."""
+    random = np.random.default_rng(0)
+    common, rare = [5, 6, 7, 8], list(range(9, len(VOCABULARY) - 3))
+    for number in range(steps):
+        words = [*common, *([rare[number % len(rare)]] if number % 3 == 0 or number > steps - 3 else [])]
+        yield pack([random.choice(words, size=random.integers(4, 9)) for _ in range(4)], 0)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5])
+def test_equal_to_torch_over_many_steps_with_rare_words(max_norm):
+    (encoder, plain, by_module), (twin, flat, fast) = both()
+    steps = 60
+    share = linear_schedule(steps, 0.1)
+    for number, batch in enumerate(rare_words(steps)):
+        norms = [
+            step(optimizer, compute, batch, 1e-3 * share(number), max_norm)
+            for optimizer, compute in ((plain, by_module), (flat, fast))
+        ]
+        assert norms[1] == pytest.approx(norms[0].item(), rel=1e-3)
+    flat.finish()
+    for (name, weight), other in zip(encoder.named_parameters(), twin.parameters(), strict=True):
+        if name.endswith("key.bias"):
+            continue  # softmax takes no notice of it: its gradient is rounding, which AdamW makes large
+        difference = (weight - other).abs()
+        assert difference.max() < 1e-4, name  # where gradients are near AdamW's epsilon, missed updates are not exact
+        assert (difference < 1e-5).float().mean() > 0.99, name
+    moved = (encoder.embeddings.word_embeddings.weight - BertModel(tiny_config()).embeddings.word_embeddings.weight).abs()
+    assert moved.max() > 1e-3
+
+
+def test_a_word_that_stays_away_moves_as_under_torch():
+    """One step with the word, then 400 without it: more than are remembered."""
+    (encoder, plain, by_module), (twin, flat, fast) = both()
+    first, then = pack([np.array([5, 30, 6])], 0), pack([np.array([5, 6])], 0)
+    for number in range(401):
+        for optimizer, compute in ((plain, by_module), (flat, fast)):
+            step(optimizer, compute, first if number == 0 else then, 1e-3, 1.0)
+    before = twin.embeddings.word_embeddings.weight[30].clone()
+    flat.finish()
+    expected = encoder.embeddings.word_embeddings.weight[30]
+    assert (before - expected).abs().max() > 1e-3  # it had something to make up for
+    assert torch.allclose(twin.embeddings.word_embeddings.weight[30], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(kind, factor):
+    encoder, optimizer, compute = both()[kind]
+    batch = pack([np.array([5, 30, 6])], 0)
+    before = copy.deepcopy(encoder.state_dict())
+    assert not math.isfinite(step(optimizer, compute, batch, 1e-3, 1.0, factor))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+    assert math.isfinite(step(optimizer, compute, batch, 1e-3, 1.0))
+    assert not torch.equal(encoder.state_dict()["embeddings.LayerNorm.bias"], before["embeddings.LayerNorm.bias"])
