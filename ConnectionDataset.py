@@ -35,6 +35,7 @@ class PairBatch(NamedTuple):
     attention_mask: Tensor  # (2B, T) int64, 1 on tokens and 0 on padding
     target: Tensor  # (B,) float32 in [0, 1]
     rows: Tensor  # (B,) int64, indices in the Dataset
+    sentences: Tensor  # (2, B) int64, which sentence of the store stands on each side; equal numbers are the same text
 
     def to(self, device: torch.device) -> PairBatch:
         return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
@@ -82,7 +83,13 @@ class ConnectionDataset(Dataset[Pair]):
         """Pad both sides of B pairs to one length T, so that one encoder call reads them all."""
         ids, mask = pad([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id)  # (2B, T)
         target = torch.tensor([item.target for item in items], dtype=torch.float32)
-        return PairBatch(ids, mask, target, torch.tensor([item.row for item in items]))
+        rows = np.array([item.row for item in items])
+        return PairBatch(ids, mask, target, torch.from_numpy(rows), self.sentences(rows))
+
+    def sentences(self, rows: np.ndarray) -> Tensor:
+        """Which sentence of the store stands on each side of B rows, (2, B) int64."""
+        places = rows if self.rows is None else self.rows[rows]
+        return torch.from_numpy(np.stack([self.store.index1[places], self.store.index2[places]]).astype(np.int64))
 
     def where(self, rows: Tensor) -> str:
         """The file and the lines of some rows, for messages."""
