@@ -10,8 +10,9 @@ from torch import nn
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv 1810.04805, and BERT's own code)."""
-    trained = [(name, weight) for name, weight in model.named_parameters() if ".pooler." not in name]
+    """AdamW over all that requires a gradient; biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv 1810.04805, and
+    BERT's own code)."""
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     exempt = [weight for name, weight in trained if name.endswith(".bias") or "LayerNorm" in name]
     decayed = [weight for name, weight in trained if not (name.endswith(".bias") or "LayerNorm" in name)]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]

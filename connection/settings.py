@@ -51,7 +51,10 @@ class TrainSettings:
     weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
     max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
     max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
-    pooling: str = setting("how token states become a sentence vector", choices=("mean", "cls", "max"))
+    pooling: str = setting(
+        "how token states become a sentence vector",
+        choices=("mean", "cls", "max", "mean-sqrt-len", "weighted-mean", "last", "pooler"),
+    )
     label_min: float | None = setting("label that means no connection (cosine 0); None: taken from the training file")
     label_max: float | None = setting("label that means full connection (cosine 1); None: taken from the training file")
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
