@@ -47,6 +47,9 @@ WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 MAX_LENGTH = 128
 POOLING = "mean"
+LOSS = "auto"
+SCALE = 20.0
+MATRYOSHKA_DIMS = ""
 LABEL_MIN = None
 LABEL_MAX = None
 
@@ -78,11 +81,14 @@ def _main(argv: list[str]) -> int:
 
 def train(settings: TrainSettings) -> int:
     """Fine-tune as `settings` say and write the run folder; the exit status."""
+    import numpy as np
     import torch
     from tqdm import tqdm
 
     from connection.findings import findings_json
+    from connection.losschoice import choose_dims, choose_loss
     from connection.metrics import spearman_gain
+    from connection.objective import make_objective
     from connection.optimizer import linear_schedule, make_optimizer
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import write_html
@@ -97,6 +103,9 @@ def train(settings: TrainSettings) -> int:
     asked = "pooling" in settings.given or settings.pooling != "mean"
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
     prepared, data, remarks = read_data(settings, model)
+    labels, hidden_size = prepared.stores["train"].labels, model.encoder.config.hidden_size
+    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, labels, settings.batch_size)
+    dims = choose_dims(settings.matryoshka_dims, loss_name, hidden_size)
     output = environment.expand(settings.output_dir).resolve()
     if environment.resolve(settings.model_dir).is_relative_to(output):
         raise InputError(
@@ -106,6 +115,7 @@ def train(settings: TrainSettings) -> int:
     where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
     story = as_json(settings) | where | environment.describe([store.path for store in prepared.stores.values()])
     story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
+    story |= {"loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}  # as they are used
     run.write_json("settings.json", story)
     run.write_json("audit.json", {"findings": findings_json(prepared.findings)})
     skipped = prepared.write_skipped(run.path / "skipped_rows.csv")
@@ -113,6 +123,7 @@ def train(settings: TrainSettings) -> int:
     print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     print(f"device {device}, {precision} ({why}), {where['threads']} threads, seed {settings.seed}")
+    print(f"loss   {loss_name} ({reason}){', at the dimensions ' if dims else ''}{', '.join(map(str, dims))}")
 
     model.to(device)
     model.precision = precision
@@ -126,11 +137,14 @@ def train(settings: TrainSettings) -> int:
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
     steps = len(batches) * settings.epochs
-    optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
+    torch.manual_seed(settings.seed)  # dropout, and an objective's own weights
+    classes = prepared.scale.target(np.array(labels)).tolist()
+    objective = make_objective(loss_name, settings.scale, dims, hidden_size, classes).to(device)
+    trained = torch.nn.ModuleList([model, objective])
+    optimizer = make_optimizer(trained, settings.learning_rate, settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, settings.warmup_ratio))
     progress = Progress()
     stop = StopOnInterrupt()
-    torch.manual_seed(settings.seed)  # dropout
 
     for epoch in range(1, settings.epochs + 1):
         batches.epoch = epoch
@@ -146,7 +160,7 @@ def train(settings: TrainSettings) -> int:
         model.train()
         clock = time.perf_counter()
         for batch in loader:
-            loss = training_step(model, batch.to(device), optimizer, schedule, settings.max_grad_norm)
+            loss = training_step(model, objective, batch.to(device), optimizer, schedule, settings.max_grad_norm)
             if not math.isfinite(loss):
                 raise RunError(non_finite(progress.step + 1, data["train"].where(batch.rows), run))
 
@@ -198,17 +212,20 @@ def train(settings: TrainSettings) -> int:
 
 
 def training_step(
-    model: ConnectionBert, batch: PairBatch, optimizer: torch.optim.Optimizer, schedule: Any, max_grad_norm: float
+    model: ConnectionBert,
+    objective: torch.nn.Module,
+    batch: PairBatch,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    max_grad_norm: float,
 ) -> float:
     """One update on a batch of B pairs; the loss. When the loss or a gradient is not finite, NaN and no update."""
     from torch.nn.utils import clip_grad_norm_
 
-    from connection.losses import cosine_mse
-
     u, v, _ = model(batch.input_ids, batch.attention_mask)  # (2B, T) -> (B, H) twice
-    loss = cosine_mse(u, v, batch.target)
+    loss = objective(u, v, batch.target, batch.sentences)
     loss.backward()
-    norm = clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+    norm = clip_grad_norm_([*model.parameters(), *objective.parameters()], max_grad_norm or math.inf)
     if not math.isfinite(loss.item() + norm.item()):
         return math.nan
     optimizer.step()
@@ -250,7 +267,7 @@ def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
-    """Spearman, Pearson and the loss of cosines (N,) against the N pairs' targets."""
+    """Spearman, Pearson and the mean squared error ("loss", whatever the training loss) of cosines (N,) against the targets."""
     from connection.metrics import figures
 
     return figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())}

@@ -58,7 +58,7 @@ def test_loss_and_gradient_equal_sentence_transformers(tiny_folder, tmp_path):
 
     inputs = model.tokenizer(sides[0] + sides[1], padding=True, return_tensors="pt")
     u, v, _ = model(inputs["input_ids"], inputs["attention_mask"])
-    loss = cosine_mse(u, v, target)
+    loss = cosine_mse(u, v, target, torch.arange(2 * len(PAIRS)).reshape(2, -1))
     loss.backward()
 
     peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu").eval()
@@ -316,7 +316,7 @@ def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp
     flags = ["--model-dir", tiny_folder, "--train-file", pairs, "--output-dir", tmp_path / "run", "--max-length", "32"]
     assert driver.main([str(word) for word in [*flags, "--epochs", "1"]]) == 0
     before = ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False)
-    monkeypatch.setattr("connection.losses.cosine_mse", lambda u, v, target: (u * math.nan).sum())
+    monkeypatch.setattr("connection.losses.cosine_mse", lambda u, v, target, sentences: (u * math.nan).sum())
     assert driver.main([str(word) for word in [*flags, "--overwrite"]]) == 1
     assert "Nothing was saved" in capsys.readouterr().err
     assert np.array_equal(before, ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False))
@@ -376,9 +376,9 @@ def test_a_non_finite_step_stops_the_run_and_saves_nothing_of_it(tiny_folder, tm
     """Step 3, in the second epoch, is broken: model/ keeps the first epoch's finite weights, and the rows are named."""
     calls = []
 
-    def broken(u, v, target):
+    def broken(u, v, target, sentences):
         calls.append(1)
-        loss = cosine_mse(u, v, target)
+        loss = cosine_mse(u, v, target, sentences)
         if len(calls) < 3:
             return loss
         return loss * math.inf if what == "loss" else loss + (u * 0).sum().abs().sqrt()  # sqrt at 0: infinite slope
