@@ -103,9 +103,9 @@ def train(settings: TrainSettings) -> int:
     asked = "pooling" in settings.given or settings.pooling != "mean"
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
     prepared, data, remarks = read_data(settings, model)
-    labels, hidden_size = prepared.stores["train"].labels, model.encoder.config.hidden_size
-    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, labels, settings.batch_size)
-    dims = choose_dims(settings.matryoshka_dims, loss_name, hidden_size)
+    targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
+    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
+    dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     output = environment.expand(settings.output_dir).resolve()
     if environment.resolve(settings.model_dir).is_relative_to(output):
         raise InputError(
@@ -138,8 +138,7 @@ def train(settings: TrainSettings) -> int:
     loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
     steps = len(batches) * settings.epochs
     torch.manual_seed(settings.seed)  # dropout, and an objective's own weights
-    classes = prepared.scale.target(np.array(labels)).tolist()
-    objective = make_objective(loss_name, settings.scale, dims, hidden_size, classes).to(device)
+    objective = make_objective(loss_name, settings.scale, dims, model.encoder.config.hidden_size, targets).to(device)
     trained = torch.nn.ModuleList([model, objective])
     optimizer = make_optimizer(trained, settings.learning_rate, settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(steps, settings.warmup_ratio))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from connection.errors import InputError
 
-# The kinds of labels (connection/labels.py) that each objective of connection/losses.py takes. Those that ask whether a pair is
-# connected at all take binary labels; multiple-negatives looks at the connected pairs alone, and finds those of any scale.
+# The kinds of labels (connection/labels.py) that each objective of connection/losses.py takes. The contrastive ones ask whether
+# a pair is connected at all; multiple-negatives looks at the connected pairs alone, and finds those of a graded scale too.
 FITS = {
     "cosine-mse": ("graded", "binary"),
     "cosent": ("graded", "binary"),
@@ -17,7 +17,7 @@ FITS = {
     "online-contrastive": ("binary",),
     "multiple-negatives": ("graded", "binary"),
     "multiple-negatives-symmetric": ("graded", "binary"),
-    "softmax": ("graded", "binary"),  # as long as there are few distinct labels
+    "softmax": ("graded", "binary"),
 }
 MOST_CLASSES = 20  # distinct labels that softmax tells apart
 SMALL_BATCH = 8  # pairs; smaller batches are often all of one label
@@ -61,23 +61,34 @@ def parse_dims(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}, reverse=True))
 
 
-def choose_loss(text: str, kind: str, labels: Sequence[float], batch_size: int) -> tuple[str, str]:
-    """The objective that `text` asks for on training labels of this kind, and why; `labels` are the distinct ones.
+def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int) -> tuple[str, str]:
+    """The objective that `text` asks for on training labels of this kind, and why; `targets` are the distinct ones, in [0, 1].
 
     Raises `InputError` that lists the objectives that do fit, when one does not.
     """
     if text.strip() == "auto":
         return pick_loss(kind, batch_size)
-    few = 2 <= len(labels) <= MOST_CLASSES
-    fitting = [name for name, kinds in FITS.items() if kind in kinds and (few or name != "softmax")]
+    fitting = [name for name in FITS if not _lacks(name, kind, targets)]
     for name in parse_loss(text):
         if name not in fitting:
-            needs = f"2 to {MOST_CLASSES} distinct labels" if name == "softmax" else "binary labels, 0 and 1"
             raise InputError(
-                f"--loss {name} needs {needs}; those of the training file are {kind}, {len(labels)} distinct ones. "
-                f"These fit: {', '.join(fitting)}; or leave the choice to --loss auto."
+                f"--loss {name} needs {_lacks(name, kind, targets)}; the training labels are {kind}, {len(targets)} distinct "
+                f"ones. These fit: {', '.join(fitting)}; or leave the choice to --loss auto."
             )
     return text, "as asked"
+
+
+def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
+    """What an objective needs that the training labels are not, '' when it fits them."""
+    if kind not in FITS[name]:
+        return "binary labels, 0 and 1"
+    if name == "softmax" and not 2 <= len(targets) <= MOST_CLASSES:
+        return f"2 to {MOST_CLASSES} distinct labels"
+    if name in ("cosent", "angle") and len(targets) < 2:
+        return "2 distinct labels at least, to rank one above the other"
+    if name.startswith("multiple-negatives") and not max(targets, default=0) > 0.5:
+        return "connected pairs, labelled above the middle of the scale"
+    return ""
 
 
 def choose_dims(text: str, loss: str, hidden_size: int) -> tuple[int, ...]:
