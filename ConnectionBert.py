@@ -57,6 +57,11 @@ class ConnectionBert(nn.Module):
             raise InputError(
                 f"a maximum length (--max-length) of {max_length} tokens is outside 3 to {positions}, this model's positions"
             )
+        if pooling == "pooler" and encoder.pooler is None:
+            others = ", ".join(name for name in POOLING if name != "pooler")
+            raise InputError(f"pooler pooling (--pooling) needs pooler weights, which this model has not; it has {others}")
+        if encoder.pooler is not None:
+            encoder.pooler.requires_grad_(pooling == "pooler")  # trained where it is used, and left as it is elsewhere
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.pooling = pooling
@@ -79,6 +84,9 @@ class ConnectionBert(nn.Module):
         weights_file = check_folder(folder)
         own = read_modules(folder)
         tensors = read_tensors(weights_file)
+        if "pooler_weights" in own:  # what sentence-transformers applies after [CLS]: it goes before the encoder's own pooler
+            prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
+            tensors |= {f"{prefix}pooler.dense.{name}": tensor for name, tensor in own["pooler_weights"].items()}
         encoder = _random_encoder(folder, has_pooler=any("pooler.dense." in name for name in tensors))
         shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
         state, unused = encoder_tensors(tensors, shapes, weights_file)
@@ -144,7 +152,8 @@ class ConnectionBert(nn.Module):
                 states = self.encoder(
                     tokens.input_ids, attention_mask=tokens.visible, position_ids=tokens.position_ids, return_dict=True
                 ).last_hidden_state
-        return POOLING[self.pooling](tokens.by_sentence(states).float(), tokens.attention_mask)  # (N, T, H) -> (N, H)
+        vectors = POOLING[self.pooling](tokens.by_sentence(states).float(), tokens.attention_mask)  # (N, T, H) -> (N, H)
+        return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
 
     def encode(
         self, sentences: Sequence[str], batch_size: int = 256, progress: bool = True, precision: str = "auto"
@@ -221,7 +230,8 @@ class ConnectionBert(nn.Module):
             self.tokenizer.save_pretrained(new)
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
             (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
-            write_modules(new, config["hidden_size"], self.pooling, self.max_length, self.normalized, self.labels)
+            pooler = self.encoder.pooler.dense.state_dict() if self.pooling == "pooler" else None
+            write_modules(new, config["hidden_size"], self.pooling, self.max_length, self.normalized, self.labels, pooler)
 
 
 def module_tree(folder: str | Path) -> str:

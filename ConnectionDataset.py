@@ -34,10 +34,10 @@ class PairBatch(NamedTuple):
     tokens: PackedBatch  # of 2B sentences: the B first ones, then the B second ones
     target: Tensor  # (B,) float32 in [0, 1]
     rows: Tensor  # (B,) int64, indices in the Dataset
+    sentences: Tensor  # (2, B) int64, which sentence of the store stands on each side; equal numbers are the same text
 
     def to(self, device: torch.device) -> PairBatch:
-        target, rows = (tensor.to(device, non_blocking=True) for tensor in (self.target, self.rows))
-        return PairBatch(self.tokens.to(device), target, rows)
+        return PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:]))
 
 
 class ConnectionDataset(Dataset[Pair]):
@@ -83,7 +83,13 @@ class ConnectionDataset(Dataset[Pair]):
         """Both sides of B pairs in one batch of rows, so that one encoder call reads them all."""
         tokens = pack([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id, self.packed)
         target = torch.tensor([item.target for item in items], dtype=torch.float32)
-        return PairBatch(tokens, target, torch.tensor([item.row for item in items]))
+        rows = np.array([item.row for item in items])
+        return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows))
+
+    def sentences(self, rows: np.ndarray) -> Tensor:
+        """Which sentence of the store stands on each side of B rows, (2, B) int64."""
+        places = rows if self.rows is None else self.rows[rows]
+        return torch.from_numpy(np.stack([self.store.index1[places], self.store.index2[places]]).astype(np.int64))
 
     def where(self, rows: Tensor) -> str:
         """The file and the lines of some rows, for messages."""

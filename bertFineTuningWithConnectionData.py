@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the libraries are imported late, so that --help and a misty
     import numpy as np
     import torch
 
-    from connection.optimizer import FlatAdamW, ModuleAdamW
+    from connection.optimizer import AdamW
     from connection.prepare import Prepared
     from connection.progress import Progress
     from connection.runfolder import RunFolder
@@ -48,6 +48,9 @@ WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 MAX_LENGTH = 128
 POOLING = "mean"
+LOSS = "auto"
+SCALE = 20.0
+MATRYOSHKA_DIMS = ""
 LABEL_MIN = None
 LABEL_MAX = None
 
@@ -81,12 +84,15 @@ def _main(argv: list[str]) -> int:
 
 def train(settings: TrainSettings) -> int:
     """Fine-tune as `settings` say and write the run folder; the exit status."""
+    import numpy as np
     import torch
     from tqdm import tqdm
 
     from connection.findings import findings_json
+    from connection.losschoice import choose_dims, choose_loss
     from connection.metrics import spearman_gain
-    from connection.optimizer import FlatAdamW, ModuleAdamW, linear_schedule
+    from connection.objective import make_objective
+    from connection.optimizer import linear_schedule, make_optimizer
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import write_html
     from connection.runfolder import RunFolder
@@ -102,6 +108,9 @@ def train(settings: TrainSettings) -> int:
     asked = "pooling" in settings.given or settings.pooling != "mean"
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
     prepared, data, remarks = read_data(settings, model)
+    targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
+    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
+    dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     output = environment.expand(settings.output_dir).resolve()
     if environment.resolve(settings.model_dir).is_relative_to(output):
         raise InputError(
@@ -111,6 +120,7 @@ def train(settings: TrainSettings) -> int:
     where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
     story = as_json(settings) | where | environment.describe([store.path for store in prepared.stores.values()])
     story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
+    story |= {"loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}  # as they are used
     run.write_json("settings.json", story)
     run.write_json("audit.json", {"findings": findings_json(prepared.findings)})
     skipped = prepared.write_skipped(run.path / "skipped_rows.csv")
@@ -118,6 +128,7 @@ def train(settings: TrainSettings) -> int:
     print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     print(f"device {device}, {precision} ({why}), {where['threads']} threads, seed {settings.seed}")
+    print(f"loss   {loss_name} ({reason}){', at the dimensions ' if dims else ''}{', '.join(map(str, dims))}")
 
     model.to(device)
     model.labels = (prepared.scale.low, prepared.scale.high)
@@ -131,7 +142,8 @@ def train(settings: TrainSettings) -> int:
     loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
     steps = len(batches) * settings.epochs
     weights = model.prepare_training(precision, settings.packing, settings.seed)
-    optimizer = FlatAdamW(weights, settings.weight_decay) if weights else ModuleAdamW(model, settings.weight_decay)
+    objective = make_objective(loss_name, settings.scale, dims, model.encoder.config.hidden_size, targets).to(device)
+    optimizer = make_optimizer(torch.nn.ModuleList([model, objective]), weights, settings.weight_decay)
     share = linear_schedule(steps, settings.warmup_ratio)
     progress = Progress()
     stop = StopOnInterrupt()
@@ -145,7 +157,7 @@ def train(settings: TrainSettings) -> int:
         clock = time.perf_counter()
         for batch in loader:
             rate = settings.learning_rate * share(progress.step)
-            loss = training_step(model, batch, optimizer, rate, settings.max_grad_norm).item()
+            loss = training_step(model, objective, batch, optimizer, rate, settings.max_grad_norm).item()
             if not math.isfinite(loss):
                 raise RunError(non_finite(progress.step + 1, data["train"].where(batch.rows), run))
 
@@ -198,18 +210,16 @@ def train(settings: TrainSettings) -> int:
 
 
 def training_step(
-    model: ConnectionBert, batch: PairBatch, optimizer: FlatAdamW | ModuleAdamW, rate: float, max_grad_norm: float
+    model: ConnectionBert, objective: torch.nn.Module, batch: PairBatch, optimizer: AdamW, rate: float, max_grad_norm: float
 ) -> torch.Tensor:
     """One update on a batch of B pairs at a learning rate; the loss, a scalar.
 
     When the loss or a gradient is not finite, NaN, and no weight is changed.
     """
-    from connection.losses import cosine_mse
-
     optimizer.before(batch.tokens.words)
     batch = batch.to(model.device)
     u, v, _ = model(batch.tokens)  # 2B sentences -> (B, H) twice
-    loss = cosine_mse(u, v, batch.target)
+    loss = objective(u, v, batch.target, batch.sentences)
     loss.backward()
     norm = optimizer.update(rate, max_grad_norm)
     return loss.detach() + 0 * norm  # NaN where the norm is not finite
@@ -248,7 +258,7 @@ def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
-    """Spearman, Pearson and the loss of cosines (N,) against the N pairs' targets."""
+    """Spearman, Pearson and the mean squared error ("loss", whatever the training loss) of cosines (N,) against the targets."""
     from connection.metrics import figures
 
     return figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())}

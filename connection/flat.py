@@ -55,6 +55,7 @@ class FlatWeights:
         self.word = embeddings.word_embeddings.weight
         self.master = torch.empty(size, device=self.word.device)
         self.decayed = sum(parameter.numel() for group in groups for parameter in group if parameter.dim() > 1)
+        self.parameters = {id(parameter) for group in groups for parameter in group} | {id(self.word)}
         place, start = {}, 0
         for group in groups:
             place[id(group)] = start

@@ -67,6 +67,8 @@ def find_scale(low: float | None, high: float | None, seen: Sequence[float] | np
     least, most = (float(min(seen)), float(max(seen))) if len(seen) else (0.0, 1.0)
     kind = "binary" if len(seen) <= 2 and {float(label) for label in seen} <= {0.0, 1.0} else "graded"
     how = f"taken from the training file, which has {least:g} to {most:g}"
+    if low not in (None, 0) or high not in (None, 1):
+        kind = "graded"  # 0 and 1 of a scale that was declared longer
     if low is not None and high is not None:
         how, start, end = "declared", low, high
     else:

@@ -18,17 +18,25 @@ CHUNK = 1 << 17  # numbers; their float32 gradients stay in the processor's cach
 REMEMBERED = 256  # steps after which nothing is left of a gradient: (0.9 / sqrt(0.999))^256 is 2e-12
 
 
-class ModuleAdamW:
-    """AdamW over a module's own parameters, by torch's; biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv
-    1810.04805, and BERT's own code)."""
+def make_optimizer(module: nn.Module, weights: FlatWeights | None, weight_decay: float) -> AdamW:
+    """AdamW over all of a module's parameters that require a gradient, those in `weights` as flat ones.
 
-    def __init__(self, module: nn.Module, weight_decay: float):
-        trained = [(name, weight) for name, weight in module.named_parameters() if ".pooler." not in name]
-        exempt = [weight for name, weight in trained if name.endswith(".bias") or "LayerNorm" in name]
-        decayed = [weight for name, weight in trained if not (name.endswith(".bias") or "LayerNorm" in name)]
+    Biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv 1810.04805, and BERT's own code).
+    """
+    flat = weights.parameters if weights else set()
+    named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad and id(weight) not in flat]
+    return FlatAdamW(weights, named, weight_decay) if weights else AdamW(named, weight_decay)
+
+
+class AdamW:
+    """torch's AdamW over named parameters, with clipping."""
+
+    def __init__(self, named: list[tuple[str, Any]], weight_decay: float):
+        exempt = [weight for name, weight in named if name.endswith(".bias") or "LayerNorm" in name]
+        decayed = [weight for name, weight in named if not (name.endswith(".bias") or "LayerNorm" in name)]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
-        self.parameters = decayed + exempt
-        self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+        self.parameters, self.weight_decay = decayed + exempt, weight_decay
+        self.adamw: Any = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True) if named else None
 
     def before(self, words: Tensor) -> None:
         """Called before each batch's forward pass."""
@@ -38,29 +46,41 @@ class ModuleAdamW:
 
         A norm that is not finite changes no weight.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm or math.inf)
-        # The fused kernel reads it, without a wait for the GPU.
-        self.adamw.found_inf = torch.isfinite(norm).logical_not().float()  # type: ignore[attr-defined]
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
-        self.adamw.zero_grad()
+        norm = self._norm()
+        self._step(rate, norm, max_norm)
         return norm
+
+    def _norm(self, *gradients: Tensor) -> Tensor:
+        """L2 norm of `gradients` and of those of the parameters, each taken in its own type's kernel, which is fast."""
+        all_of_them = [*gradients, *(weight.grad for weight in self.parameters if weight.grad is not None)]
+        return torch.stack([torch.linalg.vector_norm(gradient).float() for gradient in all_of_them]).norm()
+
+    def _step(self, rate: float, norm: Tensor, max_norm: float) -> None:
+        # The fused kernel reads both, without a wait for the GPU.
+        self.found_inf = torch.isfinite(norm).logical_not().float()
+        self.divisor = (norm / max_norm).clamp(min=1) if max_norm else None
+        if self.adamw:
+            self.adamw.found_inf, self.adamw.grad_scale = self.found_inf, self.divisor
+            for group in self.adamw.param_groups:
+                group["lr"] = rate
+            self.adamw.step()
+            self.adamw.zero_grad()
 
     def finish(self) -> None:
         """Called before the weights are read."""
 
 
-class FlatAdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) over `FlatWeights`, equal to `ModuleAdamW`.
+class FlatAdamW(AdamW):
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) over `FlatWeights` and the `named` parameters beside them.
 
     The weights of the layers are updated chunk by chunk. A word's embedding is updated when a batch holds the word; the
     updates that it missed before, whose gradient was 0, are made up for at once: of the moments m and v after step t, step
     t + j makes beta1^j m and beta2^j v.
     """
 
-    def __init__(self, weights: FlatWeights, weight_decay: float):
-        self.weights, self.word, self.weight_decay = weights, weights.word.data, weight_decay
+    def __init__(self, weights: FlatWeights, named: list[tuple[str, Any]], weight_decay: float):
+        super().__init__(named, weight_decay)
+        self.weights, self.word = weights, weights.word.data
         self.m, self.v, self.word_m, self.word_v = (
             torch.zeros_like(tensor) for tensor in (weights.master, weights.master, self.word, self.word)
         )
@@ -94,15 +114,11 @@ class FlatAdamW:
 
     @torch.no_grad()
     def update(self, rate: float, max_norm: float) -> Tensor:
-        """Scale the gradient down to the L2 norm `max_norm` (0: leave it) and update; the norm before, a scalar.
-
-        A norm that is not finite changes no weight.
-        """
         weights = self.weights
         assert weights.word_grad is not None  # the backward pass left it
         words, word_grad = weights.word_grad
-        # Each in its own type's kernel: a norm of bf16 numbers taken in float32 takes 16 times as long.
-        norm = torch.hypot(torch.linalg.vector_norm(weights.grad).float(), torch.linalg.vector_norm(word_grad))
+        norm = self._norm(weights.grad, word_grad)
+        self._step(rate, norm, max_norm)
         self.steps += 1
         if self.steps == self.history.shape[1]:
             self.history = np.concatenate([self.history, np.zeros_like(self.history)], axis=1)
@@ -110,8 +126,7 @@ class FlatAdamW:
         corrected = rate * math.sqrt(1 - BETAS[1] ** self.steps) / (1 - BETAS[0] ** self.steps)
         self.history[:, self.steps] = corrected / math.exp(left), left
         same: dict[str, Any] = {"lr": rate, "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON} | {
-            "amsgrad": False, "maximize": False, "found_inf": torch.isfinite(norm).logical_not().float(),
-            "grad_scale": (norm / max_norm).clamp(min=1) if max_norm else None,
+            "amsgrad": False, "maximize": False, "found_inf": self.found_inf, "grad_scale": self.divisor,
         }  # fmt: skip
         step = [torch.tensor(float(self.steps), device=self.word.device)]
         for low, high, decay in ((0, weights.decayed, self.weight_decay), (weights.decayed, len(weights.grad), 0.0)):

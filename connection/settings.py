@@ -10,21 +10,32 @@ import argparse
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from connection.errors import InputError
 from connection.findings import KINDS
+from connection.losschoice import FITS, parse_dims, parse_loss
 
 TYPES = {"str": str, "int": int, "float": float, "float | None": float, "bool": bool}
 NOT_GIVEN = object()  # what argparse stores for a flag whose value is missing: `--epochs --seed 1`
 
 
 def setting(
-    help: str, *, low: float = -math.inf, high: float = math.inf, above: float = -math.inf, choices: Sequence[str] = ()
+    help: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    choices: Sequence[str] = (),
+    check: Callable[[str], Any] = str,
 ) -> Any:
-    """A field of `TrainSettings`: its --help text and its range (low <= value <= high, value > above) or choices."""
-    return dataclasses.field(metadata={"help": help, "low": low, "high": high, "above": above, "choices": choices})
+    """A field of `TrainSettings`: its --help text and its range (low <= value <= high, value > above), choices or `check`.
+
+    `check` reads a text and raises `InputError` for one that can't be used.
+    """
+    limits = {"low": low, "high": high, "above": above, "choices": choices, "check": check}
+    return dataclasses.field(metadata={"help": help, **limits})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +62,19 @@ class TrainSettings:
     weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
     max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
     max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
-    pooling: str = setting("how token states become a sentence vector", choices=("mean", "cls", "max"))
+    pooling: str = setting(
+        "how token states become a sentence vector",
+        choices=("mean", "cls", "max", "mean-sqrt-len", "weighted-mean", "last", "pooler"),
+    )
+    loss: str = setting(
+        f"objective, or a weighted sum such as cosent+cosine-mse:0.5, of {', '.join(FITS)}; auto goes by the labels",
+        check=parse_loss,
+    )
+    scale: float = setting("what cosent, angle and multiple-negatives multiply similarities by", above=0, high=1000)
+    matryoshka_dims: str = setting(
+        "lengths that vectors may be cut to, as 384,192,96: the objective is summed over them; empty: full length alone",
+        check=parse_dims,
+    )
     label_min: float | None = setting("label that means no connection (cosine 0); None: taken from the training file")
     label_max: float | None = setting("label that means full connection (cosine 1); None: taken from the training file")
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
@@ -152,6 +175,10 @@ def _checked(field: Any, raw: Any) -> tuple[Any, str]:
             return None, f"{raw!r} is not {'True or False' if kind is bool else 'text'}"
         if meta["choices"] and raw not in meta["choices"]:
             return None, f"{raw!r} is none of {', '.join(meta['choices'])}"
+        try:
+            meta["check"](raw)
+        except InputError as error:
+            return None, str(error)
         return raw, ""
     try:
         if isinstance(raw, bool) or "_" in str(raw) or (kind is int and isinstance(raw, float) and not raw.is_integer()):

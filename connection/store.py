@@ -22,8 +22,8 @@ from connection.pairs import BadRow, PairChunk, PairFile
 from connection.sentences import SentenceIndex, hash_texts, plain
 from connection.tokens import TokenStore, count_unknown, encode_flat
 
-VERSION = 1  # of the folder's layout and of how its content is computed
-MOST_LABELS = 1000  # distinct labels that are remembered
+VERSION = 2  # of the folder's layout and of how its content is computed
+MOST_LABELS = 1000  # distinct labels that are remembered, the least and the greatest among them
 SMALL_FILE = 32 << 20  # bytes; a smaller pair file is kept in memory and not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
 SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64}  # (S,) each
@@ -43,7 +43,7 @@ class PairStore:
     unknown: np.ndarray  # (S,) int32, [UNK] tokens
     hash: np.ndarray  # (S,) uint64 of the plain text
     bad: list[BadRow]
-    labels: list[float]  # the distinct ones, ascending; of many only the least and the greatest
+    labels: list[float]  # the distinct ones, ascending; of very many some, the least and the greatest among them
     folder: Path | None = None  # where the arrays are mapped from; None: they are in memory
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         for chunk in file.chunks(low=low, high=high):
             bad += chunk.bad
             labels |= set(chunk.label.tolist())
-            labels = labels if len(labels) <= MOST_LABELS else {min(labels), max(labels)}
+            labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
             texts = [*chunk.sentence1, *chunk.sentence2]
             numbers, new = index.add(hash_texts(texts))
             if writing:

@@ -16,6 +16,8 @@ import bertFineTuningWithConnectionData as driver
 import ConnectionBert as module
 from connection.errors import InputError
 from connection.packing import pack
+from connection.pooling import POOLING
+from connection.settings import setting_fields
 from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, ROOT, VOCABULARY, run_command, run_inside, tiny_config, write_bert
@@ -199,7 +201,7 @@ def test_damaged_sentence_transformers_files(tiny_folder, tmp_path):
     for name, content in {
         "modules.json": "[",
         "sentence_bert_config.json": '{"max_seq_length": "many"}',
-        "1_Pooling/config.json": '{"pooling_mode_lasttoken": true}',
+        "1_Pooling/config.json": '{"pooling_mode_lasttoken": true, "pooling_mode_cls_token": true}',
         "tokenizer.json": "{}",
     }.items():
         before = (tmp_path / "saved" / name).read_text()
@@ -314,11 +316,13 @@ def test_save_replaces_nothing_but_a_model(tiny_folder, tmp_path):
 # --- vectors -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
-def test_saved_folder_gives_the_same_vectors_everywhere(tiny_folder, tmp_path, pooling):
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("pooling", POOLING)
+def test_saved_folder_gives_the_same_vectors_everywhere(tiny_folder, tmp_path, pooling, normalized):
     from sentence_transformers import SentenceTransformer
 
     model = ConnectionBert.load(tiny_folder, pooling=pooling, max_length=12)
+    model.normalized = normalized
     model.labels = (0.0, 5.0)
     vectors = model.encode(SENTENCES, progress=False, precision="fp32")
     model.save(tmp_path / "saved")
@@ -328,6 +332,70 @@ def test_saved_folder_gives_the_same_vectors_everywhere(tiny_folder, tmp_path, p
     other = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert other.max_seq_length == 12
     assert np.allclose(vectors, other.encode(SENTENCES), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLING)
+def test_pooling_equals_the_librarys(tiny_encoder, tiny_folder, pooling):
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    model = ConnectionBert.load(tiny_folder, pooling=pooling)
+    inputs = model.tokenizer([*SENTENCES, "dog"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        output = tiny_encoder(**{name: inputs[name] for name in ("input_ids", "attention_mask")})
+        tokens = tokenize([*SENTENCES, "dog"], model.tokenizer, model.max_length)
+        ours = model.sentence_vectors(pack([tokens[row] for row in range(len(tokens))], model.tokenizer.pad_token_id))
+    if pooling == "pooler":
+        expected = output.pooler_output
+    else:
+        theirs = {"mean-sqrt-len": "mean_sqrt_len_tokens", "weighted-mean": "weightedmean", "last": "lasttoken"}
+        features = {"token_embeddings": output.last_hidden_state, "attention_mask": inputs["attention_mask"]}
+        expected = Pooling(32, pooling_mode=theirs.get(pooling, pooling))(features)["sentence_embedding"]
+    assert torch.allclose(ours, expected, atol=1e-5)
+
+
+def test_the_poolings_are_those_of_the_setting():
+    field = next(field for field in setting_fields() if field.name == "pooling")
+    assert set(field.metadata["choices"]) == set(POOLING)
+
+
+@pytest.mark.parametrize("mode", ["mean_sqrt_len_tokens", "weightedmean", "lasttoken", "cls"])
+def test_every_pooling_of_a_folder_saved_by_sentence_transformers(tiny_folder, tmp_path, mode):
+    """And after cls pooling a Dense module that is not the encoder's own pooler but computes the same way."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    modules = [Transformer(str(tiny_folder)), Pooling(32, pooling_mode=mode), *([Dense(32, 32)] if mode == "cls" else [])]
+    peer = SentenceTransformer(modules=modules, device="cpu")
+    peer.save(str(tmp_path / "peer"))
+    model = ConnectionBert.load(tmp_path / "peer")
+    assert np.allclose(model.encode(SENTENCES, progress=False, precision="fp32"), peer.encode(SENTENCES), atol=1e-5)
+    model.save(tmp_path / "again")
+    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    assert np.allclose(again.encode(SENTENCES), peer.encode(SENTENCES), atol=1e-5)
+
+
+def test_other_dense_modules_are_refused(tiny_folder, tmp_path):
+    ConnectionBert.load(tiny_folder, pooling="pooler").save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "2_Dense" / "config.json").read_text())
+    for change in ({"out_features": 16}, {"bias": False}, {"activation_function": "torch.nn.modules.linear.Identity"},
+                   {"use_residual": True}):  # fmt: skip
+        (tmp_path / "saved" / "2_Dense" / "config.json").write_text(json.dumps(config | change))
+        assert "only as BERT's pooler" in refused(tmp_path / "saved")
+    (tmp_path / "saved" / "2_Dense" / "config.json").write_text(json.dumps(config))
+    save_file({"weight": torch.zeros(2)}, tmp_path / "saved" / "2_Dense" / "model.safetensors")
+    assert "should hold linear.weight and linear.bias" in refused(tmp_path / "saved")
+    save_file({"linear.weight": torch.zeros(8, 8), "linear.bias": torch.zeros(8)},
+              tmp_path / "saved" / "2_Dense" / "model.safetensors")  # fmt: skip
+    assert "pooler.dense.weight has the shape (8, 8)" in refused(tmp_path / "saved")
+    (tmp_path / "saved" / "2_Dense" / "model.safetensors").unlink()
+    assert "2_Dense has no model.safetensors" in refused(tmp_path / "saved")
+
+
+def test_pooler_pooling_needs_the_poolers_weights(tiny_folder, tiny_encoder):
+    state = {name: tensor for name, tensor in tiny_encoder.state_dict().items() if not name.startswith("pooler")}
+    save_file(state, tiny_folder / "model.safetensors")
+    with pytest.raises(InputError, match="it has mean, cls"):
+        ConnectionBert.load(tiny_folder, pooling="pooler")
 
 
 def test_the_real_small_model_gives_the_same_vectors_everywhere(minilm, tmp_path):

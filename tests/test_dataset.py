@@ -105,6 +105,17 @@ def test_batch_holds_both_sides(dataset, packed):
     assert batch.rows.tolist() == [0, 1, 2]
 
 
+def test_a_batch_says_which_sentences_are_the_same(make_dataset):
+    dataset = make_dataset([("a dog", "a cat", 1), ("a cat", "the dog", 2), ("a horse", "a book", 3), ("a dog", "a cat", 4)])
+    part = ConnectionDataset(dataset.store, SCALE, 0, np.array([3, 1, 0]))
+    sentences = part.collate([part[row] for row in (0, 1, 2)]).sentences
+    assert sentences.dtype == torch.int64
+    (dog, cat, again), (cat2, other, cat3) = sentences.tolist()
+    assert dog == again
+    assert cat == cat2 == cat3
+    assert len({dog, cat, other}) == 3
+
+
 def epochs(dataset, workers, seed=7, count=2):
     sampler = ShuffledBatches(len(dataset), 5, seed)
     loader = make_loader(dataset, sampler, workers, pin_memory=False)

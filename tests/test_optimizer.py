@@ -11,7 +11,7 @@ import torch
 from transformers import BertModel
 
 from connection.fast_bert import FastBert
-from connection.optimizer import FlatAdamW, ModuleAdamW, linear_schedule
+from connection.optimizer import linear_schedule, make_optimizer
 from connection.packing import pack
 from tests.conftest import VOCABULARY, tiny_config
 
@@ -34,7 +34,11 @@ def both(weight_decay=0.1):
     def by_module(batch):
         return encoder(batch.input_ids, attention_mask=batch.visible, position_ids=batch.position_ids).last_hidden_state
 
-    return (encoder, ModuleAdamW(encoder, weight_decay), by_module), (twin, FlatAdamW(fast.weights, weight_decay), fast)
+    return (encoder, make_optimizer(encoder, None, weight_decay), by_module), (
+        twin,
+        make_optimizer(twin, fast.weights, weight_decay),
+        fast,
+    )
 
 
 def rare_words(steps):

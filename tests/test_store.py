@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from connection import store as store_module
-from connection.labels import LabelScale
+from connection.labels import LabelScale, find_scale
 from connection.pairs import PairFile
 from connection.sentences import SentenceIndex, hash_texts
 from connection.shuffle import Permutation
@@ -113,6 +113,13 @@ def test_another_process_maps_the_store_instead_of_copying_it(tokenizer, tmp_pat
     sent = pickle.dumps(store)
     assert len(sent) < 1000
     assert contents(pickle.loads(sent)) == contents(store)
+
+
+def test_very_many_labels_between_0_and_1_are_not_taken_for_binary_ones(tokenizer, tmp_path):
+    rows = [("a dog", "a cat", place / 1500) for place in range(1501)]
+    labels = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path / "cache").labels
+    assert (labels[0], labels[-1], len(labels)) == (0, 1, store_module.MOST_LABELS)
+    assert find_scale(None, None, labels).kind == "graded"
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 import bertFineTuningWithConnectionData as driver
 from connection.losses import cosine_mse
-from connection.optimizer import ModuleAdamW, linear_schedule
+from connection.optimizer import linear_schedule, make_optimizer
 from connection.packing import pack
 from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert
@@ -58,9 +58,9 @@ def test_loss_and_gradient_equal_sentence_transformers(tiny_folder, tmp_path):
     target = torch.tensor([pair[2] / 5 for pair in PAIRS])
     sides = [[pair[side] for pair in PAIRS] for side in (0, 1)]
 
-    tokens = tokenize(sides[0] + sides[1], model.tokenizer, model.max_length)
+    tokens = tokenize([str(text) for text in sides[0] + sides[1]], model.tokenizer, model.max_length)
     u, v, _ = model(pack([tokens[row] for row in range(len(tokens))], model.tokenizer.pad_token_id))
-    loss = cosine_mse(u, v, target)
+    loss = cosine_mse(u, v, target, torch.arange(2 * len(PAIRS)).reshape(2, -1))
     loss.backward()
 
     peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu").eval()
@@ -93,7 +93,7 @@ def test_schedule_equals_transformers():
 
 def test_biases_and_layernorm_are_not_decayed(tiny_folder):
     model = ConnectionBert.load(tiny_folder)
-    optimizer = ModuleAdamW(model, 0.3).adamw
+    optimizer = make_optimizer(model, None, 0.3).adamw
     names = {id(weight): name for name, weight in model.named_parameters()}
     for group in optimizer.param_groups:
         assert group["params"]
@@ -318,7 +318,7 @@ def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp
     flags = ["--model-dir", tiny_folder, "--train-file", pairs, "--output-dir", tmp_path / "run", "--max-length", "32"]
     assert driver.main([str(word) for word in [*flags, "--epochs", "1"]]) == 0
     before = ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False)
-    monkeypatch.setattr("connection.losses.cosine_mse", lambda u, v, target: (u * math.nan).sum())
+    monkeypatch.setattr("connection.losses.cosine_mse", lambda u, v, target, sentences: (u * math.nan).sum())
     assert driver.main([str(word) for word in [*flags, "--overwrite"]]) == 1
     assert "Nothing was saved" in capsys.readouterr().err
     assert np.array_equal(before, ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False))
@@ -378,9 +378,9 @@ def test_a_non_finite_step_stops_the_run_and_saves_nothing_of_it(tiny_folder, tm
     """Step 3, in the second epoch, is broken: model/ keeps the first epoch's finite weights, and the rows are named."""
     calls = []
 
-    def broken(u, v, target):
+    def broken(u, v, target, sentences):
         calls.append(1)
-        loss = cosine_mse(u, v, target)
+        loss = cosine_mse(u, v, target, sentences)
         if len(calls) < 3:
             return loss
         return loss * math.inf if what == "loss" else loss + (u * 0).sum().abs().sqrt()  # sqrt at 0: infinite slope

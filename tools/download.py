@@ -32,6 +32,8 @@ FILES = (  # taken where the model has them; nothing else is, and no code
     "modules.json",
     "sentence_bert_config.json",
     "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
 )
 
 
