@@ -1,0 +1,153 @@
+"""One contender of `benchmarks.speed` in a process of its own: it sets itself up, then works when it is told to.
+
+A line "N" on standard input asks for N steps (training) or N sentences (encoding); the answer is a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAX_LENGTH = 128
+RATE = 2e-5
+
+
+def texts(source: Path, count: int) -> tuple[list[str], list[str], list[float]]:
+    """`count` pairs drawn from a pair file with replacement, the same for every contender; labels on 0-5 as targets."""
+    from connection.pairs import PairFile
+
+    chunk = next(PairFile.open(source).chunks())
+    rows = np.random.default_rng(0).integers(0, len(chunk), count).tolist()
+    return [chunk.sentence1[i] for i in rows], [chunk.sentence2[i] for i in rows], [float(chunk.label[i]) / 5 for i in rows]
+
+
+def orders() -> Iterator[int]:
+    """How much work is asked for, one order after the other."""
+    for line in sys.stdin:
+        yield int(line)
+
+
+def answer(**figures: float) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({**figures, "peak_memory": peak}), file=sys.__stdout__, flush=True)
+
+
+def train_ours(spec: dict[str, Any]) -> None:
+    import torch
+
+    from bertFineTuningWithConnectionData import training_step
+    from connection.labels import LabelScale
+    from connection.objective import make_objective
+    from connection.optimizer import make_optimizer
+    from connection.pairs import PairFile
+    from connection.store import load_pairs
+    from ConnectionBert import ConnectionBert
+    from ConnectionDataset import ConnectionDataset
+
+    model = ConnectionBert.load(spec["model"], max_length=MAX_LENGTH)
+    store = load_pairs(PairFile.open(Path(spec["data"])), model.tokenizer, MAX_LENGTH, 0, 5, Path("output/cache"), False)
+    rows = np.random.default_rng(0).integers(0, len(store), spec["pairs"])
+    data = ConnectionDataset(store, LabelScale(0, 5, "graded", ""), model.tokenizer.pad_token_id, rows)
+    data.packed = spec["packing"]
+    weights = model.train().prepare_training(spec["precision"], spec["packing"], 0)
+    objective = make_objective("cosine-mse", 20.0, [], model.encoder.config.hidden_size, torch.zeros(1))
+    optimizer = make_optimizer(torch.nn.ModuleList([model, objective]), weights, 0.01)
+    at, size = 0, spec["batch"]
+    for steps in orders():
+        tokens, clock = 0, time.perf_counter()
+        for _ in range(steps):
+            batch = data.collate([data[row % len(data)] for row in range(at, at + size)])
+            at += size
+            tokens += int(batch.tokens.attention_mask.sum())
+            training_step(model, objective, batch, optimizer, RATE, 1.0).item()
+        answer(seconds=time.perf_counter() - clock, tokens=tokens)
+
+
+def train_peer(spec: dict[str, Any]) -> None:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+    from torch.utils.data import BatchSampler, SequentialSampler
+    from transformers import TrainerCallback
+
+    sys.stdout = sys.stderr  # the trainer prints
+    model = SentenceTransformer(spec["model"], device="cpu")
+    model.max_seq_length = MAX_LENGTH
+    one, two, score = texts(Path(spec["data"]), spec["pairs"])
+    asked = orders()
+
+    class Trainer(SentenceTransformerTrainer):
+        def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **ignored: Any) -> Any:
+            return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)  # the same pairs in the same order
+
+    class Orders(TrainerCallback):
+        left = 0
+        clock = 0.0
+
+        def wait(self) -> None:
+            self.left = next(asked, 0)
+            if not self.left:
+                os._exit(0)
+            self.clock = time.perf_counter()
+
+        def on_train_begin(self, *ignored: Any, **too: Any) -> None:
+            self.wait()
+
+        def on_step_end(self, *ignored: Any, **too: Any) -> None:
+            self.left -= 1
+            if not self.left:
+                answer(seconds=time.perf_counter() - self.clock)
+                self.wait()
+
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=spec["work"], per_device_train_batch_size=spec["batch"], num_train_epochs=1000,
+        bf16=spec["precision"] == "bf16", learning_rate=RATE, weight_decay=0.01, report_to=[], save_strategy="no",
+        logging_strategy="no", use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    dataset = Dataset.from_dict({"sentence1": one, "sentence2": two, "score": score})
+    Trainer(model, arguments, train_dataset=dataset, loss=CosineSimilarityLoss(model), callbacks=[Orders()]).train()
+
+
+def encode_ours(spec: dict[str, Any]) -> None:
+    from ConnectionBert import ConnectionBert
+
+    model = ConnectionBert.load(spec["model"], max_length=MAX_LENGTH)
+    encode(spec, lambda sentences: model.encode(sentences, progress=False, precision=spec["precision"]))
+
+
+def encode_peer(spec: dict[str, Any]) -> None:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    kind = {"model_kwargs": {"dtype": torch.bfloat16}} if spec["precision"] == "bf16" else {}
+    model = SentenceTransformer(spec["model"], device="cpu", **kind)
+    model.max_seq_length = MAX_LENGTH
+    # Without `convert_to_numpy`: numpy has no bf16.
+    encode(spec, lambda sentences: model.encode(sentences, batch_size=spec["batch"], convert_to_tensor=True))
+
+
+def encode(spec: dict[str, Any], work: Any) -> None:
+    one, two, _ = texts(Path(spec["data"]), spec["pairs"])
+    sentences = [*one, *two]
+    at = 0
+    for count in orders():
+        part = [sentences[i % len(sentences)] for i in range(at, at + count)]
+        at += count
+        clock = time.perf_counter()
+        work(part)
+        answer(seconds=time.perf_counter() - clock)
+
+
+KINDS = {"train_ours": train_ours, "train_peer": train_peer, "encode_ours": encode_ours, "encode_peer": encode_peer}
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    KINDS[given["what"]](given)
