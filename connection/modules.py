@@ -1,7 +1,7 @@
-"""What a model folder says beside the encoder: pooling, maximum length, normalisation and label scale.
+"""What a model folder says beside the encoder: pooling, maximum length, normalisation, label scale, and what was fitted.
 
 The first three stand in the files that sentence-transformers reads (modules.json, sentence_bert_config.json,
-1_Pooling/config.json), the label scale in this project's own connection.json.
+1_Pooling/config.json), the label scale, threshold and calibration in this project's own connection.json.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from connection.calibration import Fitted
 from connection.errors import InputError
 from connection.pooling import POOLING
 from connection.weights import read_json
@@ -18,7 +19,7 @@ POOLING_KEYS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "c
 
 
 def read_modules(folder: Path) -> dict[str, Any]:
-    """What the folder says of "pooling", "max_length", "normalized" and "labels"; {} for a plain BERT.
+    """What the folder says of "pooling", "max_length", "normalized", "labels" and "fitted"; {} for a plain BERT.
 
     Raises `InputError` for a damaged file, and for modules or pooling that this project does not have.
     """
@@ -39,11 +40,22 @@ def read_modules(folder: Path) -> dict[str, Any]:
         if not all(isinstance(value, int if keys == ("max_seq_length",) else int | float) for value in values):
             raise InputError(f"{folder / file}: {', '.join(keys)} should be numbers, not {values}")
         own |= {"max_length": values[0]} if keys == ("max_seq_length",) else {"labels": tuple(values)}
+    if "labels" in own:
+        try:
+            own["fitted"] = Fitted.from_json(read_json(folder / "connection.json"))
+        except ValueError as error:
+            raise InputError(f"{folder / 'connection.json'}: {error}") from None
     return own
 
 
 def write_modules(
-    folder: Path, hidden_size: int, pooling: str, max_length: int, normalized: bool, labels: tuple[float, float] | None
+    folder: Path,
+    hidden_size: int,
+    pooling: str,
+    max_length: int,
+    normalized: bool,
+    labels: tuple[float, float] | None,
+    fitted: Fitted,
 ) -> None:
     """Write the files that `read_modules` and every version of sentence-transformers understand."""
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * normalized
@@ -57,7 +69,7 @@ def write_modules(
         | {key: pooling == name for key, name in POOLING_KEYS.items()},
     }
     if labels:
-        files["connection.json"] = {"label_min": labels[0], "label_max": labels[1]}
+        files["connection.json"] = {"label_min": labels[0], "label_max": labels[1], **fitted.as_json()}
     for path, _ in modules[1:]:
         (folder / path).mkdir()
     for name, content in files.items():
