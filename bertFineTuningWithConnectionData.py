@@ -291,14 +291,14 @@ def non_finite(step: int, rows: str, run: RunFolder) -> str:
 
 def print_end(results: dict[str, Any], progress: Progress, run: RunFolder, steps: int) -> None:
     from connection.report import epoch_table, gain_table
-    from connection.tables import figures_table, gain_sentence, test_columns, text
+    from connection.tables import before_and_after, figures_table, gain_sentence, text
 
     if progress.epochs:
         print("", text(epoch_table(progress.epochs)), sep="\n")
     if results["base"]:
         print("", text(gain_table(results)), sep="\n")
     if "gain" in results:
-        print("", text(figures_table(test_columns(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
+        print("", text(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
     if results["interrupted"]:
         print(
             f"\nEnded by Ctrl-C after step {progress.step} of {steps}; model/ holds the weights of step {progress.best_step}."

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from connection.tables import cell, curve_table, figures_table, gain_sentence, test_columns
+from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
@@ -55,7 +55,7 @@ def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], ep
     if results["base"]:
         parts += ["<h2>Before and after</h2>", gain_table(results).to_html(index=False, border=0)]
     parts += [f"<p>{html.escape(gain_sentence(gain))}</p>" for gain in results.get("gain", {}).values()]
-    if columns := test_columns(results):
+    if columns := before_and_after(results):
         parts += ["<h2>Test pairs</h2>", figures_table(columns).to_html(index=False, border=0)]
         if curve := results["final"].get("test", {}).get("calibration"):
             parts += ["<h2>What a cosine stands for</h2>", curve_table(curve).to_html(index=False, border=0)]

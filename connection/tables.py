@@ -68,7 +68,7 @@ def figures_table(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{"figure": title} | cells for title, cells in rows.items()]).fillna("")
 
 
-def test_columns(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def before_and_after(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The columns of `figures_table` of a run's test pairs; {} without them."""
     models = {"base": results["base"].get("test"), "fine-tuned": results["final"].get("test")}
     return {name: figures for name, figures in models.items() if figures}
