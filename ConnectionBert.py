@@ -20,6 +20,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from tqdm import tqdm
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
+from connection.calibration import Fitted
 from connection.checkpoint import atomic_folder
 from connection.environment import pick_precision, resolve
 from connection.errors import InputError, RunError
@@ -68,6 +69,7 @@ class ConnectionBert(nn.Module):
         self.max_length = max_length
         self.normalized = normalized  # encode() gives vectors of length 1
         self.labels = labels  # the label scale it was trained on: (no connection, full connection)
+        self.fitted = Fitted()  # the threshold and the label of a cosine, where dev pairs gave them
         self.precision = "fp32"  # of the training passes
         self.fast: FastBert | None = None
         self.folder: Path | None = None
@@ -101,6 +103,8 @@ class ConnectionBert(nn.Module):
             own.get("labels"),
         )
         model.folder = folder
+        if model.pooling == own.get("pooling"):  # of other vectors the cosines are others
+            model.fitted = own.get("fitted", Fitted())
         model.notes += remarks
         if unused:
             model.notes.append(f"{len(unused)} tensors beside the encoder are not used ({', '.join(sorted(unused)[:3])} ...)")
@@ -231,7 +235,9 @@ class ConnectionBert(nn.Module):
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
             (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
             pooler = self.encoder.pooler.dense.state_dict() if self.pooling == "pooler" else None
-            write_modules(new, config["hidden_size"], self.pooling, self.max_length, self.normalized, self.labels, pooler)
+            write_modules(
+                new, config["hidden_size"], self.pooling, self.max_length, self.normalized, self.labels, self.fitted, pooler
+            )
 
 
 def module_tree(folder: str | Path) -> str:

@@ -88,11 +88,13 @@ def train(settings: TrainSettings) -> int:
     import torch
     from tqdm import tqdm
 
+    from connection.calibration import Fitted
+    from connection.evaluation import Labelled, evaluate_run
     from connection.findings import findings_json
     from connection.losschoice import choose_dims, choose_loss
-    from connection.metrics import spearman_gain
     from connection.objective import make_objective
     from connection.optimizer import linear_schedule, make_optimizer
+    from connection.predictions import write_predictions
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import write_html
     from connection.runfolder import RunFolder
@@ -131,7 +133,7 @@ def train(settings: TrainSettings) -> int:
     print(f"loss   {loss_name} ({reason}){', at the dimensions ' if dims else ''}{', '.join(map(str, dims))}")
 
     model.to(device)
-    model.labels = (prepared.scale.low, prepared.scale.high)
+    model.labels, model.fitted = (prepared.scale.low, prepared.scale.high), Fitted()
     print("measuring the base model ...", flush=True)
     base = {name: predict(model, part) for name, part in data.items() if name != "train"}
     results: dict[str, Any] = {"base": {name: score(cosine, data[name]) for name, cosine in base.items()}, "final": {}}
@@ -185,6 +187,7 @@ def train(settings: TrainSettings) -> int:
     if not run.saved:  # never evaluated, or never with a defined figure: the weights as they are
         run.save(model)
         progress.best_step = progress.step
+    final: dict[str, np.ndarray] = {"dev": progress.best_cosine} if progress.best else {}
     results["final"] = {"dev": progress.best} if progress.best else {}
     results |= {"best_step": progress.best_step, "epochs": settings.epochs, "steps": progress.step, **progress.speed}
     results |= {
@@ -193,15 +196,21 @@ def train(settings: TrainSettings) -> int:
         "seed": settings.seed,
         "interrupted": stop.asked,
     }
-    if "test" in data and not stop.asked:
-        try:
+    try:
+        if "test" in data and not stop.asked:
             best = ConnectionBert.load(run.model).to(device)  # read back: what is measured is what is on disk
-            final = predict(best, data["test"])
-            results["final"]["test"] = score(final, data["test"])
-            results["gain"] = {"test": spearman_gain(data["test"].target, base["test"], final)}
+            final["test"] = predict(best, data["test"])
+            results["final"]["test"] = score(final["test"], data["test"])
             run.log(step=progress.best_step, split="test", **results["final"]["test"])
-        except KeyboardInterrupt:
-            results["interrupted"] = True
+        cosines = {"base": base, "final": final}
+        pairs = {name: Labelled.of(data[name].store, prepared.scale, data[name].places) for name in base}
+        write_predictions(run.path, pairs, cosines)
+        found, gain = evaluate_run(pairs, cosines)
+        results |= {"gain": gain} if gain else {}
+        for when, by_part in found.items():
+            results[when] = {name: figures | results[when][name] for name, figures in by_part.items()}
+    except KeyboardInterrupt:
+        results["interrupted"] = True
     results["seconds"] = time.perf_counter() - started
     run.write_json("results.json", results)
     write_html(run.path / "report.html", story, results, progress.epochs)
@@ -244,17 +253,10 @@ def read_data(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared,
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
-    """Cosine of each of N pairs, dropout off, (N,) float32."""
-    import numpy as np
-    from torch.nn.functional import cosine_similarity
+    """Cosine of each of N pairs, dropout off, (N,) float64."""
+    from connection.similarity import pair_similarities
 
-    store = data.store
-    sides = np.concatenate([store.index1[data.places], store.index2[data.places]])
-    sentences, where = np.unique(sides, return_inverse=True)  # each sentence is encoded once
-    vectors = model.encode_tokens([store.tokens[sentence] for sentence in sentences], progress=True)
-    u, v = vectors[where[: len(data)]], vectors[where[len(data) :]]  # (N, H) each
-    # Rounded: noise in float32's last digits would be ranked where cosines are equal.
-    return cosine_similarity(u, v).clamp(-1, 1).numpy().round(6)
+    return pair_similarities(model, data.store, data.places)["cosine"]
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
@@ -268,12 +270,19 @@ def keep_if_best(
     model: ConnectionBert, dev: ConnectionDataset | None, run: RunFolder, progress: Progress, epoch: int
 ) -> dict[str, float]:
     """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there is no dev file)."""
+    from connection.calibration import Fitted
+
     clock = time.perf_counter()
-    figures = score(predict(model, dev), dev) if dev else {}
+    figures: dict[str, Any] = {}
     if dev:
+        cosine = predict(model, dev)
+        figures = score(cosine, dev)
         run.log(step=progress.step, epoch=epoch, split="dev", **figures)
     if not dev or figures["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
         progress.best, progress.best_step = figures, progress.step
+        if dev:
+            progress.best_cosine = cosine
+            model.fitted = Fitted.of(cosine, dev.store.label[dev.places], dev.scale)  # travels in model/
         run.save(model)
     model.train()
     progress.evaluation_seconds += time.perf_counter() - clock
@@ -289,12 +298,15 @@ def non_finite(step: int, rows: str, run: RunFolder) -> str:
 
 
 def print_end(results: dict[str, Any], progress: Progress, run: RunFolder, steps: int) -> None:
-    from connection.report import epoch_table, gain_table, text
+    from connection.report import epoch_table, gain_table
+    from connection.tables import before_and_after, figures_table, gain_sentence, text
 
     if progress.epochs:
         print("", text(epoch_table(progress.epochs)), sep="\n")
     if results["base"]:
         print("", text(gain_table(results)), sep="\n")
+    if "gain" in results:
+        print("", text(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
     if results["interrupted"]:
         print(
             f"\nEnded by Ctrl-C after step {progress.step} of {steps}; model/ holds the weights of step {progress.best_step}."

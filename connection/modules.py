@@ -1,8 +1,9 @@
-"""What a model folder says beside the encoder: pooling, maximum length, normalisation and label scale.
+"""What a model folder says beside the encoder: pooling, maximum length, normalisation, label scale, and what was fitted.
 
 The first three stand in the files that sentence-transformers reads (modules.json, sentence_bert_config.json,
-1_Pooling/config.json), the label scale in this project's own connection.json. BERT's pooler, which sentence-transformers does
-not know, is there the [CLS] pooling followed by a Dense module with a copy of the pooler's weights: the same computation.
+1_Pooling/config.json), the label scale, threshold and calibration in this project's own connection.json. BERT's pooler, which
+sentence-transformers does not know, is there the [CLS] pooling followed by a Dense module with a copy of the pooler's weights:
+the same computation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from connection.calibration import Fitted
 from connection.errors import InputError
 from connection.weights import WEIGHT_FILES, read_json, read_tensors
 
@@ -33,7 +35,7 @@ KINDS = [["Transformer", "Pooling", *dense, *normal] for dense in ([], ["Dense"]
 
 
 def read_modules(folder: Path) -> dict[str, Any]:
-    """What the folder says of "pooling", "max_length", "normalized" and "labels"; {} for a plain BERT.
+    """What the folder says of "pooling", "max_length", "normalized", "labels" and "fitted"; {} for a plain BERT.
 
     Where the pooling is "pooler", "pooler_weights" holds the tensors "weight" (H, H) and "bias" (H,).
     Raises `InputError` for a damaged file, and for modules or pooling that this project does not have.
@@ -57,6 +59,11 @@ def read_modules(folder: Path) -> dict[str, Any]:
         if not all(isinstance(value, int if keys == ("max_seq_length",) else int | float) for value in values):
             raise InputError(f"{folder / file}: {', '.join(keys)} should be numbers, not {values}")
         own |= {"max_length": values[0]} if keys == ("max_seq_length",) else {"labels": tuple(values)}
+    if "labels" in own:
+        try:
+            own["fitted"] = Fitted.from_json(read_json(folder / "connection.json"))
+        except ValueError as error:
+            raise InputError(f"{folder / 'connection.json'}: {error}") from None
     return own
 
 
@@ -67,6 +74,7 @@ def write_modules(
     max_length: int,
     normalized: bool,
     labels: tuple[float, float] | None,
+    fitted: Fitted,
     pooler_weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the files that `read_modules` and every version of sentence-transformers understand.
@@ -89,7 +97,7 @@ def write_modules(
     if pooling == "pooler":
         files["2_Dense/config.json"] = {"in_features": hidden_size, "out_features": hidden_size} | POOLER
     if labels:
-        files["connection.json"] = {"label_min": labels[0], "label_max": labels[1]}
+        files["connection.json"] = {"label_min": labels[0], "label_max": labels[1], **fitted.as_json()}
     for path, _ in modules[1:]:
         (folder / path).mkdir()
     for name, content in files.items():

@@ -13,6 +13,7 @@ class Progress:
 
     step: int = 0
     best: dict[str, float] = dataclasses.field(default_factory=dict)  # dev figures of the best step
+    best_cosine: Any = None  # its cosines of the dev pairs, (N,)
     best_step: int = 0
     epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # a row an epoch, for the table
     pairs: int = 0

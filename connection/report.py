@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence
+
 STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
 td:first-child,th:first-child{text-align:left}svg{max-width:100%}pre{background:#f4f4f4;padding:1em;overflow:auto}"""
@@ -19,19 +21,15 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
-def _cell(value: float | None, form: str = "{:.4f}") -> str:
-    return "n/a" if value is None or value != value else form.format(value)
-
-
 def epoch_table(epochs: list[dict[str, Any]]) -> pd.DataFrame:
     """A row an epoch: training loss, dev loss, Spearman x 100, Pearson x 100, times; cells are text."""
     rows = []
     for row in epochs:
         correlations = {
-            f"{name} x 100": _cell(row[name] and 100 * row[name], "{:.2f}") for name in ("dev Spearman", "dev Pearson")
+            f"{name} x 100": cell(row[name] and 100 * row[name], "{:.2f}") for name in ("dev Spearman", "dev Pearson")
         }
         times = {name: clock(row[name]) for name in ("training time", "evaluation time")}
-        losses = {name: _cell(row[name]) for name in ("training loss", "dev loss")}
+        losses = {name: cell(row[name]) for name in ("training loss", "dev loss")}
         rows.append({"epoch": row["epoch"]} | losses | correlations | times)
     return pd.DataFrame(rows)
 
@@ -41,17 +39,14 @@ def gain_table(results: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for part, base in results["base"].items():
         final = results["final"].get(part)
-        row = {"Spearman x 100": part, "pairs": base["pairs"], "base": _cell(100 * base["spearman"], "{:.2f}")}
-        row["fine-tuned"] = _cell(final and 100 * final["spearman"], "{:.2f}")
-        row["gain"] = _cell(final and 100 * (final["spearman"] - base["spearman"]), "{:+.2f}")
-        interval = results.get("gain", {}).get(part)
-        row["95% interval"] = f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}" if interval else ""
+        row = {"Spearman x 100": part, "pairs": base["pairs"], "base": cell(100 * base["spearman"], "{:.2f}")}
+        row["fine-tuned"] = cell(final and 100 * final["spearman"], "{:.2f}")
+        row["gain"] = cell(final and 100 * (final["spearman"] - base["spearman"]), "{:+.2f}")
+        gain = results.get("gain", {}).get(part)
+        ends = [cell(100 * gain[end], "{:+.2f}") for end in ("low", "high")] if gain else []
+        row["95% interval"] = " to ".join(ends)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def text(table: pd.DataFrame) -> str:
-    return table.to_string(index=False)
 
 
 def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
@@ -59,6 +54,11 @@ def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], ep
     parts = ["<h1>Fine-tuning run</h1>"]
     if results["base"]:
         parts += ["<h2>Before and after</h2>", gain_table(results).to_html(index=False, border=0)]
+    parts += [f"<p>{html.escape(gain_sentence(gain))}</p>" for gain in results.get("gain", {}).values()]
+    if columns := before_and_after(results):
+        parts += ["<h2>Test pairs</h2>", figures_table(columns).to_html(index=False, border=0)]
+        if curve := results["final"].get("test", {}).get("calibration"):
+            parts += ["<h2>What a cosine stands for</h2>", curve_table(curve).to_html(index=False, border=0)]
     if epochs:
         parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
         parts += [_curve(epochs, name) for name in ("training loss", "dev Spearman")]

@@ -1,4 +1,4 @@
-"""The folder of one run: settings.json, metrics.jsonl, results.json, report.html and model/."""
+"""The folder of one run: settings.json, metrics.jsonl, results.json, predictions.csv, report.html and model/."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from connection.errors import InputError
+from connection.predictions import FILE as PREDICTIONS
 
-FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", "report.html")
+FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, "report.html")
 FOLDERS = ("model", "checkpoints")
 
 
@@ -49,13 +50,13 @@ class RunFolder:
         self.saved = True
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
         (self.path / name).write_text(text + "\n", encoding="utf-8")
 
     def log(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(figures), allow_nan=False) + "\n")
+            file.write(json.dumps(plain_json(figures), allow_nan=False) + "\n")
 
 
 def _is_run(path: Path) -> bool:
@@ -65,8 +66,10 @@ def _is_run(path: Path) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """JSON knows no NaN and no infinity: an undefined figure is null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

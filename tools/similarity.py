@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
 def compare(folder: str, sentence1: str, sentence2: str) -> int:
     """Print the cosine and the score of two sentences."""
     require_libraries()
+    import numpy as np
+
     from ConnectionBert import ConnectionBert
 
     for sentence in (sentence1, sentence2):
@@ -30,9 +32,14 @@ def compare(folder: str, sentence1: str, sentence2: str) -> int:
     model = ConnectionBert.load(folder)
     cosine = float(model.similarity([sentence1], [sentence2])[0])
     print(f"cosine {cosine:.4f}")
+    if model.fitted.threshold is not None:
+        connected = "connected" if cosine >= model.fitted.threshold else "not connected"
+        print(f"{connected}: the threshold is {model.fitted.threshold:.4f}")
     if model.labels:
         low, high = model.labels
         predicted = min(max(low + cosine * (high - low), low), high)  # training maps low..high to cosine 0..1
+        if model.fitted.knots:
+            predicted = float(model.fitted.label(np.array(cosine)))
         print(f"score  {predicted:.2f} on the scale {low:g} to {high:g}")
     return 0
 

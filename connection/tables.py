@@ -1,0 +1,84 @@
+"""Figures -> tables for the terminal and for report.html, and the plain sentence on what was gained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from connection.ranking import RECALL_AT
+
+# Figure: its title in tables, the factor it is shown with, and its form.
+SHOWN = {
+    "spearman": ("Spearman x 100", 100, "{:.2f}"),
+    "pearson": ("Pearson x 100", 100, "{:.2f}"),
+    "positive_share": ("share of connected pairs x 100", 100, "{:.2f}"),
+    "average_precision": ("average precision x 100", 100, "{:.2f}"),
+    "roc_auc": ("ROC AUC x 100", 100, "{:.2f}"),
+    "threshold": ("threshold, fitted on dev", 1, "{:.4f}"),
+    "f1": ("F1 x 100", 100, "{:.2f}"),
+    "precision": ("precision x 100", 100, "{:.2f}"),
+    "recall": ("recall x 100", 100, "{:.2f}"),
+    "mcc": ("MCC x 100", 100, "{:.2f}"),
+    "accuracy": ("accuracy x 100", 100, "{:.2f}"),
+    "mean_absolute_error": ("mean absolute error in label units", 1, "{:.3f}"),
+    "queries": ("queries", 1, "{:.0f}"),
+    "without_relevant": ("queries without a relevant candidate, left out", 1, "{:.0f}"),
+    "tied": ("tied candidates (mean over their orders)", 1, "{:.0f}"),
+    "mrr@10": ("MRR@10 x 100", 100, "{:.2f}"),
+    "ndcg@10": ("nDCG@10 x 100", 100, "{:.2f}"),
+    "map": ("MAP x 100", 100, "{:.2f}"),
+    **{f"recall@{k}": (f"recall@{k} x 100", 100, "{:.2f}") for k in RECALL_AT},
+}
+
+
+def cell(value: float | None, form: str = "{:.4f}") -> str:
+    return "n/a" if value is None or value != value else form.format(value)
+
+
+def gain_sentence(gain: dict[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
+    """What a gain of `connection.bootstrap.gain` says, plainly: so many points, give or take half the 95% interval."""
+    if gain["low"] is None or gain["low"] != gain["low"]:
+        return f"{who}: the pairs are too few, or too alike, to say what was gained {where}."
+    points, low, high = (100 * gain[key] for key in ("spearman", "low", "high"))
+    p = "p < 0.001" if gain["p"] < 0.001 else f"p = {gain['p']:.{2 if gain['p'] >= 0.1 else 3}f}"
+    size = f"{abs(points):.1f} +- {(high - low) / 2:.1f} points of Spearman x 100 {where}"
+    sure = f"(95% interval {low:+.2f} to {high:+.2f}, {p})"
+    if low <= 0 <= high:
+        return f"{who} {'gained' if points >= 0 else 'lost'} {size}, which may be chance {sure}."
+    return f"{who} {'gained' if points > 0 else 'lost'} {size} {sure}."
+
+
+def figures_table(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """A row a figure, a column a model: {name: figures of `connection.evaluation.evaluate`}, x 100 but for label units."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, figures in columns.items():
+        flat = {key: value for key, value in figures.items() if not isinstance(value, dict | list)}
+        for group in ("binary", "graded", "ranking"):
+            flat |= figures.get(group, {})
+        for key, (title, factor, form) in SHOWN.items():
+            if key not in flat:
+                continue
+            value = flat[key]
+            shown = cell(None if value is None else factor * value, form)
+            low, high = (flat.get(f"{key}_{end}") for end in ("low", "high"))
+            if low is not None and high is not None and low == low:
+                shown += f" ({factor * low:.2f} to {factor * high:.2f})"
+            rows.setdefault(title, {})[name] = shown
+    return pd.DataFrame([{"figure": title} | cells for title, cells in rows.items()]).fillna("")
+
+
+def before_and_after(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The columns of `figures_table` of a run's test pairs; {} without them."""
+    models = {"base": results["base"].get("test"), "fine-tuned": results["final"].get("test")}
+    return {name: figures for name, figures in models.items() if figures}
+
+
+def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
+    """The rows of `connection.calibration.calibration_curve`, its numbers as text."""
+    names = {"cosine": "mean cosine", "predicted": "label it stands for", "label": "mean label"}
+    return pd.DataFrame([{"pairs": row["pairs"]} | {title: cell(row[key]) for key, title in names.items()} for row in curve])
+
+
+def text(table: pd.DataFrame) -> str:
+    return table.to_string(index=False)

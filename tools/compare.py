@@ -1,0 +1,99 @@
+"""Compare two runs: settings that differ, figures side by side, and a paired bootstrap over the same test pairs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from connection.environment import require_libraries, resolve
+from connection.errors import InputError, exit_status
+
+# These differ from run to run without making a difference to the model.
+NOT_COMPARED = ("output_dir", "cache_dir", "overwrite", "print_model", "log_steps")
+RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_second", "peak_memory_bytes")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad usage, a folder that holds no run, or runs that were tested on other pairs."""
+    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run_a", metavar="RUN_A", help="folder of a run, its --output-dir")
+    parser.add_argument("run_b", metavar="RUN_B", help="folder of the run that is compared with it")
+    given = parser.parse_args(argv)
+    return exit_status(lambda: compare(resolve(given.run_a), resolve(given.run_b)))
+
+
+def compare(run_a: Path, run_b: Path) -> int:
+    """Print what differs between two runs, and what the second gained over the first on the test pairs."""
+    require_libraries()
+    import pandas as pd
+
+    from connection.bootstrap import gain, resampled
+    from connection.predictions import read_predictions
+    from connection.tables import cell, figures_table, gain_sentence, text
+
+    runs = {"A": run_a, "B": run_b}
+    settings = {name: _flat(_read(run, "settings.json")) for name, run in runs.items()}
+    results = {name: _read(run, "results.json") for name, run in runs.items()}
+    tables = {name: read_predictions(run, "test") for name, run in runs.items()}
+    a, b = tables.values()
+    if len(a) != len(b) or not (a[["pair", "label"]] == b[["pair", "label"]]).all(axis=None):
+        common = len(a.merge(b, on=["pair", "label"]).drop_duplicates(["pair", "label"]))
+        raise InputError(
+            f"The runs were tested on different pairs: {len(a):,} in {run_a}, {len(b):,} in {run_b}, {common:,} distinct ones "
+            "in both. Their figures can't be compared: train both with the same --test-file."
+        )
+    keys = dict.fromkeys([*settings["A"], *settings["B"]])
+    differ = [
+        {"setting": key} | {name: str(settings[name].get(key, "")) for name in runs}
+        for key in keys
+        if settings["A"].get(key) != settings["B"].get(key)
+    ]
+    try:
+        figures = figures_table({name: results[name]["final"]["test"] for name in runs})
+        rows = [{"run": key} | {name: cell(results[name].get(key), "{:,.6g}") for name in runs} for key in RUN_FIGURES]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"results.json of {run_a} or {run_b} is damaged: {error}") from None
+    print(*(f"{name}  {run}" for name, run in runs.items()), sep="\n")
+    print("", text(pd.DataFrame(differ)) if differ else "no setting differs", sep="\n")
+    print("", text(figures), "", text(pd.DataFrame(rows)), sep="\n")
+    label, of_a, of_b = a["label"].to_numpy(), a["final"].to_numpy(), b["final"].to_numpy()
+    found = gain(label, of_a, of_b, resampled(label, [of_a, of_b]))
+    print("", gain_sentence(found, "B", f"against A on the {len(label):,} test pairs of both"), sep="\n")
+    return 0
+
+
+def _read(run: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a run folder. Raises `InputError` where it is missing or damaged, or is not of a run with test pairs."""
+    file = run / name
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{run} has no {name}: it is not the folder of a finished run.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} can't be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is damaged: it should hold a JSON object.")
+    final = content.get("final") if name == "results.json" else {"test": {}}
+    if not isinstance(final, dict) or not isinstance(final.get("test"), dict):
+        raise InputError(f"{file} has no figures of test pairs: train with test pairs, to the end.")
+    return content
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as one level of keys: versions.torch; of the data files their contents, wherever they lie."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key == "data_sha256" and isinstance(value, dict):
+            flat |= {"data files (SHA-256)": ", ".join(str(digest)[:12] for digest in value.values())}
+        elif isinstance(value, dict):
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+        elif key not in NOT_COMPARED:
+            flat[key] = value
+    return flat
+
+
+if __name__ == "__main__":
+    sys.exit(main())

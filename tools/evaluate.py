@@ -1,0 +1,151 @@
+"""Evaluate a model on labelled pairs: correlations with 95% intervals, and what else the kind of labels allows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.environment import expand, pick_device, require_libraries, resolve
+from connection.errors import InputError, exit_status
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from connection.calibration import Fitted
+    from connection.evaluation import Labelled
+    from connection.pairs import PairFile
+    from ConnectionBert import ConnectionBert
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the figures could not be written, 2 bad usage, model folder or file."""
+    parser = argparse.ArgumentParser(prog="python -m tools.evaluate", description=__doc__, allow_abbrev=False)
+    parser.add_argument("model", help="folder of the model: a run's model/, or any BERT folder")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="pair files, or folders of them")
+    parser.add_argument("--base", default="", metavar="MODEL", help="another model to compare with, by paired bootstrap")
+    parser.add_argument("--similarity", default="cosine", help="cosine,dot,euclidean,manhattan: those asked (default: cosine)")
+    parser.add_argument(
+        "--dev-file", default="", help="pairs to fit threshold and calibration on (default: as the model has them)"
+    )
+    parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
+    parser.add_argument("--label-min", type=float, help="label that means no connection (default: of the model, else the file)")
+    parser.add_argument("--label-max", type=float, help="label that means full connection (default: likewise)")
+    parser.add_argument("--on-bad-rows", choices=("stop", "skip"), default="stop", help="skip: leave bad rows out")
+    parser.add_argument("--cache-dir", default="output/cache", help="where tokens of large files are kept")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    parser.add_argument("--json", default="", metavar="FILE", help="write all figures to this file")
+    given = parser.parse_args(argv)
+    return exit_status(lambda: evaluate_files(given), failed="The figures could not be written")
+
+
+def evaluate_files(given: argparse.Namespace) -> int:
+    """Print the table of all files, and of each what its labels allow; write --json."""
+    require_libraries()
+    from connection.pairs import PairFile
+    from connection.runfolder import plain_json
+    from connection.similarity import SIMILARITIES
+    from connection.tables import text
+    from connection.testfiles import expand_folders
+    from ConnectionBert import ConnectionBert
+    from tools.evaluate_tables import details, overview
+
+    names = [name.strip() for name in given.similarity.split(",")]
+    if unknown := [name for name in names if name not in SIMILARITIES]:
+        raise InputError(f"--similarity: {', '.join(map(repr, unknown))}: give some of {', '.join(SIMILARITIES)}")
+    if not all(math.isfinite(end) for end in (given.label_min, given.label_max) if end is not None):
+        raise InputError("--label-min and --label-max: give finite numbers")
+    target = expand(given.json) if given.json else None
+    if target and (target.is_dir() or not target.parent.is_dir()):
+        raise InputError(f"--json {target}: it should be a file in a folder that is there")
+    device = pick_device(given.device)
+    folders = {"model": given.model} | ({"base": given.base} if given.base else {})
+    models = {name: ConnectionBert.load(folder).to(device) for name, folder in folders.items()}
+    opened, problems = [], []
+    for path in expand_folders(given.files):
+        try:
+            opened.append(PairFile.open(path, given.columns))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    for model in models.values():
+        print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
+    fitted = {name: (model.fitted, model.labels) for name, model in models.items()}
+    if given.dev_file:
+        dev = PairFile.open(resolve(given.dev_file), given.columns)
+        fitted = {name: _fit(model, dev, given) for name, model in models.items()}
+    rows = [_evaluate(models, fitted, file, given, list(dict.fromkeys(names))) for file in opened]
+    table, mean = overview(rows)
+    print("", text(table), sep="\n")
+    print(*details(rows), sep="\n")
+    if target:
+        content = {name: str(model.folder) for name, model in models.items()} | {"files": rows, "mean": mean}
+        target.write_text(json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+def _similarities(
+    model: ConnectionBert, file: PairFile, given: argparse.Namespace, of_model: tuple[float, float] | None, names: list[str]
+) -> tuple[Labelled, dict[str, np.ndarray], str]:
+    """A file's pairs, their similarities by a model, by name, and what a person should know of the file."""
+    from connection.evaluation import Labelled
+    from connection.similarity import pair_similarities
+    from connection.testfiles import read_scored
+
+    declared, cache = (given.label_min, given.label_max), resolve(Path(given.cache_dir))
+    store, scale = read_scored(
+        file, model.tokenizer, model.max_length, declared, of_model, cache, skip_bad=given.on_bad_rows == "skip"
+    )
+    cut = int(store.tokens.cut.sum())
+    remark = f"labels {scale}; {cut} sentences cut at {model.max_length} tokens; {len(store.bad)} bad rows left out"
+    return Labelled.of(store, scale), pair_similarities(model, store, names=names), remark
+
+
+def _fit(model: ConnectionBert, dev: PairFile, given: argparse.Namespace) -> tuple[Fitted, tuple[float, float] | None]:
+    """What --dev-file gives for a model, and the label scale that it is on."""
+    from connection.calibration import Fitted
+
+    pairs, similarity, _ = _similarities(model, dev, given, model.labels, ["cosine"])
+    return Fitted.of(similarity["cosine"], pairs.label, pairs.scale), (pairs.scale.low, pairs.scale.high)
+
+
+def _evaluate(
+    models: dict[str, ConnectionBert],
+    fitted: dict[str, tuple[Fitted, tuple[float, float] | None]],
+    file: PairFile,
+    given: argparse.Namespace,
+    names: list[str],
+) -> dict[str, Any]:
+    """All figures of one file: {"file", "pairs", "understood", "model": {similarity: figures}, "base": ..., "gain": ...}.
+
+    What was fitted is used where the file's labels are on the scale that it was fitted on.
+    """
+    from connection.bootstrap import intervals, resampled
+    from connection.evaluation import evaluate, with_intervals
+
+    row: dict[str, Any] = {"file": str(file.path)}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for who, model in reversed(models.items()):
+        # Both models' figures are of one scale: the one that what was fitted for the evaluated model is on.
+        pairs, found[who], remark = _similarities(model, file, given, fitted["model"][1], names)
+        known, scale = fitted[who]
+        usable = known if scale == (pairs.scale.low, pairs.scale.high) else None
+        row[who] = {name: evaluate(pairs, values, usable if name == "cosine" else None) for name, values in found[who].items()}
+    row |= {"pairs": len(pairs.label), "label_min": pairs.scale.low, "label_max": pairs.scale.high, "understood": remark}
+    if "base" not in models:
+        for name, values in found["model"].items():
+            row["model"][name] |= intervals(resampled(pairs.label, [values])[:, 0])
+        return row
+    row["gain"] = {
+        name: with_intervals(pairs, row["base"][name], found["base"][name], row["model"][name], found["model"][name])
+        for name in names
+    }
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
