@@ -7,10 +7,8 @@ What a setting means and which values it takes stands in connection/settings.py;
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection import environment
@@ -96,7 +94,7 @@ def train(settings: TrainSettings) -> int:
     from connection.optimizer import linear_schedule, make_optimizer
     from connection.predictions import write_predictions
     from connection.progress import Progress, StopOnInterrupt
-    from connection.report import write_html
+    from connection.report import print_end, write_html
     from connection.runfolder import RunFolder
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ShuffledBatches, make_loader
@@ -129,7 +127,8 @@ def train(settings: TrainSettings) -> int:
     remarks += [f"{skipped} rows are skipped, see {run.path / 'skipped_rows.csv'}"] * bool(skipped)
     print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
-    print(f"device {device}, {precision} ({why}), {where['threads']} threads, seed {settings.seed}")
+    rows = "packed rows" if settings.packing else "padded rows"
+    print(f"device {device}, {precision} ({why}), {rows}, {where['threads']} threads, seed {settings.seed}")
     print(f"loss   {loss_name} ({reason}){', at the dimensions ' if dims else ''}{', '.join(map(str, dims))}")
 
     model.to(device)
@@ -140,6 +139,7 @@ def train(settings: TrainSettings) -> int:
     for name, figures in results["base"].items():
         run.log(step=0, split=name, **figures)
 
+    data["train"].packed = settings.packing
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
     steps = len(batches) * settings.epochs
@@ -190,12 +190,8 @@ def train(settings: TrainSettings) -> int:
     final: dict[str, np.ndarray] = {"dev": progress.best_cosine} if progress.best else {}
     results["final"] = {"dev": progress.best} if progress.best else {}
     results |= {"best_step": progress.best_step, "epochs": settings.epochs, "steps": progress.step, **progress.speed}
-    results |= {
-        "peak_memory_bytes": environment.peak_memory_bytes(device),
-        **where,
-        "seed": settings.seed,
-        "interrupted": stop.asked,
-    }
+    results |= {"peak_memory_bytes": environment.peak_memory_bytes(device), **where, "seed": settings.seed}
+    results["interrupted"] = stop.asked
     try:
         if "test" in data and not stop.asked:
             best = ConnectionBert.load(run.model).to(device)  # read back: what is measured is what is on disk
@@ -214,7 +210,7 @@ def train(settings: TrainSettings) -> int:
     results["seconds"] = time.perf_counter() - started
     run.write_json("results.json", results)
     write_html(run.path / "report.html", story, results, progress.epochs)
-    print_end(results, progress, run, steps)
+    print_end(results, progress.epochs, run.model, steps)
     return 130 if results["interrupted"] else 0
 
 
@@ -295,25 +291,6 @@ def non_finite(step: int, rows: str, run: RunFolder) -> str:
         f"the loss or a gradient of step {step} is not a finite number (batch: {rows}). "
         f"{kept} A lower --learning-rate or --precision fp32 may help; are these rows what they should be?"
     )
-
-
-def print_end(results: dict[str, Any], progress: Progress, run: RunFolder, steps: int) -> None:
-    from connection.report import epoch_table, gain_table
-    from connection.tables import before_and_after, figures_table, gain_sentence, text
-
-    if progress.epochs:
-        print("", text(epoch_table(progress.epochs)), sep="\n")
-    if results["base"]:
-        print("", text(gain_table(results)), sep="\n")
-    if "gain" in results:
-        print("", text(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
-    if results["interrupted"]:
-        print(
-            f"\nEnded by Ctrl-C after step {progress.step} of {steps}; model/ holds the weights of step {progress.best_step}."
-        )
-    print(f"\nThe fine-tuned model is in {run.model}; report.html beside it has the figures. Next, compare two sentences:")
-    command = [sys.executable, "-m", "tools.similarity", str(run.model), "one sentence", "another sentence"]
-    print(f"  {'' if Path.cwd() == environment.ROOT else f'cd {shlex.quote(str(environment.ROOT))} && '}{shlex.join(command)}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence
+from connection.environment import ROOT
+from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence, text
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
@@ -89,3 +92,19 @@ def _curve(epochs: list[dict[str, Any]], name: str) -> str:
         f'<h3>{name}</h3><svg viewBox="0 0 600 200" width="600" font-size="12" text-anchor="middle" role="img">'
         f'<polyline points="{line}" fill="none" stroke="#26c" stroke-width="2"/>{labels}</svg>'
     )
+
+
+def print_end(results: dict[str, Any], epochs: list[dict[str, Any]], model: Path, steps: int) -> None:
+    """The end of a run of `steps` planned steps on the terminal: its tables, where the model is, and the next command."""
+    if epochs:
+        print("", text(epoch_table(epochs)), sep="\n")
+    if results["base"]:
+        print("", text(gain_table(results)), sep="\n")
+    if "gain" in results:
+        print("", text(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
+    if results["interrupted"]:
+        held = f"model/ holds the weights of step {results['best_step']}"
+        print(f"\nEnded by Ctrl-C after step {results['steps']} of {steps}; {held}.")
+    print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
+    command = [sys.executable, "-m", "tools.similarity", str(model), "one sentence", "another sentence"]
+    print(f"  {'' if Path.cwd() == ROOT else f'cd {shlex.quote(str(ROOT))} && '}{shlex.join(command)}")

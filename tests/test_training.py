@@ -433,3 +433,28 @@ def test_interrupt_ends_cleanly_with_what_was_best_so_far(tiny_folder, tmp_path,
     assert 0 < results["best_step"] <= results["steps"]
     assert ("dev" in results["final"]) == evaluated
     assert ConnectionBert.load(output / "model").encode(["a dog"], progress=False).shape == (1, 32)
+
+
+def test_without_packing_and_in_fp32_a_run_comes_to_nearly_the_same(tiny_folder, pair_file, tmp_path):
+    """Two ways to compute one training: dropout differs, so it is switched off."""
+    config = json.loads((tiny_folder / "config.json").read_text())
+    (tiny_folder / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}))
+    vectors = []
+    for name, flags in (("packed", []), ("padded", ["--no-packing"])):
+        shown = train(tiny_folder, pair_file, tmp_path / name, "--epochs", 3, "--precision", "fp32", "--batch-size", 3, *flags)
+        assert shown.returncode == 0, shown.stderr
+        assert f"{name} rows" in shown.stdout
+        vectors.append(ConnectionBert.load(tmp_path / name / "model").encode(["a dog sees the cat"], precision="fp32"))
+    base = ConnectionBert.load(tiny_folder).encode(["a dog sees the cat"], precision="fp32")
+    assert np.allclose(vectors[0], vectors[1], atol=1e-4)
+    assert not np.allclose(base, vectors[0], atol=1e-3)
+
+
+def test_two_runs_of_one_seed_are_equal_to_the_last_bit(tiny_folder, pair_file, tmp_path):
+    for precision in ("bf16", "fp32"):
+        saved = []
+        for name in ("one", "two"):
+            output = tmp_path / f"{name}-{precision}"
+            assert train(tiny_folder, pair_file, output, "--epochs", 2, "--precision", precision).returncode == 0
+            saved.append((output / "model" / "model.safetensors").read_bytes())
+        assert saved[0] == saved[1]
