@@ -96,6 +96,7 @@ def train(settings: TrainSettings) -> int:
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import print_end, write_html
     from connection.runfolder import RunFolder
+    from connection.similarity import remembered_cosines
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ShuffledBatches, make_loader
 
@@ -134,7 +135,9 @@ def train(settings: TrainSettings) -> int:
     model.to(device)
     model.labels, model.fitted = (prepared.scale.low, prepared.scale.high), Fitted()
     print("measuring the base model ...", flush=True)
-    base = {name: predict(model, part) for name, part in data.items() if name != "train"}
+    cache = environment.resolve(settings.cache_dir)
+    held_out = {name: part for name, part in data.items() if name != "train"}
+    base = {name: remembered_cosines(cache, model, part.store, part.places) for name, part in held_out.items()}
     results: dict[str, Any] = {"base": {name: score(cosine, data[name]) for name, cosine in base.items()}, "final": {}}
     for name, figures in results["base"].items():
         run.log(step=0, split=name, **figures)

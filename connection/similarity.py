@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +54,32 @@ def pair_similarities(
         for name in names:
             found[name][part] = SIMILARITIES[name](u, v)
     return {name: _rounded(values) for name, values in found.items()}
+
+
+def remembered_cosines(cache: Path, model: Any, store: PairStore, places: np.ndarray | slice) -> np.ndarray:
+    """The cosines of `pair_similarities`, (N,) float64, kept in the folder `cache`: most runs begin from a model and pairs that
+    were measured before. Another weight, pooling, token or pair is another file; a damaged file is computed again."""
+    digest = hashlib.sha256(repr((DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string())).encode())
+    for tensor in model.encoder.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    for array in (store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]):
+        digest.update(np.ascontiguousarray(array).data)
+    file = cache / f"cosines-{digest.hexdigest()[:32]}.npy"
+    try:
+        known = np.load(file, allow_pickle=False)
+        if known.shape == store.index1[places].shape and known.dtype == np.float64 and np.isfinite(known).all():
+            return known
+    except (OSError, ValueError, EOFError):
+        pass
+    cosines = pair_similarities(model, store, places)["cosine"]
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache, suffix=".npy", delete=False) as new:
+            np.save(new, cosines)
+        os.replace(new.name, file)
+    except OSError:
+        pass  # a cache that can't be written costs time, nothing else
+    return cosines
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from sklearn.isotonic import IsotonicRegression
@@ -18,6 +19,9 @@ from sklearn.isotonic import IsotonicRegression
 import bertFineTuningWithConnectionData as driver
 from connection.calibration import Fitted
 from connection.errors import InputError
+from connection.pairs import PairFile
+from connection.similarity import pair_similarities, remembered_cosines
+from connection.store import load_pairs
 from connection.tables import gain_sentence
 from ConnectionBert import ConnectionBert
 from tests.conftest import PAIRS, ROOT, run_command, run_inside, write_pairs
@@ -401,3 +405,23 @@ def test_the_sentence_says_what_the_interval_says():
     assert "chance" not in gain_sentence(gain) + gain_sentence(lost)
     for undefined in (None, math.nan):
         assert "too few" in gain_sentence(gain | {"low": undefined, "high": undefined, "p": undefined})
+
+
+def test_base_cosines_are_remembered_and_never_of_another_model(tiny_folder, tmp_path, monkeypatch):
+    model = ConnectionBert.load(tiny_folder)
+    pairs = PairFile.open(write_pairs(tmp_path / "p.csv"))
+    store = load_pairs(pairs, model.tokenizer, 32, -np.inf, np.inf, tmp_path / "store", False)
+    cache, everything = tmp_path / "cache", slice(None)
+    expected = pair_similarities(model, store)["cosine"]
+    assert np.array_equal(remembered_cosines(cache, model, store, everything), expected)
+    with monkeypatch.context() as patch:
+        patch.setattr("connection.similarity.pair_similarities", None)  # would fail if it were called
+        assert np.array_equal(remembered_cosines(cache, model, store, everything), expected)
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:-8])
+    assert np.array_equal(remembered_cosines(cache, model, store, everything), expected)
+    assert np.array_equal(remembered_cosines(cache, model, store, slice(2)), expected[:2])
+    with torch.no_grad():
+        model.encoder.embeddings.word_embeddings.weight[7] *= 1.5
+    assert np.array_equal(remembered_cosines(cache, model, store, everything), pair_similarities(model, store)["cosine"])
+    assert not np.array_equal(pair_similarities(model, store)["cosine"], expected)
