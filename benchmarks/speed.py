@@ -13,6 +13,7 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import train_file
-from connection.errors import exit_status
+from connection.errors import RunError, exit_status
 from tools.public_data import find_public
 
 MINILM = "transformers/bert/all-MiniLM-L6-v2"
@@ -89,6 +90,47 @@ def compare(specs: dict[str, dict[str, Any]], unit: dict[str, int], rounds: int,
     return {"rates": rates, "ratios": ratios, "shares": shares, "ceilings": ceilings, "peak_memory": peaks}
 
 
+def first_step(data: str, work: Path) -> tuple[float, float]:
+    """Seconds from the command to the end of the first training step: of the driver, and of the peer."""
+    run = work / "first-step"
+    files = [word for part in ("train", "dev", "test") for word in (f"--{part}-file", data.replace("train", part))]
+    command = [
+        sys.executable,
+        "bertFineTuningWithConnectionData.py",
+        "--model-dir",
+        MINILM,
+        "--output-dir",
+        str(run),
+        "--overwrite",
+    ]
+    command += [*files, "--allow", "leaked-pair", "--log-steps", "1"]
+    shutil.rmtree(run, ignore_errors=True)
+    clock = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = run / "metrics.jsonl"
+    while process.poll() is None and not (log.is_file() and '"learning_rate"' in log.read_text()):
+        time.sleep(0.02)
+    ours = time.perf_counter() - clock
+    process.kill()
+    if process.wait() == 2:
+        raise RunError("the training command was refused; run it by hand to see why: " + " ".join(command))
+    spec = {
+        "what": "train_peer",
+        "model": MINILM,
+        "data": data,
+        "pairs": 5749,
+        "work": str(work),
+        "precision": "bf16",
+        "batch": 16,
+    }
+    clock = time.perf_counter()
+    peer = Contender(spec)
+    peer.work(1)
+    theirs = time.perf_counter() - clock
+    peer.end()
+    return ours, theirs
+
+
 def spread(values: list[float], digits: int = 1) -> str:
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
@@ -125,7 +167,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=("MiniLM-L6", "BERT-base"), default=["MiniLM-L6", "BERT-base"])
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--only", choices=("train", "encode", "parts"), nargs="+", default=["train", "encode"])
+    parser.add_argument(
+        "--only", choices=("start", "train", "encode", "parts"), nargs="+", default=["start", "train", "encode"]
+    )
     given = parser.parse_args()
     given.work_dir.mkdir(parents=True, exist_ok=True)
     data = str(train_file(find_public("stsb", given.data_dir)))
@@ -134,6 +178,12 @@ def main() -> int:
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "sentence-transformers")}
     print(platform.platform(), f"{torch.get_num_threads()} threads", json.dumps(versions), sep=", ")
     results: dict[str, Any] = {"versions": versions, "platform": platform.platform(), "threads": torch.get_num_threads()}
+    if "start" in given.only:
+        first_step(data, given.work_dir)  # fills the cache and the disk's
+        both = [first_step(data, given.work_dir) for _ in range(given.rounds)]
+        results["first step"] = both
+        ours, theirs = (spread(list(side)) for side in zip(*both, strict=True))
+        print(f"\nfrom the command to the end of the first step, STSb: this project {ours} s, peer {theirs} s", flush=True)
     for model in given.models:
         folder = MINILM if model == "MiniLM-L6" else bert_base(given.work_dir / "bert-base-random")
         parameters = 10_646_016 if model == "MiniLM-L6" else 85_054_464
