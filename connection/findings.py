@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LINES_SHOWN = 20
+LARGEST = 1e30  # of a label's amount: beyond it differences overflow in float32
 ROW_FINDINGS = ("ragged-row", "blank-text", "bad-label")  # of single rows, which can be skipped
 
 # name: (severity, what it does to the result, what to do)
@@ -23,6 +24,9 @@ KINDS = {
     "duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
     "swapped-duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
     "shared-sentence": ("warning", "the figure may flatter: it was seen in training", "--train-file alone splits by sentence"),
+    "dev-test-pair": ("warning", "the weights are chosen by pairs of the final figure", "remove them from the dev file"),
+    "dev-test-sentence": ("warning", "the weights are chosen by its sentences", "--train-file alone splits by sentence"),
+    "null-word": ("warning", "a missing text is trained on as a word", "remove these rows, if they mean a missing value"),
     "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
     "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),
     "one-label": ("warning", "the model may learn to answer the same always", "collect other labels too"),

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,15 @@ import numpy as np
 from connection.columns import Columns, find_columns
 from connection.delimited import SAMPLE_ROWS
 from connection.errors import InputError
+from connection.findings import LARGEST
 from connection.labels import COMMA, THOUSANDS, parse_label
 from connection.tablefile import TableFile, open_table
 from connection.typedfiles import NO_TEXT
 
 ROWS_AT_ONCE = 50_000  # bounds the memory that the text of a chunk takes
+
+UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # Unicode categories; a tokenizer makes nothing of them
+FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, the blank of Braille, the mark of a lost character
 
 
 class BadRow(NamedTuple):
@@ -113,14 +118,14 @@ class PairFile:
             label = parse_label(cells[third])
             if "," in cells[third] and COMMA.fullmatch(cells[third].strip()):
                 label = parse_label(cells[third], self.decimal_comma)
-            if not (one and two) or one.isspace() or two.isspace() or one[0] == NO_TEXT or two[0] == NO_TEXT:
-                wrong = [
-                    f"column {name}: {why}"
-                    for name, text in zip(names, (one, two), strict=False)
-                    if (why := _text_problem(text))
-                ]
+            # Nearly all texts begin with a letter: the look at each character is for the others.
+            if not (one[:1].isalnum() and two[:1].isalnum() and one[0] not in FILLERS and two[0] not in FILLERS) and not (
+                is_text(one) and is_text(two)
+            ):
+                wrong = [f"column {name}: {why}" for name, text in zip(names, (one, two), strict=False)
+                         if (why := _text_problem(text))]  # fmt: skip
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
-            elif not math.isfinite(label):
+            elif not -LARGEST <= label <= LARGEST:  # NaN too
                 bad.append(BadRow(line, "bad-label", f"column {names[2]}: {_label_problem(cells[third])}", cells))
             elif not low <= label <= high:
                 what = f"column {names[2]}: {cells[third].strip()} is outside the label scale {low:g} to {high:g}"
@@ -133,8 +138,17 @@ class PairFile:
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad)
 
 
+def is_text(cell: str) -> bool:
+    """Whether a character can be seen: not white space, controls, zero-width characters, lone accents and fillers alone."""
+    return not cell.startswith(NO_TEXT) and any(
+        unicodedata.category(letter) not in UNSEEN and letter not in FILLERS for letter in cell
+    )
+
+
 def _text_problem(cell: str) -> str:
-    return cell[1:] if cell.startswith(NO_TEXT) else "" if cell.strip() else "blank"
+    if cell.startswith(NO_TEXT):
+        return cell[1:]
+    return "" if is_text(cell) else "nothing but invisible characters" if cell.strip() else "blank"
 
 
 def _label_problem(cell: str) -> str:
@@ -144,5 +158,7 @@ def _label_problem(cell: str) -> str:
         return cell[1:]
     if COMMA.fullmatch(cell.strip()):
         return f"{cell!r:.60} is not clear: a decimal comma counts only where no label has a point and some can be nothing else"
+    if LARGEST < abs(parse_label(cell)) < math.inf:
+        return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
     finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
     return f"{cell!r:.60} is not a {finite}number"

@@ -29,6 +29,8 @@ def cell_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value != value:
+        return NO_TEXT + "nan (no value)"
     if isinstance(value, (list, tuple, dict, bytes)):
         return f"{NO_TEXT}nested or binary ({type(value).__name__})"
     return str(value)

@@ -15,7 +15,8 @@ from connection.prepare import prepare
 from connection.sentences import pair_keys, plain
 from connection.store import load_pairs
 from ConnectionBert import ConnectionBert
-from tests.conftest import ROOT, run_command, write_pairs
+from tests.conftest import ROOT, run_command, run_inside, write_pairs
+from tools import check
 
 CLEAN = [
     (f"the man sees {word}", f"a dog rides {word}", score)
@@ -69,8 +70,29 @@ def test_a_pair_of_training_in_dev_or_test(findings_of):
     dev = [("a cat", "a horse", 1), ("a dog rides e", "THE man sees e", 2), ("a cat", "a book", 4)]
     test = [("the man sees f", "a book", 3), ("a red cat", "a blue cat", 1)]
     found = findings_of(CLEAN, dev=dev, test=test)
-    assert lines(found) == {("leaked-pair", "dev"): (1, [3]), ("shared-sentence", "test"): (1, [2])}
+    assert lines(found) == {
+        ("leaked-pair", "dev"): (1, [3]),
+        ("shared-sentence", "test"): (1, [2]),
+        ("dev-test-sentence", "test"): (1, [2]),  # "a book"
+    }
     assert "line 3 is line 5 of" in found["leaked-pair", "dev"].example
+
+
+def test_a_pair_of_dev_in_test_is_a_warning_of_its_own(findings_of):
+    dev = [("a cat", "a horse", 1), ("a red cat", "a book", 4)]
+    test = [("a blue cat", "a dog", 0), ("A  horse", "a cat", 3), ("a red cat", "a man", 2)]
+    found = findings_of(CLEAN, dev=dev, test=test)
+    assert lines(found) == {("dev-test-pair", "test"): (1, [3]), ("dev-test-sentence", "test"): (1, [4])}
+    assert {finding.severity for finding in found.values()} == {"warning"}
+    assert "line 3 is line 2 of" in found["dev-test-pair", "test"].example
+    assert found["dev-test-pair", "test"].example.endswith("dev.csv")
+
+
+def test_words_for_a_missing_text(findings_of):
+    rows = [*CLEAN, ("nan", "a dog", 1), ("a cat", "#N/A", 2), ("NULL", "None", 3), ("a dog", "not a cat", 2)]
+    found = findings_of(rows)
+    found.pop(("unknown-text", "train"), None)  # they are no words of the small vocabulary
+    assert lines(found) == {("null-word", "train"): (3, [9, 10, 11])}
 
 
 def test_texts_are_compared_in_their_plain_form():
@@ -150,6 +172,19 @@ def test_check_command(minilm, tmp_path):
     for flags in (["--on-bad-rows", "skip"], ["--allow", "bad-label"]):
         words = [bad, "--model-dir", minilm, "--label-min", 0, "--label-max", 5, *flags]
         assert run_command("-m", "tools.check", *words, cwd=ROOT).returncode == 0
+    fine = ["--label-min", "-1e3", "--label-max", "1e3", "--allow", "leaked-pair, contradiction"]
+    assert run_inside(check.main, good, "--model-dir", minilm, *fine).returncode == 0
+    for flags, why in (
+        (["--label-min", "nan"], "'nan' is not a finite number"),
+        (["--label-max", "1e300"], "1e+300 is above the largest value"),
+        (["--label-min", "5", "--label-max", "0"], "5 is not below --label-max 0"),
+        (["--max-length", "2"], "2 is below the smallest value, 3"),
+        (["--max-length", "many"], "'many' is not a whole number"),
+        (["--allow", "leaked-pairs"], "leaked-pairs is no finding"),
+    ):
+        shown = run_inside(check.main, good, "--model-dir", minilm, *flags)
+        assert (shown.returncode, shown.stdout) == (2, "")
+        assert why in shown.stderr
     shown = run_command("-m", "tools.check", tmp_path / "absent.csv", "--model-dir", minilm, cwd=ROOT)
     assert shown.returncode == 2
     assert "Traceback" not in shown.stderr

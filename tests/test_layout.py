@@ -21,7 +21,7 @@ TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset"
 ROOMS = (
     "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns pairs sentences "
     "shuffle tokens packing pooling losses objective flat fast_bert optimizer metrics weights modules checkpoint store split "
-    "audit prepare progress report runfolder"
+    "repeats audit prepare progress report runfolder"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

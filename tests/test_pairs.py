@@ -6,6 +6,8 @@ import json
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from connection.errors import InputError
@@ -347,3 +349,40 @@ def test_declared_scale():
 def test_scale_without_length_is_refused(low, high, seen):
     with pytest.raises(InputError, match="--label-min"):
         find_scale(low, high, seen)
+
+
+# --- texts and labels that look like some ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["\u200b", "\ufeff\u200d ", "\xad", "\x01\x02", "\u3164", "\u2800\u2800", "\u0301", "\ufffd", "\u200b" * 5000]
+)
+def test_a_sentence_of_invisible_characters_is_blank(tmp_path, text):
+    rows, bad, _ = read(write_pairs(tmp_path / "p.csv", [*PAIRS, (text, "a dog", 1), ("a dog", text, 1)]))
+    assert rows == PAIRS
+    assert bad == {
+        10: "column sentence1: nothing but invisible characters",
+        11: "column sentence2: nothing but invisible characters",
+    }
+
+
+def test_sentences_that_begin_with_a_sign_are_texts(tmp_path):
+    pairs = [("...", "\u200ba", 1.0), ("(a)", "\U0001f600", 2.0), ("?", "\u4e2d", 3.0), ("\u0e01", "\u0915\u093f", 4.0)]
+    assert read(write_pairs(tmp_path / "p.csv", pairs))[:2] == (pairs, {})
+
+
+@pytest.mark.parametrize("label", ["1e39", "-1e300", "1e300", "2e30"])
+def test_labels_that_32_bits_cannot_compute_with(tmp_path, label):
+    rows, bad, _ = read(write_pairs(tmp_path / "p.csv", [*PAIRS, ("a", "b", label)]))
+    assert rows == PAIRS
+    assert bad == {10: f"column score: {label!r} is too large for a label: 1e+30 at most"}
+
+
+def test_not_a_number_in_a_column_of_text_is_no_text(tmp_path):
+    records = [dict(zip(("sentence1", "sentence2", "score"), pair, strict=True)) for pair in PAIRS]
+    records += [records[0] | {"sentence1": math.nan}]
+    jsonl = write(tmp_path / "p.jsonl", "\n".join(map(json.dumps, records)))
+    parquet = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"sentence1": [math.nan] * 2, "sentence2": ["a", "b"], "score": [1.0, 2.0]}), parquet)
+    assert read(jsonl)[1] == {9: "column sentence1: nan (no value)"}
+    assert set(read(parquet)[1].values()) == {"column sentence1: nan (no value)"}
