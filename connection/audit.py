@@ -55,9 +55,9 @@ def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
 def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     file = str(store.path)
     for name in ROW_FINDINGS:
-        bad = [row for row in store.bad if row.finding == name]
-        if bad:
-            yield Finding.of(name, file, [row.line for row in bad], "; ".join(row.what for row in bad[:3]))
+        if first := store.bad.of(name):
+            what = "; ".join(row.what for row in first[:3])
+            yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
     if not len(store):
         return
     yield from repeats(store, scale)

@@ -10,11 +10,15 @@ class InputError(Exception):
     """Bad usage, file or folder: the command prints the message and exits with status 2."""
 
     @classmethod
-    def listing(cls, title: str, problems: Sequence[str], limit: int = 20) -> InputError:
-        """One error for all `problems`: the first `limit` of them, a line each, then how many more there are."""
+    def listing(cls, title: str, problems: Sequence[str], limit: int = 20, total: int = 0) -> InputError:
+        """One error for all `problems`: the first `limit` of them, a line each, then how many more there are.
+
+        total: how many there are, where `problems` are the first only.
+        """
+        total = max(total, len(problems))
         lines = [title, *(f"  - {problem}" for problem in problems[:limit])]
-        if len(problems) > limit:
-            lines.append(f"  ... and {len(problems) - limit} more")
+        if total > limit:
+            lines.append(f"  ... and {total - limit} more")
         return cls("\n".join(lines))
 
 

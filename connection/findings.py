@@ -49,10 +49,11 @@ class Finding:
     remedy: str
 
     @classmethod
-    def of(cls, name: str, file: str, lines: Sequence[int] | np.ndarray, example: str) -> Finding:
-        """A finding about rows (`lines`, sorted), or about the whole file ([])."""
+    def of(cls, name: str, file: str, lines: Sequence[int] | np.ndarray, example: str, count: int | None = None) -> Finding:
+        """A finding about rows (`lines`, sorted), or about the whole file ([]); `count` where `lines` are the first only."""
         severity, effect, remedy = KINDS[name]
-        return cls(name, file, len(lines), [int(line) for line in lines[:LINES_SHOWN]], example, severity, effect, remedy)
+        count = len(lines) if count is None else count
+        return cls(name, file, count, [int(line) for line in lines[:LINES_SHOWN]], example, severity, effect, remedy)
 
     def __str__(self) -> str:
         more = f" and {self.count - len(self.lines):,} more" if self.count > len(self.lines) else ""

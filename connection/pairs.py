@@ -6,34 +6,22 @@ import dataclasses
 import functools
 import itertools
 import math
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from connection.columns import Columns, find_columns
 from connection.delimited import SAMPLE_ROWS
+from connection.encodings import readable
 from connection.errors import InputError
 from connection.findings import LARGEST
 from connection.labels import COMMA, THOUSANDS, parse_label
+from connection.rowcheck import FILLERS, BadRow, is_text, label_problem, text_problem
 from connection.tablefile import TableFile, open_table
-from connection.typedfiles import NO_TEXT
 
-ROWS_AT_ONCE = 50_000  # bounds the memory that the text of a chunk takes
-
-UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # Unicode categories; a tokenizer makes nothing of them
-FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, the blank of Braille, the mark of a lost character
-
-
-class BadRow(NamedTuple):
-    """A row that can't be trained on."""
-
-    line: int
-    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
-    what: str  # column and value, for a person
-    cells: list[str]
+ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 16 << 20  # bound the memory that the text of a chunk takes
+ROWS_A_LOOK = 32  # between looks at the number of characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +45,12 @@ class PairFile:
     path: Path
     table: TableFile
     columns: Columns
+    state: tuple[int, int]  # size and time of the last change, before anything was read
 
     @classmethod
     def open(cls, path: Path, declared_columns: str = "") -> PairFile:
         """Raises `InputError` for a file of no supported form, without rows, or with columns that are not clear."""
+        state = _state(path)
         table = open_table(path)
         sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE_ROWS)]
         if not sample:
@@ -68,7 +58,12 @@ class PairFile:
         columns = find_columns(table.names, sample, declared_columns, str(path))
         if columns.header and len(sample) == 1:
             raise InputError(f"{path} has a header and no rows")
-        return cls(path, table, columns)
+        return cls(path, table, columns, state)
+
+    def require_unchanged(self) -> None:
+        """Raises `InputError` where the file was changed after it was opened."""
+        if _state(self.path) != self.state:
+            raise InputError(f"{self.path} was changed while it was read: start again when it is written")
 
     def __str__(self) -> str:
         """What was understood, with three sample rows."""
@@ -97,9 +92,12 @@ class PairFile:
         return sure
 
     def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
-        """All rows, `size` at a time; labels outside low..high are bad. Raises `InputError` where the file is damaged."""
+        """All rows, `size` at a time, or fewer where they are long; labels outside low..high are bad.
+
+        Raises `InputError` where the file is damaged.
+        """
         rows = self._data()
-        while block := list(itertools.islice(rows, size)):
+        while block := _block(rows, size):
             yield self._checked(block, low, high)
 
     def _data(self) -> Iterator[tuple[int, list[str]]]:
@@ -123,10 +121,10 @@ class PairFile:
                 is_text(one) and is_text(two)
             ):
                 wrong = [f"column {name}: {why}" for name, text in zip(names, (one, two), strict=False)
-                         if (why := _text_problem(text))]  # fmt: skip
+                         if (why := text_problem(text))]  # fmt: skip
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
             elif not -LARGEST <= label <= LARGEST:  # NaN too
-                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {_label_problem(cells[third])}", cells))
+                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {label_problem(cells[third])}", cells))
             elif not low <= label <= high:
                 what = f"column {names[2]}: {cells[third].strip()} is outside the label scale {low:g} to {high:g}"
                 bad.append(BadRow(line, "bad-label", what, cells))
@@ -138,27 +136,17 @@ class PairFile:
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad)
 
 
-def is_text(cell: str) -> bool:
-    """Whether a character can be seen: not white space, controls, zero-width characters, lone accents and fillers alone."""
-    return not cell.startswith(NO_TEXT) and any(
-        unicodedata.category(letter) not in UNSEEN and letter not in FILLERS for letter in cell
-    )
+def _state(path: Path) -> tuple[int, int]:
+    with readable(path):
+        found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
-def _text_problem(cell: str) -> str:
-    if cell.startswith(NO_TEXT):
-        return cell[1:]
-    return "" if is_text(cell) else "nothing but invisible characters" if cell.strip() else "blank"
-
-
-def _label_problem(cell: str) -> str:
-    if not cell.strip():
-        return "blank"
-    if cell.startswith(NO_TEXT):
-        return cell[1:]
-    if COMMA.fullmatch(cell.strip()):
-        return f"{cell!r:.60} is not clear: a decimal comma counts only where no label has a point and some can be nothing else"
-    if LARGEST < abs(parse_label(cell)) < math.inf:
-        return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
-    finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
-    return f"{cell!r:.60} is not a {finite}number"
+def _block(rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:
+    """The next rows, `size` of them or some CHARACTERS_AT_ONCE."""
+    block: list[tuple[int, list[str]]] = []
+    room = CHARACTERS_AT_ONCE
+    while room > 0 and (piece := list(itertools.islice(rows, min(ROWS_A_LOOK, size - len(block))))):
+        room -= sum([sum(map(len, cells)) for _, cells in piece])
+        block += piece
+    return block

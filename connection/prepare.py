@@ -35,16 +35,11 @@ class Prepared:
     def require(self, on_bad_rows: str, allow: str) -> None:
         """Raises `InputError` where something forbids training."""
         names = sorted({finding.name for finding in self.blocking(on_bad_rows, allow)})
-        rows = [
-            f"{store.path}, line {row.line}: {row.what}"
-            for store in self.stores.values()
-            for row in store.bad
-            if row.finding in names
-        ]
+        rows = [f"{store.path}, line {row.line}: {row.what}" for store in self.stores.values() for row in store.bad.of(*names)]
         if rows:
-            raise InputError.listing(
-                f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with --on-bad-rows skip:", rows
-            )
+            title = f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with --on-bad-rows skip:"
+            total = sum(store.bad.counts.get(name, 0) for store in self.stores.values() for name in names)
+            raise InputError.listing(title, rows, total=total)
         if names:
             raise InputError(
                 f"Nothing was trained. Mend these first (docs/data.md), or --allow them by name: {','.join(names)}"
@@ -54,13 +49,16 @@ class Prepared:
 
     def write_skipped(self, file: Path) -> int:
         """Write every row that can't be trained on with its reason; how many there are (no file for none)."""
-        bad = [(store.path, row) for store in self.stores.values() for row in store.bad]
-        if bad:
-            with open(file, "w", encoding="utf-8", newline="") as stream:
+        total = sum(sum(store.bad.counts.values()) for store in self.stores.values())
+        if total:
+            with open(file, "w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
                 writer = csv.writer(stream)
                 writer.writerow(["file", "line", "reason", "row"])
-                writer.writerows([path, row.line, f"{row.finding}: {row.what}", *row.cells] for path, row in bad)
-        return len(bad)
+                for store in self.stores.values():
+                    writer.writerows(
+                        [store.path, line, f"{finding}: {what}", *cells] for line, finding, what, *cells in store.bad.rows()
+                    )
+        return total
 
 
 def prepare(

@@ -14,6 +14,7 @@ from connection.delimited import SAMPLE_ROWS, Row
 from connection.encodings import read_lines
 from connection.errors import InputError
 
+LARGEST_ARRAY = 1_000_000_000  # characters
 NO_TEXT = "\0"  # begins a cell that is no text; what it is follows. Real text has no such character.
 Rows = Callable[[], Iterator[Row]]  # a fresh pass over all rows
 
@@ -63,8 +64,17 @@ def json_lines(path: Path, encoding: str) -> tuple[list[str], Rows]:
 
 def json_array(path: Path, encoding: str) -> tuple[list[str], Rows]:
     """The names, and the rows by their places in the array."""
+    lines, size = [], 0
+    for line in read_lines(path, encoding):
+        lines.append(line)
+        size += len(line)
+        if size > LARGEST_ARRAY:
+            raise InputError(
+                f"{path}: a JSON array of over {LARGEST_ARRAY:,} characters, which would have to be read as a whole. "
+                "Save it as JSON Lines (an object a line, .jsonl), CSV or Parquet"
+            )
     try:
-        content = json.loads("".join(read_lines(path, encoding)), object_pairs_hook=_object)
+        content = json.loads("".join(lines), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error})") from None
     if not isinstance(content, list):

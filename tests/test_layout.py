@@ -19,9 +19,9 @@ from tests.conftest import DRIVER, MINILM, ROOT, run_command
 TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
 # Each module of connection/ may import only the ones before it.
 ROOMS = (
-    "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns pairs sentences "
-    "shuffle tokens packing pooling losses objective flat fast_bert optimizer metrics weights modules checkpoint store split "
-    "repeats audit prepare progress report runfolder"
+    "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns rowcheck pairs "
+    "sentences shuffle tokens packing pooling losses objective flat fast_bert optimizer metrics weights modules checkpoint "
+    "badrows cachekey store split repeats audit prepare progress report runfolder"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -386,3 +386,18 @@ def test_not_a_number_in_a_column_of_text_is_no_text(tmp_path):
     pq.write_table(pa.table({"sentence1": [math.nan] * 2, "sentence2": ["a", "b"], "score": [1.0, 2.0]}), parquet)
     assert read(jsonl)[1] == {9: "column sentence1: nan (no value)"}
     assert set(read(parquet)[1].values()) == {"column sentence1: nan (no value)"}
+
+
+def test_chunks_are_bounded_by_their_text_too(tmp_path, monkeypatch):
+    pairs = [("a" * 1000, f"b {number}", 1.0) for number in range(500)]
+    path = write_pairs(tmp_path / "p.csv", pairs)
+    monkeypatch.setattr("connection.pairs.CHARACTERS_AT_ONCE", 100_000)
+    chunks = list(PairFile.open(path).chunks())
+    assert max(map(len, chunks)) <= 128
+    assert [text for chunk in chunks for text in chunk.sentence2] == [pair[1] for pair in pairs]
+
+
+def test_a_large_json_array_is_refused_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("connection.typedfiles.LARGEST_ARRAY", 100)
+    path = write(tmp_path / "p.json", json.dumps([{"sentence1": "a", "sentence2": "b", "score": 1}] * 10))
+    assert "JSON Lines" in refused(path)

@@ -12,6 +12,7 @@ import pytest
 
 from connection import split
 from connection import store as store_module
+from connection.checkpoint import atomic_folder
 from connection.errors import InputError
 from connection.labels import LabelScale, find_scale
 from connection.pairs import PairFile
@@ -93,6 +94,48 @@ def test_a_killed_build_leaves_nothing_that_looks_usable(tokenizer, tmp_path, ma
     with pytest.raises(KeyboardInterrupt):
         load(path, tokenizer, cache)
     assert list(cache.iterdir()) == []
+
+
+def test_a_cached_store_whose_files_were_cut_is_built_again(tokenizer, tmp_path, mapped):
+    path, cache = write_pairs(tmp_path / "p.csv", PAIRS * 5), tmp_path / "cache"
+    whole = contents(load(path, tokenizer, cache))
+    for name, left in (("ids", 20), ("line", 0), ("meta.json", 30)):
+        (folder,) = cache.iterdir()
+        os.truncate(folder / name, left)
+        assert contents(load(path, tokenizer, cache)) == whole
+    (folder / "label").unlink()
+    assert contents(load(path, tokenizer, cache)) == whole
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_file_that_changes_while_it_is_read_is_refused(tokenizer, tmp_path, monkeypatch, small):
+    monkeypatch.setattr(store_module, "SMALL_FILE", 1 << 20 if small else 0)
+    file = PairFile.open(write_pairs(tmp_path / "p.csv", PAIRS))
+    write_pairs(tmp_path / "p.csv", PAIRS * 2)
+    with pytest.raises(InputError, match=r"p\.csv was changed while it was read"):
+        load_pairs(file, tokenizer, 16, *INFINITE, tmp_path / "cache", False)
+    assert not (tmp_path / "cache").exists() or list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_killed_builds_left_is_removed_and_a_live_one_is_not(tokenizer, tmp_path, mapped):
+    cache = tmp_path / "cache"
+    dead, young, other = (cache / name for name in (f".{'a' * 32}.00000001", f".{'a' * 32}.00000002", ".mine.00000003"))
+    with atomic_folder(cache / ("b" * 32)) as live:
+        for folder in (dead, young, other):
+            (folder / "deep").mkdir(parents=True)
+        for folder in (dead, other, live):
+            os.utime(folder, (1e9, 1e9))
+        load(write_pairs(tmp_path / "p.csv"), tokenizer, cache)
+        assert [folder.exists() for folder in (dead, young, other, live)] == [False, True, True, True]
+
+
+def test_bad_rows_are_counted_and_all_written(tokenizer, tmp_path, monkeypatch):
+    rows = [*PAIRS, *(("", f"row {number}", "x,\n") for number in range(50))]
+    for small in (1 << 20, 0):
+        monkeypatch.setattr(store_module, "SMALL_FILE", small)
+        bad = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path / "cache").bad
+        assert (bad.counts, len(bad.first)) == ({"blank-text": 50}, 20)
+        assert [row[3:] for row in bad.rows()] == [["", f"row {number}", "x,\n"] for number in range(50)]
 
 
 def _load_in_process(words):
