@@ -59,6 +59,7 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
             what = "; ".join(row.what for row in first[:3])
             yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
     if not len(store):
+        yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return
     yield from repeats(store, scale)
     span = scale.high - scale.low

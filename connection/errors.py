@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -28,6 +29,9 @@ class RunError(Exception):
 
 def exit_status(work: Callable[[], int], failed: str = "The run stopped", stopped: str = "Stopped.") -> int:
     """The status of a command's work, or with a message 2 for bad input, 1 for a failed run, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding can't hold is shown as \\u....
+            stream.reconfigure(errors="backslashreplace")
     try:
         return work()
     except InputError as error:

@@ -18,6 +18,7 @@ KINDS = {
     "ragged-row": ("error", "its cells stand in the wrong columns", "mend the row, or --on-bad-rows skip"),
     "blank-text": ("error", "there is nothing to compare", "mend the row, or --on-bad-rows skip"),
     "bad-label": ("error", "one such label makes a model of NaN", "mend it, declare the scale, or --on-bad-rows skip"),
+    "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
     "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),
     "contradiction": ("error", "the model is pulled both ways by one pair", "decide on one label"),
     "leaked-pair": ("error", "the figure is of pairs that were trained on: it flatters", "remove them from the training file"),

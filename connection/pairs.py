@@ -54,7 +54,7 @@ class PairFile:
         table = open_table(path)
         sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE_ROWS)]
         if not sample:
-            raise InputError(f"{path} has no rows")
+            raise InputError(f"{path} has no rows ({table.form})")
         columns = find_columns(table.names, sample, declared_columns, str(path))
         if columns.header and len(sample) == 1:
             raise InputError(f"{path} has a header and no rows")
@@ -91,6 +91,13 @@ class PairFile:
             sure = sure or bool(COMMA.fullmatch(cell) and not THOUSANDS.fullmatch(cell))
         return sure
 
+    @functools.cached_property
+    def numbers_beyond_0_1(self) -> bool:
+        """Whether the whole file has labels that are numbers other than 0 and 1: words such as yes say nothing among them."""
+        place, width = self.columns.places[2], self.columns.width
+        labels = (parse_label(cells[place], self.decimal_comma) for _, cells in self._data() if len(cells) == width)
+        return any(math.isfinite(label) and label not in (0, 1) for label in labels)
+
     def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
         """All rows, `size` at a time, or fewer where they are long; labels outside low..high are bad.
 
@@ -116,6 +123,8 @@ class PairFile:
             label = parse_label(cells[third])
             if "," in cells[third] and COMMA.fullmatch(cells[third].strip()):
                 label = parse_label(cells[third], self.decimal_comma)
+            if label in (0, 1) and cells[third].strip()[0].isalpha() and self.numbers_beyond_0_1:
+                label = math.nan
             # Nearly all texts begin with a letter: the look at each character is for the others.
             if not (one[:1].isalnum() and two[:1].isalnum() and one[0] not in FILLERS and two[0] not in FILLERS) and not (
                 is_text(one) and is_text(two)

@@ -30,7 +30,8 @@ class Prepared:
     def blocking(self, on_bad_rows: str, allow: str) -> list[Finding]:
         """The findings that forbid training: errors that `allow`, names with commas between, does not let pass."""
         skipped = ROW_FINDINGS if on_bad_rows == "skip" else ()
-        return errors(self.findings, [*(name.strip() for name in allow.split(",")), *skipped])
+        blocking = errors(self.findings, [*(name.strip() for name in allow.split(",")), *skipped])
+        return blocking + [finding for finding in self.findings if finding.name == "no-rows" and finding not in blocking]
 
     def require(self, on_bad_rows: str, allow: str) -> None:
         """Raises `InputError` where something forbids training."""
@@ -61,6 +62,34 @@ class Prepared:
         return total
 
 
+def _open(path: Path, columns: str, training: bool) -> PairFile:
+    """A pair file by the declared columns; a held-out one in which they can't be found, by its own names or content."""
+    try:
+        return PairFile.open(path, columns)
+    except InputError as error:
+        if training or not columns:
+            raise
+        try:
+            return PairFile.open(path)
+        except InputError:
+            raise error from None
+
+
+def _understood(file: PairFile, store: PairStore, scale: LabelScale) -> str:
+    """What was understood of a file, for a person, with the labels that were seen."""
+    seen = store.labels
+    lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
+    return "\n".join(lines)
+
+
+def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
+    """A remark where the training file has no label at an end of a scale that was not declared."""
+    ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.labels[0], store.labels[-1]), strict=True)
+            if end != label] if store.labels and scale.how != "declared" else []  # fmt: skip
+    flags = "if the scale is another one, give --label-min and --label-max"
+    return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was taken; {flags}"] if ends else []
+
+
 def prepare(
     files: Mapping[str, str],
     tokenizer: Any,
@@ -80,7 +109,7 @@ def prepare(
     problems: list[str] = []
     for part, name in files.items():
         try:
-            opened[part] = PairFile.open(resolve(name), columns)
+            opened[part] = _open(resolve(name), columns, part == "train")
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
@@ -97,4 +126,5 @@ def prepare(
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    return Prepared([str(file) for file in opened.values()], stores, scale, audit(stores, scale))
+    understood = [_understood(file, stores[part], scale) for part, file in opened.items()] + _unseen_end(stores["train"], scale)
+    return Prepared(understood, stores, scale, audit(stores, scale))

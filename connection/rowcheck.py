@@ -45,5 +45,7 @@ def label_problem(cell: str) -> str:
         return f"{cell!r:.60} is not clear: a decimal comma counts only where no label has a point and some can be nothing else"
     if LARGEST < abs(parse_label(cell)) < math.inf:
         return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
+    if parse_label(cell) in (0, 1):
+        return f"{cell!r:.60} is not clear among numbers other than 0 and 1"
     finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
     return f"{cell!r:.60} is not a {finite}number"

@@ -20,7 +20,7 @@ from connection.badrows import BadRows, BadRowsWriter
 from connection.cachekey import content_key, is_whole
 from connection.checkpoint import atomic_folder, remove_leftovers
 from connection.pairs import BadRow, PairChunk, PairFile
-from connection.sentences import SentenceIndex, hash_texts, plain
+from connection.sentences import SentenceIndex, count_words, hash_texts, plain
 from connection.tokens import TokenStore, count_unknown, encode_flat
 
 VERSION = 3  # of the folder's layout and of how its content is computed
@@ -116,7 +116,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
             unknown = count_unknown(flat, lengths, tokenizer)
             columns: dict[str, Any] = {
                 "index1": numbers[: len(chunk)], "index2": numbers[len(chunk) :], "label": chunk.label, "line": chunk.line,
-                "length": uncut, "words": [len(text.split()) for text in fresh], "unknown": unknown,
+                "length": uncut, "words": list(map(count_words, fresh)), "unknown": unknown,
                 "hash": hash_texts([plain(text) for text in fresh]), "ids": flat, "offsets": offsets,
             }  # fmt: skip
             for name, values in columns.items():

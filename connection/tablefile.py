@@ -8,7 +8,7 @@ from pathlib import Path
 
 from connection import typedfiles
 from connection.delimited import Row, read_delimited
-from connection.encodings import count_lines, find_encoding, open_bytes, read_lines, readable, said
+from connection.encodings import count_lines, find_encoding, is_guess, open_bytes, read_lines, readable, said
 from connection.errors import InputError
 
 
@@ -60,6 +60,8 @@ def open_table(path: Path) -> TableFile:
         names, rows = typedfiles.json_array(path, encoding)
         return TableFile(path, f"JSON array, {said(encoding)}", "row", names, rows)
     form, rows = read_delimited(path, encoding, ending)
+    if is_guess(encoding):
+        form += f" (taken for {encoding}; check the sample rows; save as UTF-8 to be sure)"
     return TableFile(path, form, "line", None, rows)
 
 

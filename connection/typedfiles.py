@@ -150,8 +150,10 @@ def excel(path: Path) -> tuple[str, Rows]:
                     yield number, row + [""] * (width - len(row))
 
     with opened() as book:
-        titles = [sheet.title for sheet in book.worksheets]
-    return f"sheet {titles[0]!r}" + (f", the first of {len(titles)}" if len(titles) > 1 else ""), rows
+        titles = [repr(sheet.title) for sheet in book.worksheets]
+        hidden = " (hidden)" if book.worksheets[0].sheet_state != "visible" else ""
+    others = f", the first of {len(titles)}; the others are not read: {', '.join(titles[1:10])}" if len(titles) > 1 else ""
+    return f"sheet {titles[0]}{hidden}{others}", rows
 
 
 def _excel_cell(cell: Any, source: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from connection.audit import audit
+from connection.errors import InputError
 from connection.labels import find_scale
 from connection.pairs import PairFile
 from connection.prepare import prepare
@@ -198,3 +199,43 @@ def test_findings_of_a_cached_store_are_found_once(tokenizer, tmp_path, monkeypa
     assert [(finding.name, finding.lines) for finding in runs[0]] == [("duplicate", [9]), ("identical-sides", [10])]
     monkeypatch.setattr("connection.audit._look_within", lambda *words: pytest.fail("looked again"))
     prepare({"train": file}, tokenizer, 16, "", (0, 5), tmp_path / "cache", progress=False)
+
+
+def test_a_file_of_bad_rows_alone_is_an_error_even_when_they_are_skipped(tokenizer, tmp_path):
+    file = str(write_pairs(tmp_path / "p.csv", [("", "a", 1), ("", "b", 2)]))
+    prepared = prepare({"train": file}, tokenizer, 16, "", (0, 5), tmp_path, progress=False)
+    assert [finding.name for finding in prepared.blocking("skip", "no-rows")] == ["no-rows"]
+
+
+def test_declared_columns_that_a_dev_file_does_not_have(tokenizer, tmp_path):
+    train = write_pairs(tmp_path / "train.csv", CLEAN, header=("one", "two", "value"))
+    dev = write_pairs(tmp_path / "dev.csv", [("a cat", "a horse", 1), ("a red cat", "a book", 4)])
+    files = {"train": str(train), "dev": str(dev)}
+    prepared = prepare(files, tokenizer, 16, "sentence1=one,sentence2=two,label=value", (0, 5), tmp_path, progress=False)
+    assert len(prepared.stores["dev"]) == 2
+    with pytest.raises(InputError, match="sentence1=one: no column of that name"):
+        prepare({"train": str(dev)}, tokenizer, 16, "sentence1=one,sentence2=two,label=value", (0, 5), tmp_path, progress=False)
+
+
+def test_labels_that_were_seen_and_an_end_that_was_not(tokenizer, tmp_path):
+    file = str(write_pairs(tmp_path / "p.csv", CLEAN[:5]))
+    prepared = prepare({"train": file}, tokenizer, 16, "", (None, None), tmp_path, progress=False)
+    assert "5 pairs, labels 0 to 4" in prepared.understood[0]
+    file = str(write_pairs(tmp_path / "q.csv", CLEAN[1:5]))
+    prepared = prepare({"train": file}, tokenizer, 16, "", (0, None), tmp_path, progress=False)
+    assert prepared.understood[-1].startswith("note: no training label is 0 or 5, an end of the scale")
+
+
+@pytest.mark.parametrize("name", ["loop.csv", "a" * 300 + ".csv", "bad\udcff.csv"])
+def test_names_that_cannot_be_opened(tiny_folder, tmp_path, name):
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    shown = run_command("-m", "tools.check", tmp_path / name, "--model-dir", tiny_folder, cwd=ROOT)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
+
+
+def test_output_in_an_encoding_that_cannot_hold_the_text(tiny_folder, tmp_path):
+    file = write_pairs(tmp_path / "p.csv", [("고양이", "개", 0), ("a", "b", 5), ("남자", "여자", 3)])
+    shown = run_command("-m", "tools.check", file, "--model-dir", tiny_folder, cwd=ROOT, PYTHONIOENCODING="cp1252")
+    assert (shown.returncode, shown.stderr.count("Traceback")) == (0, 0)
+    assert "\\uace0" in shown.stdout

@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from connection.errors import InputError
 from connection.labels import find_scale, is_label, parse_label
 from connection.pairs import PairFile
+from connection.sentences import count_words
 from tests.conftest import PAIRS, write_pairs
 
 FLAG = "--columns sentence1=NAME,sentence2=NAME,label=NAME"
@@ -401,3 +403,40 @@ def test_a_large_json_array_is_refused_with_a_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr("connection.typedfiles.LARGEST_ARRAY", 100)
     path = write(tmp_path / "p.json", json.dumps([{"sentence1": "a", "sentence2": "b", "score": 1}] * 10))
     assert "JSON Lines" in refused(path)
+
+
+def test_words_among_numbers_that_are_no_0_and_1_are_bad_labels(tmp_path):
+    mixed = [("a", "b", "1"), ("c", "d", "yes"), ("e", "f", "4"), ("g", "h", "No")]
+    assert read(write_pairs(tmp_path / "p.csv", mixed))[1] == {
+        3: "column score: 'yes' is not clear among numbers other than 0 and 1",
+        5: "column score: 'No' is not clear among numbers other than 0 and 1",
+    }
+    assert read(write_pairs(tmp_path / "q.csv", [*mixed[:2], mixed[3]]))[1] == {}
+
+
+def test_a_guessed_encoding_is_said_as_a_guess(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes(
+        "sentence1,sentence2,score\n고양이가 잔다,개가 달린다,1\n남자가 노래한다,여자가 춤춘다,2\n".encode("cp949")
+    )
+    assert "taken for cp949; check the sample rows; save as UTF-8 to be sure" in str(PairFile.open(path))
+    assert "taken for" not in str(PairFile.open(write_pairs(tmp_path / "q.csv")))
+
+
+def test_excel_sheets_that_are_not_read_are_said(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (("sentence1", "sentence2", "score"), ("a", "b", 1)):
+        book.active.append(row)
+    book.active.sheet_state = "hidden"
+    book.create_sheet("More")
+    book.save(tmp_path / "p.xlsx")
+    assert "sheet 'Sheet' (hidden), the first of 2; the others are not read: 'More'" in str(PairFile.open(tmp_path / "p.xlsx"))
+    book = openpyxl.Workbook()
+    book.create_sheet("Pairs").append(("sentence1", "sentence2", "score"))
+    book.save(tmp_path / "q.xlsx")
+    assert "'Pairs'" in refused(tmp_path / "q.xlsx")
+
+
+@pytest.mark.parametrize(("text", "words"), [("a dog runs", 3), ("개가 달린다", 2), ("他在跑步。", 5), ("ネコ", 3), ("แมว", 4)])
+def test_words_of_scripts_without_spaces(text, words):
+    assert count_words(text) == words
