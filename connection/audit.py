@@ -58,6 +58,9 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         if first := store.bad.of(name):
             what = "; ".join(row.what for row in first[:3])
             yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
+    count, swallowed = store.swallowed
+    if count:
+        yield Finding.of("swallowed-rows", file, swallowed, "a cell spans lines that look like rows themselves", count)
     if not len(store):
         yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return

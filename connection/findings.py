@@ -27,6 +27,7 @@ KINDS = {
     "shared-sentence": ("warning", "the figure may flatter: it was seen in training", "--train-file alone splits by sentence"),
     "dev-test-pair": ("warning", "the weights are chosen by pairs of the final figure", "remove them from the dev file"),
     "dev-test-sentence": ("warning", "the weights are chosen by its sentences", "--train-file alone splits by sentence"),
+    "swallowed-rows": ("warning", "rows are missing, and stand in one sentence", 'close the quote (") in that row'),
     "null-word": ("warning", "a missing text is trained on as a word", "remove these rows, if they mean a missing value"),
     "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
     "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),

@@ -17,7 +17,7 @@ from connection.encodings import readable
 from connection.errors import InputError
 from connection.findings import LARGEST
 from connection.labels import COMMA, THOUSANDS, parse_label
-from connection.rowcheck import FILLERS, BadRow, is_text, label_problem, text_problem
+from connection.rowcheck import FILLERS, BadRow, holds_rows, is_text, label_problem, shorten, text_problem
 from connection.tablefile import TableFile, open_table
 
 ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 16 << 20  # bound the memory that the text of a chunk takes
@@ -33,6 +33,7 @@ class PairChunk:
     label: np.ndarray  # (n,) float64, finite, on the file's own scale
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
+    swallowed: list[int]  # lines of good rows of which a cell seems to hold other rows
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -77,7 +78,7 @@ class PairFile:
         lines = [f"{self.path}: {self.table.form}; {names} ({how})"]
         for line, cells in head[:3]:
             one, two, label = (cells[place] if place < len(cells) else "" for place in self.columns.places)
-            lines.append(f"    {self.table.unit} {line}: {one!r:.60} | {two!r:.60} | {label!r:.12}")
+            lines.append(f"    {self.table.unit} {line}: {shorten(one)} | {shorten(two)} | {shorten(label, 20)}")
         return "\n".join(lines)
 
     @functools.cached_property
@@ -114,7 +115,7 @@ class PairFile:
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
         first, second, third = self.columns.places
         width, names = self.columns.width, self.columns.names
-        sentence1, sentence2, labels, lines, bad = [], [], [], [], []
+        sentence1, sentence2, labels, lines, bad, swallowed = [], [], [], [], [], []
         for line, cells in block:
             if len(cells) != width:
                 bad.append(BadRow(line, "ragged-row", f"{len(cells)} columns, the first row has {width}", cells))
@@ -142,7 +143,9 @@ class PairFile:
                 sentence2.append(two)
                 labels.append(label)
                 lines.append(line)
-        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad)
+                if "\n" in one or "\n" in two:
+                    swallowed += [line] * holds_rows(one + "\n" + two, self.table.delimiter, width)
+        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed)
 
 
 def _state(path: Path) -> tuple[int, int]:

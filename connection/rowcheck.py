@@ -49,3 +49,13 @@ def label_problem(cell: str) -> str:
         return f"{cell!r:.60} is not clear among numbers other than 0 and 1"
     finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
     return f"{cell!r:.60} is not a {finite}number"
+
+
+def holds_rows(text: str, delimiter: str, width: int) -> bool:
+    """Whether two lines or more of a cell have a whole row's delimiters: a quote was left open above and closed below them."""
+    return bool(delimiter) and sum(line.count(delimiter) == width - 1 for line in text.split("\n")) >= 2
+
+
+def shorten(text: str, longest: int = 60) -> str:
+    """A cell in quotes for a sample row, with a mark where it was cut."""
+    return repr(text) if len(text) <= longest else f"{text[: longest - 3]!r}..."

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from connection.badrows import BadRows, BadRowsWriter
 from connection.cachekey import content_key, is_whole
 from connection.checkpoint import atomic_folder, remove_leftovers
+from connection.findings import LINES_SHOWN
 from connection.pairs import BadRow, PairChunk, PairFile
 from connection.sentences import SentenceIndex, count_words, hash_texts, plain
 from connection.tokens import TokenStore, count_unknown, encode_flat
@@ -44,6 +45,7 @@ class PairStore:
     unknown: np.ndarray  # (S,) int32, [UNK] tokens
     hash: np.ndarray  # (S,) uint64 of the plain text
     bad: BadRows
+    swallowed: tuple[int, list[int]]  # how many rows have a cell that seems to hold other rows; the first lines
     labels: list[float]  # the distinct ones, ascending; of very many some, the least and the greatest among them
     folder: Path | None = None  # where the arrays are mapped from; None: they are in memory
 
@@ -89,7 +91,10 @@ def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
     labels, known = meta["labels"], meta["bad"]
     rows = folder / "bad.jsonl" if mapped else (folder / "bad.jsonl").read_bytes()
     bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
-    return PairStore(path, tokens, bad=bad, labels=labels, folder=folder if mapped else None, **pairs, **sentences)
+    count, first = meta["swallowed"]
+    return PairStore(
+        path, tokens, bad=bad, swallowed=(count, first), labels=labels, folder=folder if mapped else None, **pairs, **sentences
+    )
 
 
 def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
@@ -98,6 +103,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     index = SentenceIndex()
     total = 0
     labels: set[float] = set()
+    swallowed, first = 0, list[int]()
     with ExitStack() as stack:
         names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "bad.jsonl"]
         out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
@@ -129,6 +135,8 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         writing: Future[None] | None = None
         for chunk in file.chunks(low=low, high=high):
             bad.add(chunk.bad)
+            swallowed += len(chunk.swallowed)
+            first = (first + chunk.swallowed)[:LINES_SHOWN]
             labels |= set(chunk.label.tolist())
             labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
             texts = [*chunk.sentence1, *chunk.sentence2]
@@ -145,6 +153,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "max_length": max_length,
         "labels": sorted(labels),
         "bad": bad.summary(),
+        "swallowed": [swallowed, first],
         "sizes": {name: os.path.getsize(folder / name) for name in names},
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")

@@ -239,3 +239,14 @@ def test_output_in_an_encoding_that_cannot_hold_the_text(tiny_folder, tmp_path):
     shown = run_command("-m", "tools.check", file, "--model-dir", tiny_folder, cwd=ROOT, PYTHONIOENCODING="cp1252")
     assert (shown.returncode, shown.stderr.count("Traceback")) == (0, 0)
     assert "\\uace0" in shown.stdout
+
+
+def test_rows_that_an_open_quote_swallows(tokenizer, tmp_path):
+    rows = [f"the man sees {word},a dog rides {word},{n}" for n, word in enumerate("abcdef")]
+    rows[2] = '"the man sees,a dog rides c,2'
+    rows[5] = 'a dog rides f",a dog,5'
+    good = ['"a cat\nand, too, a horse\n sees",a book,1']  # one line like a row is no sign
+    path = tmp_path / "p.csv"
+    path.write_text("\n".join(["sentence1,sentence2,score", *rows, *good, "a cat,a horse,0", ""]))
+    found = prepare({"train": str(path)}, tokenizer, 64, "", (0, 5), tmp_path, progress=False).findings
+    assert [(row.count, row.lines) for row in found if row.name == "swallowed-rows"] == [(1, [4])]

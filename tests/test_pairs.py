@@ -440,3 +440,17 @@ def test_excel_sheets_that_are_not_read_are_said(tmp_path):
 @pytest.mark.parametrize(("text", "words"), [("a dog runs", 3), ("개가 달린다", 2), ("他在跑步。", 5), ("ネコ", 3), ("แมว", 4)])
 def test_words_of_scripts_without_spaces(text, words):
     assert count_words(text) == words
+
+
+def test_a_first_line_that_names_the_delimiter_is_skipped(tmp_path):
+    path = write(tmp_path / "p.csv", "sep=;\r\nsentence1;sentence2;score\r\na, b;c;1\r\n;e;2\r\n")
+    rows, bad, lines = read(path)
+    assert (rows, lines, list(bad)) == ([("a, b", "c", 1.0)], [3], [4])
+
+
+def test_sample_rows_mark_what_was_cut(tmp_path):
+    shown = str(
+        PairFile.open(write_pairs(tmp_path / "p.csv", [("a" * 100, "b", 0.25), ("c", "d", "1.0000000000000000000001")]))
+    )
+    assert f"'{'a' * 57}'... | 'b' | '0.25'" in shown
+    assert "'1.000000000000000'..." in shown

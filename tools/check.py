@@ -59,7 +59,8 @@ def check(given: argparse.Namespace) -> int:
     else:
         print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
         warnings = sum(finding.severity == "warning" for finding in prepared.findings)
-        print(f"{len(blocking)} errors that block training, {warnings} warnings")
+        said = f"{len(blocking)} errors that block" if len(blocking) != 1 else "1 error that blocks"
+        print(f"{said} training, {warnings} warning{'s' * (warnings != 1)}")
     return 2 if blocking else 0
 
 
