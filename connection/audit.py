@@ -14,17 +14,16 @@ import numpy as np
 
 from connection.findings import ROW_FINDINGS, Finding, findings_json
 from connection.labels import LabelScale
-from connection.sentences import pair_keys
+from connection.repeats import between, parts, repeats
+from connection.sentences import hash_texts
 from connection.store import PairStore
 
-ROWS_AT_ONCE = 500_000
-SLICES = 16  # pairs are grouped by key in so many passes, each in 1/16 of the memory
-CONTRADICTION = 0.5  # of the label scale: the same pair with labels further apart contradicts itself
 LOW = 0.5  # of the label scale: identical sides below it are doubtful
 CUT_SHARE = 0.01
 ONE_LABEL_SHARE = 0.6
 UNKNOWN_SHARE = 0.05  # of the tokens
 PIECES_PER_WORD = 3.0  # English through an English vocabulary has some 1.2, Korean through it more than 5
+NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # in plain form: how programs write a missing value
 DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 
 
@@ -35,7 +34,9 @@ def audit(stores: Mapping[str, PairStore], scale: LabelScale) -> list[Finding]:
         findings += _within(store, scale)
         if part != "train":
             findings += _labels_of_held_out(store, stores["train"])
-            findings += _between(stores["train"], store)
+            findings += between(stores["train"], store, "leaked-pair", "shared-sentence")
+    if "dev" in stores and "test" in stores:
+        findings += between(stores["dev"], stores["test"], "dev-test-pair", "dev-test-sentence")
     return sorted(findings, key=lambda finding: finding.severity)  # "error" sorts before "warning"
 
 
@@ -54,19 +55,27 @@ def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
 def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     file = str(store.path)
     for name in ROW_FINDINGS:
-        bad = [row for row in store.bad if row.finding == name]
-        if bad:
-            yield Finding.of(name, file, [row.line for row in bad], "; ".join(row.what for row in bad[:3]))
+        if first := store.bad.of(name):
+            what = "; ".join(row.what for row in first[:3])
+            yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
+    count, swallowed = store.swallowed
+    if count:
+        yield Finding.of("swallowed-rows", file, swallowed, "a cell spans lines that look like rows themselves", count)
     if not len(store):
+        yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return
-    yield from _repeats(store, scale)
+    yield from repeats(store, scale)
     span = scale.high - scale.low
     low = store.label < scale.low + LOW * span
     equal = [np.flatnonzero(low[part] & (store.hash[store.index1[part]] == store.hash[store.index2[part]])) + part.start
-             for part in _parts(len(store))]  # fmt: skip
+             for part in parts(len(store))]  # fmt: skip
     same = np.concatenate(equal)
     if len(same):
         yield Finding.of("identical-sides", file, store.line[same], f"e.g. labelled {store.label[same[0]]:g}")
+    null = np.isin(store.hash, hash_texts(NULL_WORDS))
+    if null.any():
+        rows = np.flatnonzero(null[store.index1] | null[store.index2])
+        yield Finding.of("null-word", file, store.line[rows], f"{len(rows):,} pairs have such a word for a sentence")
     cut = store.tokens.cut
     sides = [float(cut[index].mean()) for index in (store.index1, store.index2)]
     if max(sides) > CUT_SHARE:
@@ -84,52 +93,6 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         yield Finding.of("unknown-text", file, [], what)
 
 
-def _keys(store: PairStore) -> np.ndarray:
-    """(N,) uint64: equal for pairs of the same texts in either order."""
-    keys = np.empty(len(store), np.uint64)
-    for part in _parts(len(store)):
-        keys[part] = pair_keys(store.hash[store.index1[part]], store.hash[store.index2[part]])
-    return keys
-
-
-def _parts(rows: int) -> list[slice]:
-    """Slices over all rows, so that what is computed for a row takes memory for a part of them only."""
-    return [slice(start, min(start + ROWS_AT_ONCE, rows)) for start in range(0, rows, ROWS_AT_ONCE)]
-
-
-def _repeats(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
-    """Duplicates, swapped duplicates and contradictions: pairs of equal key, looked at slice by slice of the keys."""
-    keys = _keys(store)
-    found: dict[str, list[np.ndarray]] = {"duplicate": [], "swapped-duplicate": [], "contradiction": []}
-    example = ""
-    for part in range(SLICES):
-        rows = np.flatnonzero(keys >> np.uint64(60) == part)
-        rows = rows[np.argsort(keys[rows], kind="stable")]  # equal keys together, in file order
-        new = np.ones(len(rows), bool)
-        new[1:] = keys[rows[1:]] != keys[rows[:-1]]
-        if new.all():
-            continue
-        starts = np.flatnonzero(new)
-        group = np.cumsum(new) - 1
-        label = store.label[rows]
-        spread = np.maximum.reduceat(label, starts) - np.minimum.reduceat(label, starts)
-        first = store.hash[store.index1[rows]]
-        swapped = ~new & (first != first[starts][group])
-        clash = spread > CONTRADICTION * (scale.high - scale.low)
-        found["duplicate"].append(rows[~new & ~swapped])
-        found["swapped-duplicate"].append(rows[swapped])
-        found["contradiction"].append(rows[clash[group]])
-        if clash.any() and not example:
-            lines = store.line[rows[group == np.flatnonzero(clash)[0]]]
-            labels = store.label[rows[group == np.flatnonzero(clash)[0]]]
-            example = "e.g. " + ", ".join(f"line {line}: {value:g}" for line, value in zip(lines[:3], labels[:3], strict=True))
-    for name, parts in found.items():
-        rows = np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
-        if len(rows):
-            what = f"{example} (more than {100 * CONTRADICTION:.0f}% of the scale apart)" if name == "contradiction" else ""
-            yield Finding.of(name, str(store.path), store.line[rows], what or f"{len(rows):,} pairs stand in the file before")
-
-
 def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]:
     values = np.unique(store.label)
     if len(values) < 2:
@@ -144,29 +107,3 @@ def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]
         if statistic > max(DRIFT, chance):
             means = f"mean label {store.label.mean():.2f}, in the training file {train.label.mean():.2f}"
             yield Finding.of("label-drift", str(store.path), [], f"Kolmogorov-Smirnov statistic {statistic:.2f}; {means}")
-
-
-def _between(train: PairStore, held_out: PairStore) -> Iterator[Finding]:
-    """Training pairs and training sentences in a held-out file."""
-    keys, train_rows = _keys(held_out), []
-    leaked = np.isin(keys, _common(_keys(train), keys))
-    if leaked.any():
-        rows = np.flatnonzero(leaked)
-        train_rows = train.line[np.isin(_keys(train), keys[rows[:1]])][:3].tolist()
-        where = f"line {held_out.line[rows[0]]} is line {', '.join(map(str, train_rows))} of {train.path}"
-        yield Finding.of("leaked-pair", str(held_out.path), held_out.line[rows], f"e.g. {where}")
-    shared = np.isin(held_out.hash, _common(train.hash, held_out.hash))
-    rows = np.flatnonzero((shared[held_out.index1] | shared[held_out.index2]) & ~leaked)
-    if len(rows):
-        share = f"{100 * len(rows) / len(held_out):.1f}% of the pairs have a sentence that stands in {train.path}"
-        yield Finding.of("shared-sentence", str(held_out.path), held_out.line[rows], share)
-
-
-def _common(many: np.ndarray, few: np.ndarray) -> np.ndarray:
-    """The values of `few` that are in `many`: a bit table over the low bits lets nearly all of `many` pass by unsorted."""
-    bits = max(16, int(len(few) * 16).bit_length())
-    mask = np.uint64((1 << min(bits, 30)) - 1)
-    table = np.zeros(int(mask) + 1, bool)
-    table[few & mask] = True
-    candidates = [part[table[part & mask]] for part in np.array_split(many, max(1, len(many) // 1_000_000))]
-    return np.intersect1d(few, np.concatenate(candidates))

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+MINUTE, WEEK = 60, 7 * 24 * 3600
+
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, keep_first: bool = False) -> Iterator[Path]:
     """Yields an empty folder to fill; when the block ends well it takes `target`'s place, otherwise it is removed.
 
+    keep_first: a `target` that another process has made meanwhile stays, and the new folder is dropped.
     Killed at any moment, `target` is the old folder or the new one, complete. Only a kill between the two renames leaves it
     absent, and the old one beside it as `.NAME.<id>`.
     """
@@ -21,18 +31,70 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     new, old = (target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
     new.mkdir()
     try:
-        yield new
-        for path in [*new.rglob("*"), new]:
-            _flush(path)
-        if target.exists():
-            target.rename(old)  # a folder that is not empty can't be renamed over
-        new.rename(target)
+        with _held(new):
+            yield new
+            for path in [*new.rglob("*"), new]:
+                _flush(path)
+        if keep_first:
+            try:
+                new.rename(target)
+            except OSError:  # a folder that is not empty can't be renamed over
+                if not target.is_dir():
+                    raise
+        else:
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
         _flush(target.parent)
     finally:
         if old.exists() and not target.exists():  # interrupted between the two renames
             old.rename(target)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path, name: str) -> None:
+    """Remove what killed processes left of folders that `atomic_folder` was making in `parent` with names of a pattern."""
+    for path in parent.glob(".*") if parent.is_dir() else ():
+        if re.fullmatch(rf"\.{name}\.[0-9a-f]{{8}}", path.name) and _abandoned(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder, which ends with the process however it ends."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether nobody holds the folder's lock; where there are no locks, whether it is a week old."""
+    try:
+        age = time.time() - folder.stat().st_mtime
+        if age < MINUTE:  # its maker may be about to lock it
+            return False
+        if fcntl is None:
+            return age > WEEK
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return age > WEEK
+    finally:
+        os.close(handle)
+    return True
 
 
 def _flush(path: Path) -> None:

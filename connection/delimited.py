@@ -23,22 +23,27 @@ LONGEST_CELL = 1_000_000  # characters; a longer cell is a quote left open, or n
 SAMPLE_ROWS = 200
 CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
 QUOTED_ROW = re.compile(rf"{CELL}(?:\t{CELL})*+")
+SEPARATOR = re.compile(r"sep=([\t|;,])\s*")  # a first line by which spreadsheets are told the delimiter
 csv.field_size_limit(LONGEST_CELL)
 
 
-def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, Callable[[], Iterator[Row]]]:
-    """What the form is, for a person, and a function that makes a fresh pass over the rows."""
-    delimiter = _delimiter(list(itertools.islice(read_lines(path, encoding), SAMPLE_ROWS)), ending)
+def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Callable[[], Iterator[Row]]]:
+    """What the form is, for a person, the delimiter, and a function that makes a fresh pass over the rows."""
+    sample = list(itertools.islice(read_lines(path, encoding), SAMPLE_ROWS))
+    named = SEPARATOR.fullmatch(sample[0]) if sample else None
+    delimiter = named[1] if named else _delimiter(sample, ending)
     quoting = _tab_quoting(path, encoding) if delimiter == "\t" else csv.QUOTE_MINIMAL
 
     def rows() -> Iterator[Row]:
-        start = 1
-        reader = csv.reader(read_lines(path, encoding), delimiter=delimiter, quoting=quoting, strict=True)
+        skipped = 1 if named else 0
+        start = 1 + skipped
+        lines = itertools.islice(read_lines(path, encoding), skipped, None)
+        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             for row in reader:
                 if any(map(str.strip, row)):  # spreadsheets write an empty row as its delimiters
                     yield start, row
-                start = reader.line_num + 1
+                start = reader.line_num + 1 + skipped
         except csv.Error as error:
             long = "field larger" in str(error)
             why = f"a cell of over {LONGEST_CELL:,} characters" if long else str(error)
@@ -46,7 +51,7 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, Callabl
             raise InputError(f"{path}, line {start}: {why}{hint}") from None
 
     plain = ', a quote (") is an ordinary character' if quoting == csv.QUOTE_NONE else ""
-    return f"{NAMES[delimiter]} text, {said(encoding)}{plain}", rows
+    return f"{NAMES[delimiter]} text, {said(encoding)}{plain}", delimiter, rows
 
 
 def _delimiter(sample: list[str], ending: str) -> str:

@@ -151,6 +151,11 @@ def _legacy(path: Path) -> str:
     return encoding
 
 
+def is_guess(encoding: str) -> bool:
+    """Whether the detector named it; UTF-8 and UTF-16 are recognised by rule."""
+    return not encoding.startswith("utf")
+
+
 def said(encoding: str) -> str:
     """An encoding's name for a person."""
     return SAID.get(encoding, encoding)

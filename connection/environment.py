@@ -23,9 +23,15 @@ LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", 
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path: as typed from the working directory, or from the repository's root where it exists only there."""
+    """An absolute path: as typed from the working directory, or from the repository's root where it exists only there.
+
+    Raises `InputError` for a name that can't be one.
+    """
     path = expand(path)
-    return (ROOT / path).resolve() if not path.exists() and (ROOT / path).exists() else path.resolve()
+    try:
+        return (ROOT / path).resolve() if not path.exists() and (ROOT / path).exists() else path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; links that lead in a circle; a NUL character
+        raise InputError(f"{str(path)[:200]} can't be opened: {getattr(error, 'strerror', None) or error!s:.200}") from None
 
 
 def expand(path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -10,11 +11,15 @@ class InputError(Exception):
     """Bad usage, file or folder: the command prints the message and exits with status 2."""
 
     @classmethod
-    def listing(cls, title: str, problems: Sequence[str], limit: int = 20) -> InputError:
-        """One error for all `problems`: the first `limit` of them, a line each, then how many more there are."""
+    def listing(cls, title: str, problems: Sequence[str], limit: int = 20, total: int = 0) -> InputError:
+        """One error for all `problems`: the first `limit` of them, a line each, then how many more there are.
+
+        total: how many there are, where `problems` are the first only.
+        """
+        total = max(total, len(problems))
         lines = [title, *(f"  - {problem}" for problem in problems[:limit])]
-        if len(problems) > limit:
-            lines.append(f"  ... and {len(problems) - limit} more")
+        if total > limit:
+            lines.append(f"  ... and {total - limit} more")
         return cls("\n".join(lines))
 
 
@@ -24,6 +29,9 @@ class RunError(Exception):
 
 def exit_status(work: Callable[[], int], failed: str = "The run stopped", stopped: str = "Stopped.") -> int:
     """The status of a command's work, or with a message 2 for bad input, 1 for a failed run, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding can't hold is shown as \\u....
+            stream.reconfigure(errors="backslashreplace")
     try:
         return work()
     except InputError as error:

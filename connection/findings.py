@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LINES_SHOWN = 20
+LARGEST = 1e30  # of a label's amount: beyond it differences overflow in float32
 ROW_FINDINGS = ("ragged-row", "blank-text", "bad-label")  # of single rows, which can be skipped
 
 # name: (severity, what it does to the result, what to do)
@@ -17,12 +18,17 @@ KINDS = {
     "ragged-row": ("error", "its cells stand in the wrong columns", "mend the row, or --on-bad-rows skip"),
     "blank-text": ("error", "there is nothing to compare", "mend the row, or --on-bad-rows skip"),
     "bad-label": ("error", "one such label makes a model of NaN", "mend it, declare the scale, or --on-bad-rows skip"),
+    "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
     "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),
     "contradiction": ("error", "the model is pulled both ways by one pair", "decide on one label"),
     "leaked-pair": ("error", "the figure is of pairs that were trained on: it flatters", "remove them from the training file"),
     "duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
     "swapped-duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
     "shared-sentence": ("warning", "the figure may flatter: it was seen in training", "--train-file alone splits by sentence"),
+    "dev-test-pair": ("warning", "the weights are chosen by pairs of the final figure", "remove them from the dev file"),
+    "dev-test-sentence": ("warning", "the weights are chosen by its sentences", "--train-file alone splits by sentence"),
+    "swallowed-rows": ("warning", "rows are missing, and stand in one sentence", 'close the quote (") in that row'),
+    "null-word": ("warning", "a missing text is trained on as a word", "remove these rows, if they mean a missing value"),
     "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
     "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),
     "one-label": ("warning", "the model may learn to answer the same always", "collect other labels too"),
@@ -45,10 +51,11 @@ class Finding:
     remedy: str
 
     @classmethod
-    def of(cls, name: str, file: str, lines: Sequence[int] | np.ndarray, example: str) -> Finding:
-        """A finding about rows (`lines`, sorted), or about the whole file ([])."""
+    def of(cls, name: str, file: str, lines: Sequence[int] | np.ndarray, example: str, count: int | None = None) -> Finding:
+        """A finding about rows (`lines`, sorted), or about the whole file ([]); `count` where `lines` are the first only."""
         severity, effect, remedy = KINDS[name]
-        return cls(name, file, len(lines), [int(line) for line in lines[:LINES_SHOWN]], example, severity, effect, remedy)
+        count = len(lines) if count is None else count
+        return cls(name, file, count, [int(line) for line in lines[:LINES_SHOWN]], example, severity, effect, remedy)
 
     def __str__(self) -> str:
         more = f" and {self.count - len(self.lines):,} more" if self.count > len(self.lines) else ""

@@ -13,7 +13,7 @@ import numpy as np
 from connection.errors import InputError
 
 WORDS = {
-    "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "duplicate": 1.0, "not duplicate": 0.0, "not_duplicate": 0.0,
+    "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "duplicate": 1.0, "not duplicate": 0.0, "not": 0.0, "not_duplicate": 0.0,
     "y": 1.0, "n": 0.0, "match": 1.0, "no match": 0.0,
 }  # fmt: skip
 # Scales that people use, the narrowest first. The first whose ends were both seen is taken, else the first that fits.

@@ -8,27 +8,20 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from connection.columns import Columns, find_columns
 from connection.delimited import SAMPLE_ROWS
+from connection.encodings import readable
 from connection.errors import InputError
+from connection.findings import LARGEST
 from connection.labels import COMMA, THOUSANDS, parse_label
+from connection.rowcheck import FILLERS, BadRow, holds_rows, is_text, label_problem, shorten, text_problem
 from connection.tablefile import TableFile, open_table
-from connection.typedfiles import NO_TEXT
 
-ROWS_AT_ONCE = 50_000  # bounds the memory that the text of a chunk takes
-
-
-class BadRow(NamedTuple):
-    """A row that can't be trained on."""
-
-    line: int
-    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
-    what: str  # column and value, for a person
-    cells: list[str]
+ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 16 << 20  # bound the memory that the text of a chunk takes
+ROWS_A_LOOK = 32  # between looks at the number of characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +33,7 @@ class PairChunk:
     label: np.ndarray  # (n,) float64, finite, on the file's own scale
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
+    swallowed: list[int]  # lines of good rows of which a cell seems to hold other rows
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -52,18 +46,25 @@ class PairFile:
     path: Path
     table: TableFile
     columns: Columns
+    state: tuple[int, int]  # size and time of the last change, before anything was read
 
     @classmethod
     def open(cls, path: Path, declared_columns: str = "") -> PairFile:
         """Raises `InputError` for a file of no supported form, without rows, or with columns that are not clear."""
+        state = _state(path)
         table = open_table(path)
         sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE_ROWS)]
         if not sample:
-            raise InputError(f"{path} has no rows")
+            raise InputError(f"{path} has no rows ({table.form})")
         columns = find_columns(table.names, sample, declared_columns, str(path))
         if columns.header and len(sample) == 1:
             raise InputError(f"{path} has a header and no rows")
-        return cls(path, table, columns)
+        return cls(path, table, columns, state)
+
+    def require_unchanged(self) -> None:
+        """Raises `InputError` where the file was changed after it was opened."""
+        if _state(self.path) != self.state:
+            raise InputError(f"{self.path} was changed while it was read: start again when it is written")
 
     def __str__(self) -> str:
         """What was understood, with three sample rows."""
@@ -77,7 +78,7 @@ class PairFile:
         lines = [f"{self.path}: {self.table.form}; {names} ({how})"]
         for line, cells in head[:3]:
             one, two, label = (cells[place] if place < len(cells) else "" for place in self.columns.places)
-            lines.append(f"    {self.table.unit} {line}: {one!r:.60} | {two!r:.60} | {label!r:.12}")
+            lines.append(f"    {self.table.unit} {line}: {shorten(one)} | {shorten(two)} | {shorten(label, 20)}")
         return "\n".join(lines)
 
     @functools.cached_property
@@ -91,10 +92,20 @@ class PairFile:
             sure = sure or bool(COMMA.fullmatch(cell) and not THOUSANDS.fullmatch(cell))
         return sure
 
+    @functools.cached_property
+    def numbers_beyond_0_1(self) -> bool:
+        """Whether the whole file has labels that are numbers other than 0 and 1: words such as yes say nothing among them."""
+        place, width = self.columns.places[2], self.columns.width
+        labels = (parse_label(cells[place], self.decimal_comma) for _, cells in self._data() if len(cells) == width)
+        return any(math.isfinite(label) and label not in (0, 1) for label in labels)
+
     def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
-        """All rows, `size` at a time; labels outside low..high are bad. Raises `InputError` where the file is damaged."""
+        """All rows, `size` at a time, or fewer where they are long; labels outside low..high are bad.
+
+        Raises `InputError` where the file is damaged.
+        """
         rows = self._data()
-        while block := list(itertools.islice(rows, size)):
+        while block := _block(rows, size):
             yield self._checked(block, low, high)
 
     def _data(self) -> Iterator[tuple[int, list[str]]]:
@@ -104,7 +115,7 @@ class PairFile:
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
         first, second, third = self.columns.places
         width, names = self.columns.width, self.columns.names
-        sentence1, sentence2, labels, lines, bad = [], [], [], [], []
+        sentence1, sentence2, labels, lines, bad, swallowed = [], [], [], [], [], []
         for line, cells in block:
             if len(cells) != width:
                 bad.append(BadRow(line, "ragged-row", f"{len(cells)} columns, the first row has {width}", cells))
@@ -113,15 +124,17 @@ class PairFile:
             label = parse_label(cells[third])
             if "," in cells[third] and COMMA.fullmatch(cells[third].strip()):
                 label = parse_label(cells[third], self.decimal_comma)
-            if not (one and two) or one.isspace() or two.isspace() or one[0] == NO_TEXT or two[0] == NO_TEXT:
-                wrong = [
-                    f"column {name}: {why}"
-                    for name, text in zip(names, (one, two), strict=False)
-                    if (why := _text_problem(text))
-                ]
+            if label in (0, 1) and cells[third].strip()[0].isalpha() and self.numbers_beyond_0_1:
+                label = math.nan
+            # Nearly all texts begin with a letter: the look at each character is for the others.
+            if not (one[:1].isalnum() and two[:1].isalnum() and one[0] not in FILLERS and two[0] not in FILLERS) and not (
+                is_text(one) and is_text(two)
+            ):
+                wrong = [f"column {name}: {why}" for name, text in zip(names, (one, two), strict=False)
+                         if (why := text_problem(text))]  # fmt: skip
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
-            elif not math.isfinite(label):
-                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {_label_problem(cells[third])}", cells))
+            elif not -LARGEST <= label <= LARGEST:  # NaN too
+                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {label_problem(cells[third])}", cells))
             elif not low <= label <= high:
                 what = f"column {names[2]}: {cells[third].strip()} is outside the label scale {low:g} to {high:g}"
                 bad.append(BadRow(line, "bad-label", what, cells))
@@ -130,19 +143,22 @@ class PairFile:
                 sentence2.append(two)
                 labels.append(label)
                 lines.append(line)
-        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad)
+                if "\n" in one or "\n" in two:
+                    swallowed += [line] * holds_rows(one + "\n" + two, self.table.delimiter, width)
+        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed)
 
 
-def _text_problem(cell: str) -> str:
-    return cell[1:] if cell.startswith(NO_TEXT) else "" if cell.strip() else "blank"
+def _state(path: Path) -> tuple[int, int]:
+    with readable(path):
+        found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
-def _label_problem(cell: str) -> str:
-    if not cell.strip():
-        return "blank"
-    if cell.startswith(NO_TEXT):
-        return cell[1:]
-    if COMMA.fullmatch(cell.strip()):
-        return f"{cell!r:.60} is not clear: a decimal comma counts only where no label has a point and some can be nothing else"
-    finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
-    return f"{cell!r:.60} is not a {finite}number"
+def _block(rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:
+    """The next rows, `size` of them or some CHARACTERS_AT_ONCE."""
+    block: list[tuple[int, list[str]]] = []
+    room = CHARACTERS_AT_ONCE
+    while room > 0 and (piece := list(itertools.islice(rows, min(ROWS_A_LOOK, size - len(block))))):
+        room -= sum([sum(map(len, cells)) for _, cells in piece])
+        block += piece
+    return block

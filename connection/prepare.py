@@ -30,21 +30,17 @@ class Prepared:
     def blocking(self, on_bad_rows: str, allow: str) -> list[Finding]:
         """The findings that forbid training: errors that `allow`, names with commas between, does not let pass."""
         skipped = ROW_FINDINGS if on_bad_rows == "skip" else ()
-        return errors(self.findings, [*(name.strip() for name in allow.split(",")), *skipped])
+        blocking = errors(self.findings, [*(name.strip() for name in allow.split(",")), *skipped])
+        return blocking + [finding for finding in self.findings if finding.name == "no-rows" and finding not in blocking]
 
     def require(self, on_bad_rows: str, allow: str) -> None:
         """Raises `InputError` where something forbids training."""
         names = sorted({finding.name for finding in self.blocking(on_bad_rows, allow)})
-        rows = [
-            f"{store.path}, line {row.line}: {row.what}"
-            for store in self.stores.values()
-            for row in store.bad
-            if row.finding in names
-        ]
+        rows = [f"{store.path}, line {row.line}: {row.what}" for store in self.stores.values() for row in store.bad.of(*names)]
         if rows:
-            raise InputError.listing(
-                f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with --on-bad-rows skip:", rows
-            )
+            title = f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with --on-bad-rows skip:"
+            total = sum(store.bad.counts.get(name, 0) for store in self.stores.values() for name in names)
+            raise InputError.listing(title, rows, total=total)
         if names:
             raise InputError(
                 f"Nothing was trained. Mend these first (docs/data.md), or --allow them by name: {','.join(names)}"
@@ -54,13 +50,44 @@ class Prepared:
 
     def write_skipped(self, file: Path) -> int:
         """Write every row that can't be trained on with its reason; how many there are (no file for none)."""
-        bad = [(store.path, row) for store in self.stores.values() for row in store.bad]
-        if bad:
-            with open(file, "w", encoding="utf-8", newline="") as stream:
+        total = sum(len(store.bad) for store in self.stores.values())
+        if total:
+            with open(file, "w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
                 writer = csv.writer(stream)
                 writer.writerow(["file", "line", "reason", "row"])
-                writer.writerows([path, row.line, f"{row.finding}: {row.what}", *row.cells] for path, row in bad)
-        return len(bad)
+                for store in self.stores.values():
+                    writer.writerows(
+                        [store.path, line, f"{finding}: {what}", *cells] for line, finding, what, *cells in store.bad.rows()
+                    )
+        return total
+
+
+def _open(path: Path, columns: str, training: bool) -> PairFile:
+    """A pair file by the declared columns; a held-out one in which they can't be found, by its own names or content."""
+    try:
+        return PairFile.open(path, columns)
+    except InputError as error:
+        if training or not columns:
+            raise
+        try:
+            return PairFile.open(path)
+        except InputError:
+            raise error from None
+
+
+def _understood(file: PairFile, store: PairStore, scale: LabelScale) -> str:
+    """What was understood of a file, for a person, with the labels that were seen."""
+    seen = store.labels
+    lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
+    return "\n".join(lines)
+
+
+def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
+    """A remark where the training file has no label at an end of a scale that was not declared."""
+    ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.labels[0], store.labels[-1]), strict=True)
+            if end != label] if store.labels and scale.how != "declared" else []  # fmt: skip
+    flags = "if the scale is another one, give --label-min and --label-max"
+    return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was taken; {flags}"] if ends else []
 
 
 def prepare(
@@ -82,7 +109,7 @@ def prepare(
     problems: list[str] = []
     for part, name in files.items():
         try:
-            opened[part] = PairFile.open(resolve(name), columns)
+            opened[part] = _open(resolve(name), columns, part == "train")
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
@@ -99,4 +126,5 @@ def prepare(
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    return Prepared([str(file) for file in opened.values()], stores, scale, audit(stores, scale))
+    understood = [_understood(file, stores[part], scale) for part, file in opened.items()] + _unseen_end(stores["train"], scale)
+    return Prepared(understood, stores, scale, audit(stores, scale))

@@ -51,7 +51,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
-        (self.path / name).write_text(text + "\n", encoding="utf-8")
+        (self.path / name).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
     def log(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""

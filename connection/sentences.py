@@ -5,12 +5,15 @@ Two different sentences share a hash with a probability of about S^2 / 2^65: 1 i
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+# Thai, Lao, Burmese, Khmer, kana and Han
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 BUCKETS = 64  # a merge copies one bucket at a time, so the peak is little more than what is kept
 
 
@@ -23,6 +26,11 @@ def plain(text: str) -> str:
     """What texts are compared by: Unicode NFC, case folded, white space folded to single spaces."""
     folded = text.lower() if text.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     return " ".join(folded.split())
+
+
+def count_words(text: str) -> int:
+    """Words between spaces; each letter of a script that has no spaces between words counts as a word too."""
+    return len(text.split()) + (0 if text.isascii() else len(UNSPACED.findall(text)))
 
 
 def pair_keys(one: np.ndarray, two: np.ndarray) -> np.ndarray:

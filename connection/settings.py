@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from connection.errors import InputError
-from connection.findings import KINDS
+from connection.findings import KINDS, LARGEST
 from connection.losschoice import FITS, parse_dims, parse_loss
 
 TYPES = {"str": str, "int": int, "float": float, "float | None": float, "bool": bool}
@@ -75,8 +75,12 @@ class TrainSettings:
         "lengths that vectors may be cut to, as 384,192,96: the objective is summed over them; empty: full length alone",
         check=parse_dims,
     )
-    label_min: float | None = setting("label that means no connection (cosine 0); None: taken from the training file")
-    label_max: float | None = setting("label that means full connection (cosine 1); None: taken from the training file")
+    label_min: float | None = setting(
+        "label that means no connection (cosine 0); None: taken from the training file", low=-LARGEST, high=LARGEST
+    )
+    label_max: float | None = setting(
+        "label that means full connection (cosine 1); None: taken from the training file", low=-LARGEST, high=LARGEST
+    )
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
     log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1)
     seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
@@ -109,28 +113,35 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
 
     Raises `InputError` that lists every unknown flag, wrong type and value out of range at once. `--help` prints and exits.
     """
-    given, unknown = _flag_parser(constants, description).parse_known_args(_words(argv))
-    problems = [f"{word}: no such flag" for word in unknown]
-    values: dict[str, Any] = {}
-    for field in setting_fields():
-        raw = getattr(given, field.name, constants[field.name.upper()])
-        value, problem = _checked(field, raw)
-        values[field.name] = value
-        if problem:
-            problems.append(f"{flag_of(field.name)}: {problem}")
+    given, unknown = _flag_parser(constants, description).parse_known_args(flag_words(argv))
+    raw = {field.name: getattr(given, field.name, constants[field.name.upper()]) for field in setting_fields()}
+    values, problems = check_values(raw)
+    problems = [f"{word}: no such flag" for word in unknown] + problems
     problems += [f"{flag_of(name)}: is empty" for name in ("model_dir", "train_file", "output_dir") if values[name] == ""]
-    low, high = (values[name] for name in ("label_min", "label_max"))
-    if not problems and None not in (low, high) and not low < high:
-        problems.append(f"--label-min: {low:g} is not below --label-max {high:g}")
-    if not problems:
-        unknown_names = {name.strip() for name in values["allow"].split(",") if name.strip()} - set(KINDS)
-        problems += [f"--allow: {name} is no finding; they are {', '.join(KINDS)}" for name in sorted(unknown_names)]
+    if not problems and values["dev_fraction"] + values["test_fraction"] >= 1:
+        problems.append("--dev-fraction: with --test-fraction it leaves no pairs for training; their sum must be below 1")
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
     if hasattr(given, "train_file"):
         # The bundled dev and test pairs say nothing about a person's own training file.
         values |= {name: "" for name in ("dev_file", "test_file") if not hasattr(given, name)}
     return TrainSettings(**values, given=frozenset(vars(given)))
+
+
+def check_values(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Some settings' values in their types, from text or as they are; and what is wrong with any of them."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for field in setting_fields():
+        if field.name in raw:
+            values[field.name], problem = _checked(field, raw[field.name])
+            problems += [f"{flag_of(field.name)}: {problem}"] * bool(problem)
+    low, high = values.get("label_min"), values.get("label_max")
+    if low is not None and high is not None and not low < high:
+        problems.append(f"--label-min: {low:g} is not below --label-max {high:g}")
+    unknown = {name.strip() for name in (values.get("allow") or "").split(",") if name.strip()} - set(KINDS)
+    problems += [f"--allow: {name} is no finding; they are {', '.join(KINDS)}" for name in sorted(unknown)]
+    return values, problems
 
 
 def _flag_parser(constants: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
@@ -149,7 +160,7 @@ def _flag_parser(constants: Mapping[str, Any], description: str) -> argparse.Arg
     return parser
 
 
-def _words(argv: Sequence[str]) -> list[str]:
+def flag_words(argv: Sequence[str]) -> list[str]:
     """--learning_rate -> --learning-rate; and --label-min -1e3 -> --label-min=-1e3, which argparse would take for a flag."""
     words: list[str] = []
     for word in argv:

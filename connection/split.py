@@ -2,51 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from connection.errors import InputError
 from connection.store import PairStore
 
 FEWEST = 10  # pairs; a correlation over fewer says nothing
+AT_ONCE = 1 << 17  # pairs or sentences: what is computed for them takes memory for so many only
+SLICES = 16  # sentences are grouped by hash in so many passes
 
 
 def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Rows of "train", "dev" and "test" (sorted), and remarks for a person.
+    """Rows of "train", "dev" and "test" (int32, sorted), and remarks for a person.
 
     Pairs that share a sentence, directly or through other pairs, belong to one connected component of the graph whose nodes are
-    sentences and whose edges are pairs; components are dealt out whole, in a random order that follows from the seed. One that
-    is larger than what dev or test may hold stays in train. dev and test are the wanted shares of all pairs.
+    sentences and whose edges are pairs; components are dealt out whole, in a random order that follows from the seed, each that
+    still fits. What is larger than dev or test may hold stays in train. dev and test are the wanted shares of all pairs.
+    Raises `InputError` where hardly a pair would be left for training.
     """
-    component, size = np.unique(_components(store), return_inverse=True, return_counts=True)[1:]  # of each pair; pairs in each
-    part_of = np.zeros(len(size), np.int8)  # 0 train, 1 dev, 2 test
-    order = np.random.default_rng([seed, 1]).permutation(len(size))
-    for number, share in ((1, dev), (2, test)):
-        room = round(share * len(store))
-        fitting = order[(part_of[order] == 0) & (size[order] <= room)]
-        taken = fitting[np.cumsum(size[fitting]) <= room]
-        part_of[taken] = number
-    rows = {name: np.flatnonzero(part_of[component] == number) for number, name in enumerate(("train", "dev", "test"))}
+    root = _components(store)
+    wanted = {"dev": round(dev * len(store)), "test": round(test * len(store))}
+    part_of, largest = _deal(store, root, list(wanted.values()), seed)
+    number = np.empty(len(store), np.int8)  # of each pair's part
+    for part in _parts(len(store)):
+        number[part] = part_of[root[store.index1[part]]]
+    del root, part_of
     remarks = []
-    largest = size.max() / len(store)
-    if largest > max(dev, test) and len(size) > 1:
-        remarks.append(f"{100 * largest:.0f}% of the pairs hang together through shared sentences and stay in train")
-    for name in ("dev", "test"):
-        if len(rows[name]) < FEWEST or len(np.unique(store.label[rows[name]])) < 2:
-            if {"dev": dev, "test": test}[name] > 0:
-                remarks.append(f"no {name} pairs could be split off: {len(rows[name])} pairs without a sentence of the others")
-            rows["train"] = np.sort(np.concatenate([rows["train"], rows.pop(name)]))
+    if largest == len(store) > 1:
+        remarks.append("all pairs hang together through shared sentences: none can be split off")
+    elif largest > max(wanted.values()):
+        remarks.append(
+            f"{100 * largest / len(store):.0f}% of the pairs hang together through shared sentences and stay in train"
+        )
+    rows = {}
+    for place, (name, room) in enumerate(wanted.items(), 1):
+        rows[name] = np.flatnonzero(number == place).astype(np.int32)
+        if why := _unfit(store, rows[name], room):
+            if room:
+                remarks.append(f"no {name} pairs are split off: {why}")
+            number[rows.pop(name)] = 0
+    rows = {"train": np.flatnonzero(number == 0).astype(np.int32), **rows}
+    if len(rows) > 1 and len(rows["train"]) < FEWEST:
+        raise InputError(
+            f"--dev-fraction {dev:g} and --test-fraction {test:g} leave {len(rows['train'])} of {len(store)} pairs "
+            f"in {store.path} for training, fewer than {FEWEST}: give smaller ones"
+        )
     return rows, remarks
 
 
+def _unfit(store: PairStore, rows: np.ndarray, wanted: int) -> str:
+    """Why these rows can't be dev or test pairs; '' where they can."""
+    if wanted < FEWEST:
+        return f"{wanted} of {len(store)} are wanted, and a correlation over fewer than {FEWEST} says nothing"
+    if len(rows) < FEWEST:
+        return f"only {len(rows)} of the {wanted} that are wanted share no sentence with others"
+    labels = np.unique(store.label[rows])
+    return f"all {len(rows)} of them would have the label {labels[0]:g}" if len(labels) < 2 else ""
+
+
+def _deal(store: PairStore, root: np.ndarray, rooms: list[int], seed: int) -> tuple[np.ndarray, int]:
+    """Of each component's root (S,) int8: 0 train, 1 the first room, 2 the second; and the pairs of the largest component."""
+    counts = np.zeros(len(root), np.int32)
+    for part in _parts(len(store)):
+        np.add.at(counts, root[store.index1[part]], 1)
+    order = np.flatnonzero(counts).astype(np.int32)
+    np.random.default_rng([seed, 1]).shuffle(order)
+    size = counts[order]
+    del counts
+    part_of = np.zeros(len(root), np.int8)
+    for number, room in enumerate(rooms, 1):
+        for part in _parts(len(order)):
+            start = part.start
+            while room and start < part.stop:
+                rest = slice(start, part.stop)
+                fitting = start + np.flatnonzero((part_of[order[rest]] == 0) & (size[rest] <= room))
+                total = np.cumsum(size[fitting])
+                taken = int(np.searchsorted(total, room, side="right"))
+                part_of[order[fitting[:taken]]] = number
+                room -= int(total[taken - 1]) if taken else 0
+                start = int(fitting[taken]) + 1 if taken < len(fitting) else part.stop  # beyond the first that does not fit
+    return part_of, int(size.max(initial=0))
+
+
 def _components(store: PairStore) -> np.ndarray:
-    """A number for each pair, (N,), the same for all pairs of a connected component."""
-    plain = np.unique(store.hash, return_inverse=True)[1]  # sentences of one plain text are one node
-    one, two = plain[store.index1], plain[store.index2]
-    root = np.arange(plain.max() + 1)
-    while True:  # each round hooks roots onto smaller neighbours and halves the paths: O(log N) rounds
-        low = np.minimum(root[one], root[two])
-        before = root.copy()
-        np.minimum.at(root, root[one], low)
-        np.minimum.at(root, root[two], low)
-        root = root[root]
-        if np.array_equal(root, before):
-            return root[one]
+    """For each sentence, (S,) int32, a sentence that is the same for all of a connected component."""
+    root = _same_texts(store.hash)
+    for part in _parts(len(store)):
+        one, two = root[store.index1[part]], root[store.index2[part]]
+        while True:
+            one, two = _top(root, one), _top(root, two)
+            apart = one != two
+            if not apart.any():
+                break
+            one, two = one[apart], two[apart]
+            high = np.maximum(one, two)
+            np.minimum.at(root, high, np.minimum(one, two))  # roots only are hooked, onto smaller ones: no cycles
+            while (root[high] != root[root[high]]).any():  # halves the paths, so that a long chain takes few rounds
+                root[high] = root[root[high]]
+    for part in _parts(len(root)):
+        root[part] = _top(root, root[part])
+    return root
+
+
+def _top(root: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    while not np.array_equal(above := root[nodes], nodes):
+        nodes = above
+    return nodes
+
+
+def _same_texts(hashes: np.ndarray) -> np.ndarray:
+    """For each sentence, (S,) int32, the first one of the same plain text."""
+    first = np.arange(len(hashes), dtype=np.int32)
+    for number in range(SLICES):
+        places = [(np.flatnonzero(hashes[part] >> np.uint64(60) == number) + part.start).astype(np.int32)
+                  for part in _parts(len(hashes))]  # fmt: skip
+        place = np.concatenate([*places, np.zeros(0, np.int32)])
+        place = place[np.argsort(hashes[place], kind="stable")]
+        new = np.ones(len(place), bool)
+        new[1:] = hashes[place[1:]] != hashes[place[:-1]]
+        first[place] = place[new][np.cumsum(new) - 1]
+    return first
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + AT_ONCE, rows)) for start in range(0, rows, AT_ONCE))

@@ -4,9 +4,9 @@ a label. Built once in little memory, cached by content, memory-mapped when larg
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
+import shutil
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from connection.checkpoint import atomic_folder
-from connection.environment import file_sha256
+from connection.badrows import BadRows, BadRowsWriter
+from connection.cachekey import content_key, is_whole
+from connection.checkpoint import atomic_folder, remove_leftovers
+from connection.findings import LINES_SHOWN
 from connection.pairs import BadRow, PairChunk, PairFile
-from connection.sentences import SentenceIndex, hash_texts, plain
+from connection.sentences import SentenceIndex, count_words, hash_texts, plain
 from connection.tokens import TokenStore, count_unknown, encode_flat
 
-VERSION = 2  # of the folder's layout and of how its content is computed
+VERSION = 3  # of the folder's layout and of how its content is computed
 MOST_LABELS = 1000  # distinct labels that are remembered, the least and the greatest among them
 SMALL_FILE = 32 << 20  # bytes; a smaller pair file is kept in memory and not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
@@ -42,7 +44,8 @@ class PairStore:
     words: np.ndarray  # (S,) int32, words between spaces
     unknown: np.ndarray  # (S,) int32, [UNK] tokens
     hash: np.ndarray  # (S,) uint64 of the plain text
-    bad: list[BadRow]
+    bad: BadRows
+    swallowed: tuple[int, list[int]]  # how many rows have a cell that seems to hold other rows; the first lines
     labels: list[float]  # the distinct ones, ascending; of very many some, the least and the greatest among them
     folder: Path | None = None  # where the arrays are mapped from; None: they are in memory
 
@@ -62,9 +65,12 @@ def load_pairs(
         with tempfile.TemporaryDirectory() as temporary:
             _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
             return open_store(Path(temporary), file.path, False)
-    target = cache / _content_key(file, tokenizer, max_length, low, high)
+    target = cache / content_key(VERSION, file, tokenizer, max_length, low, high)
+    if target.is_dir() and not is_whole(target):
+        shutil.rmtree(target, ignore_errors=True)
     if not target.is_dir():
-        with atomic_folder(target) as new:  # a killed build leaves no folder of that name; of two builds at once one stays
+        remove_leftovers(cache, "[0-9a-f]{32}")
+        with atomic_folder(target, keep_first=True) as new:  # of two builds at once the first stays: it may be open already
             _build(new, file, tokenizer, max_length, low, high, progress)
     return open_store(target, file.path, True)
 
@@ -82,24 +88,30 @@ def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
     pairs = {name: array(name, dtype) for name, dtype in PAIR_ARRAYS.items()}
     sentences = {name: array(name, dtype) for name, dtype in SENTENCE_ARRAYS.items() if name != "length"}
     tokens = TokenStore(array("ids", meta["ids"]), array("offsets", np.int64), array("length", np.int32), meta["max_length"])
-    bad, labels = [BadRow(*row) for row in meta["bad"]], meta["labels"]
-    return PairStore(path, tokens, bad=bad, labels=labels, folder=folder if mapped else None, **pairs, **sentences)
+    labels, known = meta["labels"], meta["bad"]
+    rows = folder / "bad.jsonl" if mapped else (folder / "bad.jsonl").read_bytes()
+    bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
+    count, first = meta["swallowed"]
+    return PairStore(
+        path, tokens, bad=bad, swallowed=(count, first), labels=labels, folder=folder if mapped else None, **pairs, **sentences
+    )
 
 
 def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
     """Fill a folder chunk by chunk; in memory stand two chunks' text and the hashes of the distinct sentences."""
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
     index = SentenceIndex()
-    bad: list[BadRow] = []
     total = 0
     labels: set[float] = set()
+    swallowed, first = 0, list[int]()
     with ExitStack() as stack:
-        names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets"]
+        names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "bad.jsonl"]
         out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
         bar = stack.enter_context(
             tqdm(desc=f"read {file.path.name}", unit=" pairs", total=file.table.most_rows(), disable=None if progress else True,
                  leave=False, unit_scale=True)
         )  # fmt: skip
+        bad = BadRowsWriter(out["bad.jsonl"])
         out["offsets"].write(np.zeros(1, np.int64).tobytes())
 
         def write(chunk: PairChunk, numbers: np.ndarray, fresh: list[str]) -> None:
@@ -110,7 +122,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
             unknown = count_unknown(flat, lengths, tokenizer)
             columns: dict[str, Any] = {
                 "index1": numbers[: len(chunk)], "index2": numbers[len(chunk) :], "label": chunk.label, "line": chunk.line,
-                "length": uncut, "words": [len(text.split()) for text in fresh], "unknown": unknown,
+                "length": uncut, "words": list(map(count_words, fresh)), "unknown": unknown,
                 "hash": hash_texts([plain(text) for text in fresh]), "ids": flat, "offsets": offsets,
             }  # fmt: skip
             for name, values in columns.items():
@@ -122,7 +134,9 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         writer = stack.enter_context(ThreadPoolExecutor(1))
         writing: Future[None] | None = None
         for chunk in file.chunks(low=low, high=high):
-            bad += chunk.bad
+            bad.add(chunk.bad)
+            swallowed += len(chunk.swallowed)
+            first = (first + chunk.swallowed)[:LINES_SHOWN]
             labels |= set(chunk.label.tolist())
             labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
             texts = [*chunk.sentence1, *chunk.sentence2]
@@ -132,21 +146,14 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
             writing = writer.submit(write, chunk, numbers, [texts[place] for place in new.tolist()])
         if writing:
             writing.result()
+    file.require_unchanged()
     meta = {
         "version": VERSION,
         "ids": ids_type,
         "max_length": max_length,
         "labels": sorted(labels),
-        "bad": [list(row) for row in bad],
+        "bad": bad.summary(),
+        "swallowed": [swallowed, first],
+        "sizes": {name: os.path.getsize(folder / name) for name in names},
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-
-
-def _content_key(file: PairFile, tokenizer: Any, max_length: int, low: float, high: float) -> str:
-    """Names the cache folder: another content of the file, tokenizer, columns or setting is another name."""
-    backend = tokenizer.backend_tokenizer
-    vocabulary = hashlib.sha256(
-        repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
-    )
-    what = [VERSION, file_sha256(file.path), vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]

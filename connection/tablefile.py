@@ -8,7 +8,7 @@ from pathlib import Path
 
 from connection import typedfiles
 from connection.delimited import Row, read_delimited
-from connection.encodings import count_lines, find_encoding, open_bytes, read_lines, readable, said
+from connection.encodings import count_lines, find_encoding, is_guess, open_bytes, read_lines, readable, said
 from connection.errors import InputError
 
 
@@ -22,6 +22,7 @@ class TableFile:
     names: list[str] | None  # None: the first row may be a header or data
     rows: Callable[[], Iterator[Row]]  # a fresh pass over all rows, without `names`
     count: int | None = None  # of the rows, where the form itself tells it
+    delimiter: str = ""  # of delimited text
 
     def most_rows(self) -> int | None:
         """How many rows there can be at most, for a progress bar; None where it would take a pass over all of them."""
@@ -59,8 +60,10 @@ def open_table(path: Path) -> TableFile:
     if ending == ".json":
         names, rows = typedfiles.json_array(path, encoding)
         return TableFile(path, f"JSON array, {said(encoding)}", "row", names, rows)
-    form, rows = read_delimited(path, encoding, ending)
-    return TableFile(path, form, "line", None, rows)
+    form, delimiter, rows = read_delimited(path, encoding, ending)
+    if is_guess(encoding):
+        form += f" (taken for {encoding}; check the sample rows; save as UTF-8 to be sure)"
+    return TableFile(path, form, "line", None, rows, delimiter=delimiter)
 
 
 def _first_letter(path: Path, encoding: str) -> str:

@@ -51,8 +51,8 @@ def read_scored(
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     store = load_pairs(file, tokenizer, max_length, *bounds, cache, True)
     if store.bad and not skip_bad:
-        rows = [f"{store.path}, line {row.line}: {row.what}" for row in store.bad]
-        raise InputError.listing("Mend these rows, or leave them out with --on-bad-rows skip:", rows)
+        rows = [f"{store.path}, line {row.line}: {row.what}" for row in store.bad.first]
+        raise InputError.listing(f"Mend these rows ({len(store.bad)} in all), or leave them out with --on-bad-rows skip:", rows)
     if not len(store):
         raise InputError(f"{store.path} has no row that can be evaluated on.")
     scale = find_scale(low, high, store.labels)

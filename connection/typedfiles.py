@@ -14,6 +14,7 @@ from connection.delimited import SAMPLE_ROWS, Row
 from connection.encodings import read_lines
 from connection.errors import InputError
 
+LARGEST_ARRAY = 1_000_000_000  # characters
 NO_TEXT = "\0"  # begins a cell that is no text; what it is follows. Real text has no such character.
 Rows = Callable[[], Iterator[Row]]  # a fresh pass over all rows
 
@@ -29,6 +30,8 @@ def cell_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value != value:
+        return NO_TEXT + "nan (no value)"
     if isinstance(value, (list, tuple, dict, bytes)):
         return f"{NO_TEXT}nested or binary ({type(value).__name__})"
     return str(value)
@@ -61,8 +64,17 @@ def json_lines(path: Path, encoding: str) -> tuple[list[str], Rows]:
 
 def json_array(path: Path, encoding: str) -> tuple[list[str], Rows]:
     """The names, and the rows by their places in the array."""
+    lines, size = [], 0
+    for line in read_lines(path, encoding):
+        lines.append(line)
+        size += len(line)
+        if size > LARGEST_ARRAY:
+            raise InputError(
+                f"{path}: a JSON array of over {LARGEST_ARRAY:,} characters, which would have to be read as a whole. "
+                "Save it as JSON Lines (an object a line, .jsonl), CSV or Parquet"
+            )
     try:
-        content = json.loads("".join(read_lines(path, encoding)), object_pairs_hook=_object)
+        content = json.loads("".join(lines), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error})") from None
     if not isinstance(content, list):
@@ -138,8 +150,10 @@ def excel(path: Path) -> tuple[str, Rows]:
                     yield number, row + [""] * (width - len(row))
 
     with opened() as book:
-        titles = [sheet.title for sheet in book.worksheets]
-    return f"sheet {titles[0]!r}" + (f", the first of {len(titles)}" if len(titles) > 1 else ""), rows
+        titles = [repr(sheet.title) for sheet in book.worksheets]
+        hidden = " (hidden)" if book.worksheets[0].sheet_state != "visible" else ""
+    others = f", the first of {len(titles)}; the others are not read: {', '.join(titles[1:10])}" if len(titles) > 1 else ""
+    return f"sheet {titles[0]}{hidden}{others}", rows
 
 
 def _excel_cell(cell: Any, source: Any) -> str:

@@ -44,3 +44,15 @@ def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
         (new / "weights").write_text("new")
     assert (target / "weights").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_of_two_makers_the_first_may_stay(tmp_path):
+    target = tmp_path / "store"
+    with atomic_folder(target, keep_first=True) as new:
+        (new / "who").write_text("second")
+        with atomic_folder(target, keep_first=True) as other:
+            (other / "who").write_text("first")
+        place = (target / "who").stat().st_ino
+    assert (target / "who").stat().st_ino == place
+    assert (target / "who").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]

@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from connection.errors import InputError
 from connection.pairs import PairFile
+from connection.rowcheck import is_text
 
 NAMES = ["sentence1", "sentence2", "score"]
 FEW = settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -26,10 +27,8 @@ TRICKY = st.text("\"',;|\t\n {}[]\\#=ä한😀a1.\u2028\x85\ufeff\u200b", min_si
 ANY = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1, max_size=20)
 # csv.writer with "\r\n" encloses "\r" as well; other line ends leave it bare, which no reader can undo.
 SENTENCES = st.one_of(TRICKY, ANY, st.sampled_from(["nan", "0", "yes", "NULL", " a ", "=1+1", '"', '""', "a\n\nb"]))
-SENTENCES = SENTENCES.filter(lambda text: bool(text.strip()))
-SCORES = st.one_of(
-    st.floats(allow_nan=False, allow_infinity=False), st.integers(-5, 100).map(float), st.sampled_from([0.0, 2.5])
-)
+SENTENCES = SENTENCES.filter(is_text)
+SCORES = st.one_of(st.floats(-1e30, 1e30), st.integers(-5, 100).map(float), st.sampled_from([0.0, 2.5]))
 TABLES = st.lists(st.tuples(SENTENCES, SENTENCES, SCORES), min_size=1, max_size=8)
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])
 

@@ -19,10 +19,10 @@ from tests.conftest import DRIVER, MINILM, ROOT, run_command
 TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
 # Each module of connection/ may import only the ones before it.
 ROOMS = (
-    "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns pairs sentences "
-    "shuffle tokens packing pooling losses objective flat fast_bert optimizer metrics bootstrap binary calibration ranking "
-    "weights modules checkpoint store similarity testfiles split audit prepare evaluation predictions progress tables report "
-    "runfolder"
+    "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns rowcheck pairs "
+    "sentences shuffle tokens packing pooling losses objective flat fast_bert optimizer metrics bootstrap binary calibration "
+    "ranking weights modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare evaluation "
+    "predictions progress tables report runfolder"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

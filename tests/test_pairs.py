@@ -6,11 +6,15 @@ import json
 import math
 
 import numpy as np
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from connection.errors import InputError
 from connection.labels import find_scale, is_label, parse_label
 from connection.pairs import PairFile
+from connection.sentences import count_words
 from tests.conftest import PAIRS, write_pairs
 
 FLAG = "--columns sentence1=NAME,sentence2=NAME,label=NAME"
@@ -347,3 +351,106 @@ def test_declared_scale():
 def test_scale_without_length_is_refused(low, high, seen):
     with pytest.raises(InputError, match="--label-min"):
         find_scale(low, high, seen)
+
+
+# --- texts and labels that look like some ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["\u200b", "\ufeff\u200d ", "\xad", "\x01\x02", "\u3164", "\u2800\u2800", "\u0301", "\ufffd", "\u200b" * 5000]
+)
+def test_a_sentence_of_invisible_characters_is_blank(tmp_path, text):
+    rows, bad, _ = read(write_pairs(tmp_path / "p.csv", [*PAIRS, (text, "a dog", 1), ("a dog", text, 1)]))
+    assert rows == PAIRS
+    assert bad == {
+        10: "column sentence1: nothing but invisible characters",
+        11: "column sentence2: nothing but invisible characters",
+    }
+
+
+def test_sentences_that_begin_with_a_sign_are_texts(tmp_path):
+    pairs = [("...", "\u200ba", 1.0), ("(a)", "\U0001f600", 2.0), ("?", "\u4e2d", 3.0), ("\u0e01", "\u0915\u093f", 4.0)]
+    assert read(write_pairs(tmp_path / "p.csv", pairs))[:2] == (pairs, {})
+
+
+@pytest.mark.parametrize("label", ["1e39", "-1e300", "1e300", "2e30"])
+def test_labels_that_32_bits_cannot_compute_with(tmp_path, label):
+    rows, bad, _ = read(write_pairs(tmp_path / "p.csv", [*PAIRS, ("a", "b", label)]))
+    assert rows == PAIRS
+    assert bad == {10: f"column score: {label!r} is too large for a label: 1e+30 at most"}
+
+
+def test_not_a_number_in_a_column_of_text_is_no_text(tmp_path):
+    records = [dict(zip(("sentence1", "sentence2", "score"), pair, strict=True)) for pair in PAIRS]
+    records += [records[0] | {"sentence1": math.nan}]
+    jsonl = write(tmp_path / "p.jsonl", "\n".join(map(json.dumps, records)))
+    parquet = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"sentence1": [math.nan] * 2, "sentence2": ["a", "b"], "score": [1.0, 2.0]}), parquet)
+    assert read(jsonl)[1] == {9: "column sentence1: nan (no value)"}
+    assert set(read(parquet)[1].values()) == {"column sentence1: nan (no value)"}
+
+
+def test_chunks_are_bounded_by_their_text_too(tmp_path, monkeypatch):
+    pairs = [("a" * 1000, f"b {number}", 1.0) for number in range(500)]
+    path = write_pairs(tmp_path / "p.csv", pairs)
+    monkeypatch.setattr("connection.pairs.CHARACTERS_AT_ONCE", 100_000)
+    chunks = list(PairFile.open(path).chunks())
+    assert max(map(len, chunks)) <= 128
+    assert [text for chunk in chunks for text in chunk.sentence2] == [pair[1] for pair in pairs]
+
+
+def test_a_large_json_array_is_refused_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("connection.typedfiles.LARGEST_ARRAY", 100)
+    path = write(tmp_path / "p.json", json.dumps([{"sentence1": "a", "sentence2": "b", "score": 1}] * 10))
+    assert "JSON Lines" in refused(path)
+
+
+def test_words_among_numbers_that_are_no_0_and_1_are_bad_labels(tmp_path):
+    mixed = [("a", "b", "1"), ("c", "d", "yes"), ("e", "f", "4"), ("g", "h", "No")]
+    assert read(write_pairs(tmp_path / "p.csv", mixed))[1] == {
+        3: "column score: 'yes' is not clear among numbers other than 0 and 1",
+        5: "column score: 'No' is not clear among numbers other than 0 and 1",
+    }
+    assert read(write_pairs(tmp_path / "q.csv", [*mixed[:2], mixed[3]]))[1] == {}
+
+
+def test_a_guessed_encoding_is_said_as_a_guess(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes(
+        "sentence1,sentence2,score\n고양이가 잔다,개가 달린다,1\n남자가 노래한다,여자가 춤춘다,2\n".encode("cp949")
+    )
+    assert "taken for cp949; check the sample rows; save as UTF-8 to be sure" in str(PairFile.open(path))
+    assert "taken for" not in str(PairFile.open(write_pairs(tmp_path / "q.csv")))
+
+
+def test_excel_sheets_that_are_not_read_are_said(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (("sentence1", "sentence2", "score"), ("a", "b", 1)):
+        book.active.append(row)
+    book.active.sheet_state = "hidden"
+    book.create_sheet("More")
+    book.save(tmp_path / "p.xlsx")
+    assert "sheet 'Sheet' (hidden), the first of 2; the others are not read: 'More'" in str(PairFile.open(tmp_path / "p.xlsx"))
+    book = openpyxl.Workbook()
+    book.create_sheet("Pairs").append(("sentence1", "sentence2", "score"))
+    book.save(tmp_path / "q.xlsx")
+    assert "'Pairs'" in refused(tmp_path / "q.xlsx")
+
+
+@pytest.mark.parametrize(("text", "words"), [("a dog runs", 3), ("개가 달린다", 2), ("他在跑步。", 5), ("ネコ", 3), ("แมว", 4)])
+def test_words_of_scripts_without_spaces(text, words):
+    assert count_words(text) == words
+
+
+def test_a_first_line_that_names_the_delimiter_is_skipped(tmp_path):
+    path = write(tmp_path / "p.csv", "sep=;\r\nsentence1;sentence2;score\r\na, b;c;1\r\n;e;2\r\n")
+    rows, bad, lines = read(path)
+    assert (rows, lines, list(bad)) == ([("a, b", "c", 1.0)], [3], [4])
+
+
+def test_sample_rows_mark_what_was_cut(tmp_path):
+    shown = str(
+        PairFile.open(write_pairs(tmp_path / "p.csv", [("a" * 100, "b", 0.25), ("c", "d", "1.0000000000000000000001")]))
+    )
+    assert f"'{'a' * 57}'... | 'b' | '0.25'" in shown
+    assert "'1.000000000000000'..." in shown

@@ -86,3 +86,13 @@ def test_bad_usage_ends_with_status_2_and_no_traceback():
     assert "--epochs" in shown.stderr
     assert "--what" in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_fractions_that_leave_no_training_pairs_are_refused():
+    with pytest.raises(InputError, match="--dev-fraction: with --test-fraction it leaves no pairs"):
+        read("--dev-fraction", "0.5", "--test-fraction", "0.5")
+
+
+def test_labels_beyond_32_bits_are_refused():
+    with pytest.raises(InputError, match="--label-max: 1e\\+39 is above"):
+        read("--label-max", "1e39")

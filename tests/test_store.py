@@ -5,12 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from connection import split
 from connection import store as store_module
+from connection.checkpoint import atomic_folder
+from connection.errors import InputError
 from connection.labels import LabelScale, find_scale
 from connection.pairs import PairFile
 from connection.sentences import SentenceIndex, hash_texts
@@ -91,6 +95,48 @@ def test_a_killed_build_leaves_nothing_that_looks_usable(tokenizer, tmp_path, ma
     with pytest.raises(KeyboardInterrupt):
         load(path, tokenizer, cache)
     assert list(cache.iterdir()) == []
+
+
+def test_a_cached_store_whose_files_were_cut_is_built_again(tokenizer, tmp_path, mapped):
+    path, cache = write_pairs(tmp_path / "p.csv", PAIRS * 5), tmp_path / "cache"
+    whole = contents(load(path, tokenizer, cache))
+    for name, left in (("ids", 20), ("line", 0), ("meta.json", 30)):
+        (folder,) = cache.iterdir()
+        os.truncate(folder / name, left)
+        assert contents(load(path, tokenizer, cache)) == whole
+    (folder / "label").unlink()
+    assert contents(load(path, tokenizer, cache)) == whole
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_file_that_changes_while_it_is_read_is_refused(tokenizer, tmp_path, monkeypatch, small):
+    monkeypatch.setattr(store_module, "SMALL_FILE", 1 << 20 if small else 0)
+    file = PairFile.open(write_pairs(tmp_path / "p.csv", PAIRS))
+    write_pairs(tmp_path / "p.csv", PAIRS * 2)
+    with pytest.raises(InputError, match=r"p\.csv was changed while it was read"):
+        load_pairs(file, tokenizer, 16, *INFINITE, tmp_path / "cache", False)
+    assert not (tmp_path / "cache").exists() or list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_killed_builds_left_is_removed_and_a_live_one_is_not(tokenizer, tmp_path, mapped):
+    cache = tmp_path / "cache"
+    dead, young, other = (cache / name for name in (f".{'a' * 32}.00000001", f".{'a' * 32}.00000002", ".mine.00000003"))
+    with atomic_folder(cache / ("b" * 32)) as live:
+        for folder in (dead, young, other):
+            (folder / "deep").mkdir(parents=True)
+        for folder in (dead, other, live):
+            os.utime(folder, (1e9, 1e9))
+        load(write_pairs(tmp_path / "p.csv"), tokenizer, cache)
+        assert [folder.exists() for folder in (dead, young, other, live)] == [False, True, True, True]
+
+
+def test_bad_rows_are_counted_and_all_written(tokenizer, tmp_path, monkeypatch):
+    rows = [*PAIRS, *(("", f"row {number}", "x,\n") for number in range(50))]
+    for small in (1 << 20, 0):
+        monkeypatch.setattr(store_module, "SMALL_FILE", small)
+        bad = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path / "cache").bad
+        assert (bad.counts, len(bad.first)) == ({"blank-text": 50}, 20)
+        assert [row[3:] for row in bad.rows()] == [["", f"row {number}", "x,\n"] for number in range(50)]
 
 
 def _load_in_process(words):
@@ -191,3 +237,71 @@ def test_one_large_component_is_said_and_stays_in_train(tokenizer, tmp_path):
     rows, remarks = split_by_sentence(store, 0.1, 0.1, seed=1)
     assert list(rows) == ["train"]
     assert any("no dev pairs" in remark for remark in remarks)
+    assert "all pairs hang together through shared sentences: none can be split off" in remarks
+
+
+def test_dev_and_test_are_filled_wherever_the_components_allow(tokenizer, tmp_path):
+    """Many single pairs and a few groups, in any random order: a group that does not fit stops nothing."""
+    groups = [(f"the man {hub}", f"a dog {hub} {n}", n % 5) for hub in range(20) for n in range(9 + hub)]
+    singles = [(f"a cat {n}", f"a horse {n}", n % 5) for n in range(300)]
+    store = load(write_pairs(tmp_path / "p.csv", groups + singles), tokenizer, tmp_path)
+    for seed in range(60):
+        rows, _ = split_by_sentence(store, 0.1, 0.05, seed)
+        for part, share in (("dev", 0.1), ("test", 0.05)):
+            assert 0.9 * share * len(store) <= len(rows[part]) <= round(share * len(store))
+        assert sorted(row for part in rows.values() for row in part) == list(range(len(store)))
+
+
+@pytest.mark.parametrize(("count", "label", "why"), [
+    (50, None, "no dev pairs are split off: 5 of 50 are wanted, and a correlation over fewer than 10 says nothing"),
+    (200, 3, "no dev pairs are split off: all 20 of them would have the label 3"),
+])  # fmt: skip
+def test_a_split_that_makes_no_sense_is_said_as_it_is(tokenizer, tmp_path, count, label, why):
+    rows = [(f"a cat {n}", f"a horse {n}", n % 5 if label is None else label) for n in range(count)]
+    store = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path)
+    parts, remarks = split_by_sentence(store, 0.1, 0, seed=1)
+    assert (list(parts), remarks) == (["train"], [why])
+
+
+def test_components_are_those_of_the_graph(monkeypatch):
+    monkeypatch.setattr(split, "AT_ONCE", 16)
+    random = np.random.default_rng(7)
+    for shape in ("chain", "star", "random"):
+        n = 300
+        one = {"chain": np.arange(n)[::-1], "star": np.full(n, n), "random": random.integers(0, 400, n)}[shape]
+        two = {"chain": np.arange(1, n + 1)[::-1], "star": np.arange(n), "random": random.integers(0, 400, n)}[shape]
+        hashes = random.integers(0, 2**63, 401).astype(np.uint64) * np.uint64(2)
+        hashes[[5, 17, 300]] = hashes[9]  # one text in several spellings
+        store = SimpleNamespace(index1=one, index2=two, hash=hashes)
+        expected, found = _components_of(store), split._components(SlicedStore(store, n)).tolist()  # type: ignore[arg-type]
+        assert len({*zip(expected, found, strict=True)}) == len(set(expected)) == len(set(found))
+
+
+class SlicedStore(SimpleNamespace):
+    def __init__(self, store, pairs):
+        super().__init__(**vars(store))
+        self.pairs = pairs
+
+    def __len__(self):
+        return self.pairs
+
+
+def _components_of(store):
+    parent = list(range(len(store.hash)))
+
+    def top(node):
+        while parent[node] != node:
+            node = parent[node]
+        return node
+
+    same = [(np.flatnonzero(store.hash == value)[0], node) for node, value in enumerate(store.hash)]
+    for a, b in [*zip(store.index1, store.index2, strict=True), *same]:
+        parent[max(top(a), top(b))] = min(top(a), top(b))
+    return [top(node) for node in range(len(parent))]
+
+
+def test_shares_that_leave_nothing_for_training_are_refused(tokenizer, tmp_path):
+    rows = [(f"a cat {n}", f"a horse {n}", n % 5) for n in range(100)]
+    store = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path)
+    with pytest.raises(InputError, match=r"--dev-fraction 0.5 and --test-fraction 0.45 leave 5 of 100 pairs in .*p.csv"):
+        split_by_sentence(store, 0.5, 0.45, seed=1)

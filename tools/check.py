@@ -13,8 +13,10 @@ from pathlib import Path
 from connection.environment import ROOT, require_libraries, resolve
 from connection.errors import InputError, exit_status
 from connection.findings import findings_json
+from connection.settings import check_values, flag_words
 
 MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that is there
+CHECKED = ("label_min", "label_max", "max_length", "allow")  # flags with the same limits as in training
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,21 +25,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", metavar="FILE", help="pair files: the training file, then dev and test")
     parser.add_argument("--model-dir", default="", help=f"whose vocabulary to check against (default: {' or '.join(MODELS)})")
     parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
-    parser.add_argument("--label-min", type=float, help="label that means no connection (default: from the first file)")
-    parser.add_argument("--label-max", type=float, help="label that means full connection (default: from the first file)")
-    parser.add_argument("--max-length", type=int, default=128, help="longest sentence in tokens (default: 128)")
+    parser.add_argument("--label-min", metavar="X", help="label that means no connection (default: from the first file)")
+    parser.add_argument("--label-max", metavar="X", help="label that means full connection (default: from the first file)")
+    parser.add_argument("--max-length", metavar="N", default=128, help="longest sentence in tokens (default: 128)")
     parser.add_argument(
         "--cache-dir", default="output/cache", help="where tokens of large files are kept (default: output/cache)"
     )
     parser.add_argument("--on-bad-rows", choices=("stop", "skip"), default="stop", help="skip: bad rows are no errors")
     parser.add_argument("--allow", default="", help="findings that are no errors, comma-separated")
     parser.add_argument("--json", action="store_true", help="print audit.json instead of the table")
-    given = parser.parse_args(argv)
+    given = parser.parse_args(flag_words(sys.argv[1:] if argv is None else argv))
     return exit_status(lambda: check(given))
 
 
 def check(given: argparse.Namespace) -> int:
     """Print what is understood and found; 2 where training would be blocked."""
+    values, problems = check_values({name: getattr(given, name) for name in CHECKED})
+    if problems:
+        raise InputError.listing("These flags can't be used:", problems)
     require_libraries()
     from connection.prepare import prepare
     from ConnectionBert import load_tokenizer
@@ -46,15 +51,16 @@ def check(given: argparse.Namespace) -> int:
         raise InputError("Three files at the most: training, dev and test")
     model = given.model_dir or next((name for name in MODELS if (ROOT / name).is_dir()), MODELS[1])
     files = dict(zip(("train", "dev", "test"), given.files, strict=False))
-    label_range, cache = (given.label_min, given.label_max), resolve(Path(given.cache_dir))
-    prepared = prepare(files, load_tokenizer(model), given.max_length, given.columns, label_range, cache, not given.json)
+    label_range, cache = (values["label_min"], values["label_max"]), resolve(Path(given.cache_dir))
+    prepared = prepare(files, load_tokenizer(model), values["max_length"], given.columns, label_range, cache, not given.json)
     blocking = prepared.blocking(given.on_bad_rows, given.allow)
     if given.json:
         print(json.dumps({"findings": findings_json(prepared.findings)}, indent=2, ensure_ascii=False))
     else:
         print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
         warnings = sum(finding.severity == "warning" for finding in prepared.findings)
-        print(f"{len(blocking)} errors that block training, {warnings} warnings")
+        said = f"{len(blocking)} errors that block" if len(blocking) != 1 else "1 error that blocks"
+        print(f"{said} training, {warnings} warning{'s' * (warnings != 1)}")
     return 2 if blocking else 0
 
 
