@@ -195,7 +195,7 @@ def main() -> int:
                 DEFAULT: common | {"what": "train_peer", "precision": "fp32", "batch": batch},
                 BEST: common | {"what": "train_peer", "precision": "bf16", "batch": batch},
             }
-            steps = max(2, (640 if small else 96) // batch)
+            steps = max(2, (320 if small else 64) // batch)
             unit = {OURS: 3 * steps, DEFAULT: steps, BEST: steps}
             result = compare(specs, unit, given.rounds, parameters)
             results[f"train {model} {batch}"] = result
@@ -207,7 +207,7 @@ def main() -> int:
                 name: common | {"what": "train_ours", "precision": precision, "packing": packing, "batch": batch}
                 for name, (precision, packing) in ways.items()
             }
-            result = compare(specs, dict.fromkeys(specs, (640 if small else 96) // batch), given.rounds, parameters)
+            result = compare(specs, dict.fromkeys(specs, (320 if small else 64) // batch), given.rounds, parameters)
             results[f"parts {model} {batch}"] = result
             show(f"what brings it: train {model}, batch {batch} (pairs/s)", result)
         if "encode" in given.only:
