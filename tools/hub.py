@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from connection.environment import file_sha256
 from connection.errors import InputError, RunError
 
 
@@ -30,7 +30,6 @@ def check_digest(file: Path, sha256: str) -> None:
     """Raises `RunError` unless the file is there and has that SHA-256."""
     if not file.is_file():
         raise RunError(f"the download holds no {file.name}.")
-    with open(file, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_sha256(file)
     if found != sha256:
         raise RunError(f"{file.name} has the SHA-256 {found}, not {sha256}: the download is damaged or not the real file.")
