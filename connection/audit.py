@@ -14,8 +14,8 @@ import numpy as np
 
 from connection.findings import ROW_FINDINGS, Finding, findings_json
 from connection.labels import LabelScale
-from connection.repeats import between, parts, repeats
-from connection.sentences import hash_texts
+from connection.repeats import between, repeats
+from connection.sentences import hash_texts, parts
 from connection.store import PairStore
 
 LOW = 0.5  # of the label scale: identical sides below it are doubtful

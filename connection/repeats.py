@@ -11,17 +11,11 @@ import numpy as np
 
 from connection.findings import Finding
 from connection.labels import LabelScale
-from connection.sentences import pair_keys
+from connection.sentences import pair_keys, parts
 from connection.store import PairStore
 
-ROWS_AT_ONCE = 500_000
 SLICES = 16  # pairs are grouped by key in so many passes, each in 1/16 of the memory
 CONTRADICTION = 0.5  # of the label scale: the same pair with labels further apart contradicts itself
-
-
-def parts(rows: int) -> list[slice]:
-    """Slices over all rows, so that what is computed for a row takes memory for a part of them only."""
-    return [slice(start, min(start + ROWS_AT_ONCE, rows)) for start in range(0, rows, ROWS_AT_ONCE)]
 
 
 def _keys(store: PairStore) -> np.ndarray:
@@ -58,8 +52,8 @@ def repeats(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
             lines = store.line[rows[group == np.flatnonzero(clash)[0]]]
             labels = store.label[rows[group == np.flatnonzero(clash)[0]]]
             example = "e.g. " + ", ".join(f"line {line}: {value:g}" for line, value in zip(lines[:3], labels[:3], strict=True))
-    for name, parts in found.items():
-        rows = np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+    for name, places in found.items():
+        rows = np.sort(np.concatenate(places)) if places else np.zeros(0, np.int64)
         if len(rows):
             what = f"{example} (more than {100 * CONTRADICTION:.0f}% of the scale apart)" if name == "contradiction" else ""
             yield Finding.of(name, str(store.path), store.line[rows], what or f"{len(rows):,} pairs stand in the file before")

@@ -14,6 +14,7 @@ import pandas as pd
 
 # Thai, Lao, Burmese, Khmer, kana and Han
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+ROWS_AT_ONCE = 500_000
 BUCKETS = 64  # a merge copies one bucket at a time, so the peak is little more than what is kept
 
 
@@ -39,6 +40,11 @@ def pair_keys(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     mixed = (low ^ (low >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15) + high  # splitmix64's constants; wraps around
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed ^ (mixed >> np.uint64(27))
+
+
+def parts(rows: int, at_once: int = ROWS_AT_ONCE) -> list[slice]:
+    """Slices over all rows, so that what is computed for a row takes memory for a part of them only."""
+    return [slice(start, min(start + at_once, rows)) for start in range(0, rows, at_once)]
 
 
 class SentenceIndex:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from connection.errors import InputError
+from connection.sentences import parts
 from connection.store import PairStore
 
 FEWEST = 10  # pairs; a correlation over fewer says nothing
@@ -26,7 +25,7 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
     wanted = {"dev": round(dev * len(store)), "test": round(test * len(store))}
     part_of, largest = _deal(store, root, list(wanted.values()), seed)
     number = np.empty(len(store), np.int8)  # of each pair's part
-    for part in _parts(len(store)):
+    for part in parts(len(store), AT_ONCE):
         number[part] = part_of[root[store.index1[part]]]
     del root, part_of
     remarks = []
@@ -65,7 +64,7 @@ def _unfit(store: PairStore, rows: np.ndarray, wanted: int) -> str:
 def _deal(store: PairStore, root: np.ndarray, rooms: list[int], seed: int) -> tuple[np.ndarray, int]:
     """Of each component's root (S,) int8: 0 train, 1 the first room, 2 the second; and the pairs of the largest component."""
     counts = np.zeros(len(root), np.int32)
-    for part in _parts(len(store)):
+    for part in parts(len(store), AT_ONCE):
         np.add.at(counts, root[store.index1[part]], 1)
     order = np.flatnonzero(counts).astype(np.int32)
     np.random.default_rng([seed, 1]).shuffle(order)
@@ -73,7 +72,7 @@ def _deal(store: PairStore, root: np.ndarray, rooms: list[int], seed: int) -> tu
     del counts
     part_of = np.zeros(len(root), np.int8)
     for number, room in enumerate(rooms, 1):
-        for part in _parts(len(order)):
+        for part in parts(len(order), AT_ONCE):
             start = part.start
             while room and start < part.stop:
                 rest = slice(start, part.stop)
@@ -89,7 +88,7 @@ def _deal(store: PairStore, root: np.ndarray, rooms: list[int], seed: int) -> tu
 def _components(store: PairStore) -> np.ndarray:
     """For each sentence, (S,) int32, a sentence that is the same for all of a connected component."""
     root = _same_texts(store.hash)
-    for part in _parts(len(store)):
+    for part in parts(len(store), AT_ONCE):
         one, two = root[store.index1[part]], root[store.index2[part]]
         while True:
             one, two = _top(root, one), _top(root, two)
@@ -101,7 +100,7 @@ def _components(store: PairStore) -> np.ndarray:
             np.minimum.at(root, high, np.minimum(one, two))  # roots only are hooked, onto smaller ones: no cycles
             while (root[high] != root[root[high]]).any():  # halves the paths, so that a long chain takes few rounds
                 root[high] = root[root[high]]
-    for part in _parts(len(root)):
+    for part in parts(len(root), AT_ONCE):
         root[part] = _top(root, root[part])
     return root
 
@@ -117,14 +116,10 @@ def _same_texts(hashes: np.ndarray) -> np.ndarray:
     first = np.arange(len(hashes), dtype=np.int32)
     for number in range(SLICES):
         places = [(np.flatnonzero(hashes[part] >> np.uint64(60) == number) + part.start).astype(np.int32)
-                  for part in _parts(len(hashes))]  # fmt: skip
+                  for part in parts(len(hashes), AT_ONCE)]  # fmt: skip
         place = np.concatenate([*places, np.zeros(0, np.int32)])
         place = place[np.argsort(hashes[place], kind="stable")]
         new = np.ones(len(place), bool)
         new[1:] = hashes[place[1:]] != hashes[place[:-1]]
         first[place] = place[new][np.cumsum(new) - 1]
     return first
-
-
-def _parts(rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + AT_ONCE, rows)) for start in range(0, rows, AT_ONCE))
