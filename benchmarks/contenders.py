@@ -5,6 +5,7 @@ A line "N" on standard input asks for N steps (training) or N sentences (encodin
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -16,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from connection.pairs import PairFile
+
 MAX_LENGTH = 128
 RATE = 2e-5
+PARTS = ("train", "dev", "test")
+PAIRS = 20_000  # drawn from the training file, with replacement
 
 
 def texts(source: Path, count: int) -> tuple[list[str], list[str], list[float]]:
     """`count` pairs drawn from a pair file with replacement, the same for every contender; labels on 0-5 as targets."""
-    from connection.pairs import PairFile
-
     chunk = next(PairFile.open(source).chunks())
     rows = np.random.default_rng(0).integers(0, len(chunk), count).tolist()
     return [chunk.sentence1[i] for i in rows], [chunk.sentence2[i] for i in rows], [float(chunk.label[i]) / 5 for i in rows]
@@ -41,33 +44,50 @@ def answer(**figures: float) -> None:
 
 
 def train_ours(spec: dict[str, Any]) -> None:
+    """Trains on pairs drawn from a file; with `length`, on sentences of so many random tokens instead; with `undo`, without one
+    of the optimisations; with `shuffled`, on the file's own pairs in the order of a training run."""
     import torch
 
+    from benchmarks.undo import UNDO
     from bertFineTuningWithConnectionData import training_step
+    from connection import environment, optimizer
     from connection.labels import LabelScale
     from connection.objective import make_objective
-    from connection.optimizer import make_optimizer
-    from connection.pairs import PairFile
     from connection.store import load_pairs
     from ConnectionBert import ConnectionBert
-    from ConnectionDataset import ConnectionDataset
+    from ConnectionDataset import ConnectionDataset, Pair, ShuffledBatches
 
+    if spec.get("undo") != "kept pages":
+        environment.keep_pages()
     model = ConnectionBert.load(spec["model"], max_length=MAX_LENGTH)
     store = load_pairs(PairFile.open(Path(spec["data"])), model.tokenizer, MAX_LENGTH, 0, 5, Path("output/cache"), False)
-    rows = np.random.default_rng(0).integers(0, len(store), spec["pairs"])
+    random, size = np.random.default_rng(0), spec["batch"]
+    rows = None if spec.get("shuffled") else random.integers(0, len(store), PAIRS)
     data = ConnectionDataset(store, LabelScale(0, 5, "graded", ""), model.tokenizer.pad_token_id, rows)
-    data.packed = spec["packing"]
-    weights = model.train().prepare_training(spec["precision"], spec["packing"], 0)
+    weights = model.train().prepare_training(spec["precision"], True, 0)
+    UNDO.get(spec.get("undo", ""), lambda *ignored: None)(model, data)
     objective = make_objective("cosine-mse", 20.0, [], model.encoder.config.hidden_size, torch.zeros(1))
-    optimizer = make_optimizer(torch.nn.ModuleList([model, objective]), weights, 0.01)
-    at, size = 0, spec["batch"]
+    modules = torch.nn.ModuleList([model, objective])
+    step_optimizer = optimizer.make_optimizer(modules, weights if model.fast else None, 0.01)
+
+    def pairs() -> Iterator[list[Pair]]:
+        """The batches."""
+        if length := spec.get("length"):
+            while True:
+                tokens = random.integers(1000, model.encoder.config.vocab_size, (size, 2, length))
+                yield [Pair(one, two, 0.5, 0) for one, two in tokens]
+        for batch in ShuffledBatches(len(data), size, 1) if spec.get("shuffled") else ():
+            yield [data[row] for row in batch]
+        for at in itertools.count(0, size):
+            yield [data[row % len(data)] for row in range(at, at + size)]
+
+    batches = pairs()
     for steps in orders():
         tokens, clock = 0, time.perf_counter()
         for _ in range(steps):
-            batch = data.collate([data[row % len(data)] for row in range(at, at + size)])
-            at += size
+            batch = data.collate(next(batches))
             tokens += int(batch.tokens.attention_mask.sum())
-            training_step(model, objective, batch, optimizer, RATE, 1.0).item()
+            training_step(model, objective, batch, step_optimizer, RATE, 1.0).item()
         answer(seconds=time.perf_counter() - clock, tokens=tokens)
 
 
@@ -81,7 +101,7 @@ def train_peer(spec: dict[str, Any]) -> None:
     sys.stdout = sys.stderr  # the trainer prints
     model = SentenceTransformer(spec["model"], device="cpu")
     model.max_seq_length = MAX_LENGTH
-    one, two, score = texts(Path(spec["data"]), spec["pairs"])
+    one, two, score = texts(Path(spec["data"]), spec.get("pairs", PAIRS))
     asked = orders()
 
     class Trainer(SentenceTransformerTrainer):
@@ -135,8 +155,11 @@ def encode_peer(spec: dict[str, Any]) -> None:
 
 
 def encode(spec: dict[str, Any], work: Any) -> None:
-    one, two, _ = texts(Path(spec["data"]), spec["pairs"])
-    sentences = [*one, *two]
+    """Sentences that are all different within an order, in a random order."""
+    source = Path(spec["data"])
+    chunks = [next(PairFile.open(source.with_name(source.name.replace("train", part))).chunks()) for part in PARTS]
+    sentences = list(dict.fromkeys(text for chunk in chunks for text in (*chunk.sentence1, *chunk.sentence2)))
+    np.random.default_rng(0).shuffle(sentences)
     at = 0
     for count in orders():
         part = [sentences[i % len(sentences)] for i in range(at, at + count)]

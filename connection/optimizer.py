@@ -104,13 +104,18 @@ class FlatAdamW(AdamW):
         shrink = np.exp(self.history[1, self.steps] - self.history[1, last])
         epsilon = EPSILON * np.sqrt(1 - BETAS[1] ** last) + 1e-30  # a word that was in no batch yet has m = v = 0
         fades = (beta ** (self.steps - last) for beta in BETAS)
-        columns = torch.from_numpy(np.stack([sizes, shrink, epsilon, *fades])).float().unsqueeze(-1).to(self.word.device)
+        columns = self._there(np.stack([sizes, shrink, epsilon, *fades]).astype(np.float32)).unsqueeze(-1)
         size, shrunk, small, fade1, fade2 = columns  # (W, 1) each
-        rows = torch.from_numpy(late).to(self.word.device)
+        rows = self._there(late)
         m, v = self.word_m[rows], self.word_v[rows]
         self.word[rows] = self.word[rows] * shrunk - size * m / (v.sqrt() + small)
         self.word_m[rows], self.word_v[rows] = m * fade1, v * fade2
         self.last[late] = self.steps
+
+    def _there(self, array: np.ndarray) -> Tensor:
+        """On the weights' device; a GPU is not waited for."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.word.device, non_blocking=True) if self.word.is_cuda else tensor
 
     @torch.no_grad()
     def update(self, rate: float, max_norm: float) -> Tensor:
@@ -128,7 +133,7 @@ class FlatAdamW(AdamW):
         same: dict[str, Any] = {"lr": rate, "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON} | {
             "amsgrad": False, "maximize": False, "found_inf": self.found_inf, "grad_scale": self.divisor,
         }  # fmt: skip
-        step = [torch.tensor(float(self.steps), device=self.word.device)]
+        step = [torch.full((), float(self.steps), device=self.word.device)]
         for low, high, decay in ((0, weights.decayed, self.weight_decay), (weights.decayed, len(weights.grad), 0.0)):
             for start in range(low, high, CHUNK):
                 part = slice(start, min(start + CHUNK, high))

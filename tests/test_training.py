@@ -19,6 +19,7 @@ from scipy import stats
 from torch.nn.functional import cosine_similarity
 
 import bertFineTuningWithConnectionData as driver
+from connection import environment
 from connection.losses import cosine_mse
 from connection.optimizer import linear_schedule, make_optimizer
 from connection.packing import pack
@@ -188,6 +189,30 @@ def test_training_lowers_the_loss_and_the_seed_decides_all(tiny_folder, pair_fil
     assert np.mean(losses["a"][-2:]) < 0.7 * np.mean(losses["a"][:2])
     saved = [ConnectionBert.load(tmp_path / name / "model").encoder.state_dict() for name in ("a", "b")]
     assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+
+
+@pytest.mark.parametrize(("native", "gain", "taken"), [(True, 3.9, "bf16"), (True, 0.6, "fp32"), (False, 3.9, "fp32")])
+def test_auto_takes_bf16_where_it_was_measured_to_pay(monkeypatch, native, gain, taken):
+    """Some processors have bf16 instructions that are no faster than fp32's."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    monkeypatch.setattr(environment, "bf16_gain", lambda threads: gain)
+    precision, why = environment.pick_precision("auto", torch.device("cpu"))
+    assert precision == taken
+    assert (f"measured {gain} times" in why) == native
+    assert environment.pick_precision("bf16", torch.device("cpu")) == ("bf16", "as asked")
+
+
+def test_the_gain_is_the_ratio_of_two_clocks(monkeypatch):
+    """With a clock in which a product in fp32 takes 3 s and one in bf16 2 s."""
+    now = 0.0
+
+    def product(a, b):
+        nonlocal now
+        now += 3.0 if a.dtype == torch.float32 else 2.0
+
+    monkeypatch.setattr(environment.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(torch, "mm", product)
+    assert environment.bf16_gain.__wrapped__(1) == pytest.approx(1.5)
 
 
 def test_bf16_trains_the_same_direction(tiny_folder, pair_file, tmp_path):

@@ -1,0 +1,47 @@
+"""What each optimisation of a training step brings: the step as it is, and with one of them undone, in turns.
+
+python -m benchmarks.ablation
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.data import train_file
+from benchmarks.turns import MINILM, PARAMETERS, machine, show_rates, take_turns, train_spec
+from benchmarks.undo import UNDO
+from connection.environment import pick_device, pick_precision
+from connection.errors import exit_status
+from tools.public_data import find_public
+
+WHOLE = "as it is"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, help="folder with stsb/ (default: data, then ../shared/data)")
+    parser.add_argument("--work-dir", type=Path, default=Path("output/benchmark-ablation"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--precisions", nargs="+", choices=("bf16", "fp32"), help="default: what `--precision auto` takes here")
+    parser.add_argument("--only", nargs="+", choices=tuple(UNDO), default=list(UNDO))
+    given = parser.parse_args()
+    given.work_dir.mkdir(parents=True, exist_ok=True)
+    data = str(train_file(find_public("stsb", given.data_dir)))
+    results: dict[str, object] = {"machine": machine() | {"parameters": PARAMETERS["MiniLM-L6"]}}
+    for precision in given.precisions or [pick_precision("auto", pick_device("cpu"))[0]]:
+        for batch in given.batches:
+            whole = train_spec(MINILM, data, given.work_dir, batch, precision)
+            specs = {WHOLE: whole} | {f"without {name}": whole | {"undo": name} for name in given.only}
+            found = take_turns(specs, dict.fromkeys(specs, max(2, 320 // batch)), given.rounds)
+            show_rates(f"train MiniLM-L6, batch {batch}, {precision} (pairs/s)", found, WHOLE)
+            results[f"batch {batch}, {precision}"] = found
+            (given.work_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
