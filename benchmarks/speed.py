@@ -58,7 +58,7 @@ def compare_training(
     specs = {OURS: ours} | {
         name: ours | {"what": "train_peer", "precision": kind} for name, kind in ((DEFAULTS, "fp32"), ("peer, bf16", "bf16"))
     }
-    steps = max(2, (320 if model == "MiniLM-L6" else 32) // batch)
+    steps = max(1, (320 if model == "MiniLM-L6" else 64) // batch)
     found = take_turns(specs, {name: (3 if name == OURS else 1) * steps for name in specs}, given.rounds)
     found["shares"] = {
         kind: [6 * PARAMETERS[model] * tokens / top for tokens, top in zip(found["tokens"][OURS], tops, strict=True)]

@@ -60,11 +60,13 @@ def take_turns(specs: dict[str, dict[str, Any]], unit: dict[str, int], rounds: i
     try:
         for name, contender in contenders.items():
             contender.work(max(2, unit[name] // 4))  # warm-up
-        for _ in range(rounds):
+        for turn in range(rounds):
             for precision, measured in found["ceilings"].items():
                 measured.append(ceiling(precision))
-            for name, contender in contenders.items():
-                figures = contender.work(unit[name])
+            names = list(specs)
+            first = turn % len(names)  # nobody is always the one after the ceilings, or after a certain other one
+            for name in names[first:] + names[:first]:
+                figures = contenders[name].work(unit[name])
                 items = unit[name] * (specs[name]["batch"] if specs[name]["what"].startswith("train") else 1)
                 found["rates"][name].append(items / figures["seconds"])
                 found["tokens"][name].append(figures.get("tokens", 0) / figures["seconds"])

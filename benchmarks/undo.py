@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from connection import fast_bert, optimizer, packing
+from connection import fast_bert, optimizer
 
 
 def padded_rows(model: Any, data: Any) -> None:
@@ -19,10 +19,6 @@ def padded_rows(model: Any, data: Any) -> None:
 def module(model: Any, data: Any) -> None:
     """transformers' BertModel on the packed rows (under autocast for bf16), with torch's AdamW."""
     model.fast = None
-
-
-def row_lengths(model: Any, data: Any) -> None:
-    packing.ROW_LENGTHS = (64,)
 
 
 def joined_products(model: Any, data: Any) -> None:
@@ -93,10 +89,8 @@ def chunks(model: Any, data: Any) -> None:
 UNDO: dict[str, Callable[[Any, Any], None]] = {
     "packing": padded_rows,
     "passes of our own": module,
-    "a choice of row lengths": row_lengths,
     "one product for q, k, v": joined_products,
     "dropout from 16-bit numbers": drawn_dropout,
     "updates of a batch's words only": sparse_words,
     "AdamW in chunks": chunks,
-    "kept pages": lambda model, data: None,  # the contender leaves the allocator as it is
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -125,20 +124,6 @@ def bf16_gain(threads: int) -> float:
             torch.mm(a, b.t())
             kinds[dtype] = min(kinds[dtype], time.perf_counter() - clock)
     return kinds[torch.float32] / kinds[torch.bfloat16]
-
-
-def keep_pages() -> None:
-    """Let glibc's allocator keep what is freed (man 3 mallopt); with another C library nothing happens.
-
-    A training step frees and takes hundreds of megabytes: pages that went back to the system come again with a fault each.
-    """
-    try:
-        library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 - another C library has not this name, or other numbers for the options
-        library.mallopt(-4, 0)  # M_MMAP_MAX: no block has a mapping of its own
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's free end stays
-    except (OSError, AttributeError, TypeError):  # Windows, macOS, musl
-        pass
 
 
 def peak_memory_bytes(device: torch.device) -> int:

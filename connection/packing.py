@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Slots of a row; a batch takes the length that leaves the fewest of them empty. Attention is computed over whole rows, of
-# which a sentence needs its own part only: short rows waste little there.
-ROW_LENGTHS = (48, 56, 64, 72, 80)
+# Slots of a row, where no sentence is longer. Attention is computed over whole rows, of which a sentence needs its own part
+# only: short rows waste little there, and long ones leave fewer slots empty.
+ROW_LENGTH = 64
 
 
 class PackedBatch(NamedTuple):
@@ -45,12 +45,11 @@ def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> P
     lengths = np.array([len(sentence) for sentence in sentences])
     longest = int(lengths.max())
     if packed:
-        tried = {length: _best_fit(lengths, length) for length in {max(row, -(-longest // 8) * 8) for row in ROW_LENGTHS}}
-        row_length = min(tried, key=lambda length: (_rows(tried[length], length) * length, length))
-        starts = tried[row_length]
+        row_length = max(ROW_LENGTH, -(-longest // 8) * 8)
+        starts = _best_fit(lengths, row_length)
     else:
         row_length, starts = longest, np.arange(len(sentences)) * longest
-    rows = _rows(starts, row_length)
+    rows = int(starts.max()) // row_length + 1
     position = np.arange(longest)
     mask = position < lengths[:, None]  # (N, T)
     slots = np.where(mask, starts[:, None] + position, 0)
@@ -70,10 +69,6 @@ def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> P
     return PackedBatch(
         by_slot(input_ids), by_slot(position_ids), by_slot(sentence), *per_sentence, torch.from_numpy(words), by_slot(word)
     )
-
-
-def _rows(starts: np.ndarray, row_length: int) -> int:
-    return int(starts.max()) // row_length + 1
 
 
 def _best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
