@@ -185,13 +185,13 @@ class ConnectionBert(nn.Module):
         self.eval()
         vectors = torch.empty(len(sentences), self.encoder.config.hidden_size)
         lengths = np.array([len(tokens) for tokens in sentences])
-        by_length = np.argsort(-lengths, kind="stable")  # like lengths together: a long one makes all rows of its batch long
+        by_length = np.argsort(-lengths, kind="stable")  # like lengths together: a row each then leaves hardly a slot empty
         bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=None if progress else True, leave=False)
         start = 0
         while start < len(sentences):
             count = max(1, min(batch_size, TOKENS_AT_ONCE // int(lengths[by_length[start]])))
             rows = by_length[start : start + count]
-            tokens = pack([sentences[row] for row in rows], self.tokenizer.pad_token_id).to(self.device)
+            tokens = pack([sentences[row] for row in rows], self.tokenizer.pad_token_id, packed=False).to(self.device)
             vectors[rows] = self.sentence_vectors(tokens, precision).cpu()
             bar.update(len(rows))
             start += count

@@ -101,6 +101,7 @@ def train(settings: TrainSettings) -> int:
     from ConnectionDataset import ShuffledBatches, make_loader
 
     started = time.perf_counter()
+    environment.keep_pages()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = environment.pick_device(settings.device)

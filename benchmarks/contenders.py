@@ -50,13 +50,15 @@ def train_ours(spec: dict[str, Any]) -> None:
 
     from benchmarks.undo import UNDO
     from bertFineTuningWithConnectionData import training_step
-    from connection import optimizer
+    from connection import environment, optimizer
     from connection.labels import LabelScale
     from connection.objective import make_objective
     from connection.store import load_pairs
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ConnectionDataset, Pair, ShuffledBatches
 
+    if spec.get("undo") != "kept pages":
+        environment.keep_pages()
     model = ConnectionBert.load(spec["model"], max_length=MAX_LENGTH)
     store = load_pairs(PairFile.open(Path(spec["data"])), model.tokenizer, MAX_LENGTH, 0, 5, Path("output/cache"), False)
     random, size = np.random.default_rng(0), spec["batch"]

@@ -19,7 +19,7 @@ from connection.errors import exit_status
 from tools.public_data import find_public
 
 BATCHES = (8, 16, 32, 64, 128, 256)  # pairs of STSb sentences
-LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # tokens of each of 32 sentences
+LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # tokens of each of 16 sentences
 PAIRS = (1_000, 10_000, 100_000, 1_000_000)  # in the file, in batches of 16
 TOKENS = 12_000  # of each contender in a round, about
 
@@ -67,8 +67,8 @@ def main() -> int:
         generate(source, file, count)
     curves: dict[str, dict[int, tuple[dict[str, Any], int]]] = {  # at each place, a contender and its steps in a round
         "batch size (pairs)": {size: (spec(size), max(2, TOKENS // (28 * size))) for size in BATCHES},
-        "sentence length (tokens), batch size 16": {
-            length: (spec(16, length=length), max(2, TOKENS // (32 * length))) for length in LENGTHS
+        "sentence length (tokens), batch size 8": {
+            length: (spec(8, length=length), max(2, TOKENS // (16 * length))) for length in LENGTHS
         },
         "pairs in the file, batch size 16": {count: (spec(16, file, shuffled=True), 20) for count, file in files.items()},
     }

@@ -147,7 +147,8 @@ def main() -> int:
     def keep(name: str, found: dict[str, Any]) -> None:
         results[name] = found  # written at once: a long benchmark may be ended
         (given.work_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        plot(results, given.work_dir / "ratios.png")
+        if "ratios" in found:
+            plot(results, given.work_dir / "ratios.png")
 
     if "start" in given.only:
         first_step(data, given.work_dir, precision)  # fills the cache and the disk's

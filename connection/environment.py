@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -124,6 +125,22 @@ def bf16_gain(threads: int) -> float:
             torch.mm(a, b.t())
             kinds[dtype] = min(kinds[dtype], time.perf_counter() - clock)
     return kinds[torch.float32] / kinds[torch.bfloat16]
+
+
+def keep_pages() -> None:
+    """Let glibc's allocator keep what is freed (man 3 mallopt); with another C library nothing happens.
+
+    A training step of a large batch takes and frees gigabytes in blocks of more than 32 MiB. Otherwise each of them goes back
+    to the system, and comes again with a fault for each page.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018 - another C library has not this name, and other numbers for the options
+        library.mallopt(-4, 0)  # M_MMAP_MAX: no block has a mapping of its own
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's free end stays
+        library.mallopt(-2, 64 << 20)  # M_TOP_PAD: the heap grows in steps of 64 MiB
+    except (OSError, AttributeError, TypeError):  # Windows, macOS, musl
+        pass
 
 
 def peak_memory_bytes(device: torch.device) -> int:
