@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from connection import environment
-from connection.errors import InputError, RunError, exit_status
+from connection.errors import RunError, exit_status
 from connection.settings import TrainSettings, as_json, read_settings
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
@@ -55,6 +55,8 @@ LABEL_MAX = None
 EVAL_STEPS = 0
 LOG_STEPS = 10
 SEED = 42
+SEEDS = 1
+SPLIT_SEED = None
 DEVICE = "auto"
 PRECISION = "auto"
 PACKING = True
@@ -77,6 +79,10 @@ def _main(argv: list[str]) -> int:
 
         print(module_tree(settings.model_dir))
         return 0
+    if settings.seeds > 1:
+        from connection.seeds import train_seeds
+
+        return train_seeds(settings, train)
     return train(settings)
 
 
@@ -95,7 +101,7 @@ def train(settings: TrainSettings) -> int:
     from connection.predictions import write_predictions
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import print_end, write_html
-    from connection.runfolder import RunFolder
+    from connection.runfolder import RunFolder, require_free
     from connection.similarity import remembered_cosines
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ShuffledBatches, make_loader
@@ -114,11 +120,8 @@ def train(settings: TrainSettings) -> int:
     loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
     dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     output = environment.expand(settings.output_dir).resolve()
-    if environment.resolve(settings.model_dir).is_relative_to(output):
-        raise InputError(
-            f"--model-dir lies in --output-dir {output}, whose model/ this run would replace: give another --output-dir"
-        )
-    run = RunFolder(output, settings.overwrite)
+    require_free(output, settings.overwrite, environment.resolve(settings.model_dir))
+    run = RunFolder(output)
     where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
     story = as_json(settings) | where | environment.describe([store.path for store in prepared.stores.values()])
     story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
@@ -138,7 +141,7 @@ def train(settings: TrainSettings) -> int:
     print("measuring the base model ...", flush=True)
     cache = environment.resolve(settings.cache_dir)
     held_out = {name: part for name, part in data.items() if name != "train"}
-    base = {name: remembered_cosines(cache, model, part.store, part.places) for name, part in held_out.items()}
+    base = remembered_cosines(cache, model, held_out)
     results: dict[str, Any] = {"base": {name: score(cosine, data[name]) for name, cosine in base.items()}, "final": {}}
     for name, figures in results["base"].items():
         run.log(step=0, split=name, **figures)
@@ -249,7 +252,8 @@ def read_data(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared,
     print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)
-    return prepared, *make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed)
+    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
+    return prepared, *make_datasets(prepared, model.tokenizer.pad_token_id, fractions, split_seed)
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:

@@ -28,7 +28,7 @@ def atomic_folder(target: Path, keep_first: bool = False) -> Iterator[Path]:
     absent, and the old one beside it as `.NAME.<id>`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
+    new = _beside(target)
     new.mkdir()
     try:
         with _held(new):
@@ -41,16 +41,30 @@ def atomic_folder(target: Path, keep_first: bool = False) -> Iterator[Path]:
             except OSError:  # a folder that is not empty can't be renamed over
                 if not target.is_dir():
                     raise
+            _flush(target.parent)
         else:
-            if target.exists():
-                target.rename(old)
-            new.rename(target)
+            replace_folder(new, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Rename the folder `new` to `target`, on the same file system, and remove what stood there."""
+    old = _beside(target)
+    try:
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
         _flush(target.parent)
     finally:
         if old.exists() and not target.exists():  # interrupted between the two renames
             old.rename(target)
-        shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """A hidden name in the same folder that nobody else takes."""
+    return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
 
 
 def remove_leftovers(parent: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from connection.environment import ROOT
-from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence, text
+from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence, seeds_table, text
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
@@ -62,6 +62,8 @@ def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], ep
         parts += ["<h2>Test pairs</h2>", figures_table(columns).to_html(index=False, border=0)]
         if curve := results["final"].get("test", {}).get("calibration"):
             parts += ["<h2>What a cosine stands for</h2>", curve_table(curve).to_html(index=False, border=0)]
+    if "seeds" in results:
+        parts += ["<h2>Seeds</h2>", seeds_table(results).to_html(index=False, border=0)]
     if epochs:
         parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
         parts += [_curve(epochs, name) for name in ("training loss", "dev Spearman")]

@@ -14,31 +14,41 @@ FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "re
 FOLDERS = ("model", "checkpoints")
 
 
-class RunFolder:
-    """Opens the folder for a new run.
+def require_free(path: Path, overwrite: bool, model_dir: Path) -> None:
+    """Raises `InputError` when a run can't have this folder.
 
-    With `overwrite`, an earlier run's figures are removed, and its model/ is replaced when the new run first saves one.
-    Raises `InputError` when the folder is not empty and `overwrite` is off, when it holds something of these names that is not
-    of a run, or when it can't be written.
+    It is not empty and `overwrite` is off, or holds something of these names that is not of a run, or the model to start from.
     """
+    if model_dir.is_relative_to(path):
+        raise InputError(
+            f"--model-dir lies in --output-dir {path}, whose model/ this run would replace: give another --output-dir"
+        )
+    try:
+        there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            raise InputError(
+                f"--output-dir {path} is not empty. Give another folder, or --overwrite to replace the earlier run in it."
+            )
+        if there and not _is_run(path):
+            raise InputError(f"--output-dir {path} holds {there[0].name}, but not of a run: give another folder.")
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
-    def __init__(self, path: Path, overwrite: bool):
+
+class RunFolder:
+    """Opens the folder for a new run: an earlier run's figures are removed, and its model/ is replaced when the new run first
+    saves one. Raises `InputError` when it can't be written. See `require_free`, which comes before it."""
+
+    def __init__(self, path: Path):
         self.path = path
         self.saved = False  # whether this run has saved a model
         try:
-            there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
-            if path.is_dir() and any(path.iterdir()) and not overwrite:
-                raise InputError(
-                    f"--output-dir {path} is not empty. Give another folder, or --overwrite to replace the earlier run in it."
-                )
-            if there and not _is_run(path):
-                raise InputError(f"--output-dir {path} holds {there[0].name}, but not of a run: give another folder.")
             path.mkdir(parents=True, exist_ok=True)
             for name in FILES:
                 (path / name).unlink(missing_ok=True)
             (path / "metrics.jsonl").touch()
         except OSError as error:
-            raise InputError(f"--output-dir {path} can't be written: {error.strerror}") from None
+            raise _unwritable(path, error) from None
 
     @property
     def model(self) -> Path:
@@ -57,6 +67,10 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(plain_json(figures), allow_nan=False) + "\n")
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"--output-dir {path} can't be written: {error.strerror}")
 
 
 def _is_run(path: Path) -> bool:

@@ -17,7 +17,7 @@ from connection.errors import InputError
 from connection.findings import KINDS, LARGEST
 from connection.losschoice import FITS, parse_dims, parse_loss
 
-TYPES = {"str": str, "int": int, "float": float, "float | None": float, "bool": bool}
+TYPES = {"str": str, "int": int, "float": float, "float | None": float, "int | None": int, "bool": bool}
 NOT_GIVEN = object()  # what argparse stores for a flag whose value is missing: `--epochs --seed 1`
 
 
@@ -84,6 +84,8 @@ class TrainSettings:
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
     log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1)
     seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
+    seeds: int = setting("runs with consecutive seeds; the best on dev gives the model", low=1, high=1000)
+    split_seed: int | None = setting("seed of the split into train, dev and test; None: --seed's", low=0, high=2**31 - 1)
     device: str = setting("where to train; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto takes bf16 where it is measured to be faster", choices=("auto", "bf16", "fp32"))
     packing: bool = setting("several sentences in a row of a batch; without it each is padded to the longest")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,30 +57,49 @@ def pair_similarities(
     return {name: _rounded(values) for name, values in found.items()}
 
 
-def remembered_cosines(cache: Path, model: Any, store: PairStore, places: np.ndarray | slice) -> np.ndarray:
-    """The cosines of `pair_similarities`, (N,) float64, kept in the folder `cache`: most runs begin from a model and pairs that
-    were measured before. Another weight, pooling, token or pair is another file; a damaged file is computed again."""
-    digest = hashlib.sha256(repr((DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string())).encode())
+def remembered_cosines(cache: Path, model: Any, parts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The cosines of `pair_similarities` of each of some Datasets, {part: (N,) float64}, kept in the folder `cache`: most runs
+    begin from a model and pairs that were measured before. Another weight, pooling, token or pair is another file; a damaged
+    file is computed again."""
+    model_digest = hashlib.sha256(
+        repr((DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string())).encode()
+    )
     for tensor in model.encoder.state_dict().values():
-        digest.update(tensor.cpu().contiguous().numpy().data)
-    for array in (store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]):
-        digest.update(np.ascontiguousarray(array).data)
-    file = cache / f"cosines-{digest.hexdigest()[:32]}.npy"
+        model_digest.update(tensor.cpu().contiguous().numpy().data)
+    found = {}
+    for part, data in parts.items():
+        digest, store, places = model_digest.copy(), data.store, data.places
+        for array in (store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]):
+            digest.update(np.ascontiguousarray(array).data)
+        file = cache / f"cosines-{digest.hexdigest()[:32]}.npy"
+        cosines = _kept(file, len(store.index1[places]))
+        if cosines is None:
+            cosines = pair_similarities(model, store, places)["cosine"]
+            _keep(file, cosines)
+        found[part] = cosines
+    return found
+
+
+def _kept(file: Path, count: int) -> np.ndarray | None:
+    """`count` cosines from a file; None where they are not there, or damaged."""
     try:
         known = np.load(file, allow_pickle=False)
-        if known.shape == store.index1[places].shape and known.dtype == np.float64 and np.isfinite(known).all():
-            return known
     except (OSError, ValueError, EOFError):
-        pass
-    cosines = pair_similarities(model, store, places)["cosine"]
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, suffix=".npy", delete=False) as new:
-            np.save(new, cosines)
-        os.replace(new.name, file)
-    except OSError:
-        pass  # a cache that can't be written costs time, nothing else
-    return cosines
+        return None
+    return known if known.shape == (count,) and known.dtype == np.float64 and np.isfinite(known).all() else None
+
+
+def _keep(file: Path, cosines: np.ndarray) -> None:
+    """A cache that can't be written costs time, nothing else; nothing is left of what did not fit on the disk."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".npy")
+        try:
+            with open(handle, "wb") as new:
+                np.save(new, cosines)
+            os.replace(name, file)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

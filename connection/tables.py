@@ -80,5 +80,20 @@ def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
     return pd.DataFrame([{"pairs": row["pairs"]} | {title: cell(row[key]) for key, title in names.items()} for row in curve])
 
 
+def seeds_table(results: dict[str, Any]) -> pd.DataFrame:
+    """Spearman x 100 on dev and test of a run of several seeds: a row a seed, their mean, and their standard deviation."""
+    parts = [part for part in ("dev", "test") if part in results["over_seeds"]]
+
+    def row(title: str, values: list[float | None]) -> dict[str, str]:
+        return {"seed": title} | {
+            f"{part} Spearman x 100": cell(value and 100 * value, "{:.2f}") for part, value in zip(parts, values, strict=True)
+        }
+
+    rows = [row(str(seed["seed"]), [(seed[part] or {}).get("spearman") for part in parts]) for seed in results["seeds"]]
+    for title, key in (("mean", "mean"), ("standard deviation", "deviation")):
+        rows.append(row(title, [results["over_seeds"][part][key] for part in parts]))
+    return pd.DataFrame(rows)
+
+
 def text(table: pd.DataFrame) -> str:
     return table.to_string(index=False)

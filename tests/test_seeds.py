@@ -1,0 +1,107 @@
+"""--seeds: several runs that differ in data order and dropout, their table, and the model of the best."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bertFineTuningWithConnectionData as driver
+from connection.seeds import over_seeds
+from tests.conftest import PAIRS, run_inside, write_pairs
+
+MANY = [(f"the {a} dog sees {n}", f"the {b} cat sees {n}", score) for n, (a, b, score) in enumerate(PAIRS * 12)]
+FIGURES = ("predictions.csv", "metrics.jsonl")
+
+
+@pytest.fixture
+def run(tiny_folder, tmp_path):
+    """The training command on pairs of which no two share a sentence."""
+    words = ["--model-dir", tiny_folder, "--train-file", write_pairs(tmp_path / "many.csv", MANY), "--label-max", 5]
+    words += ["--label-min", 0, "--epochs", 2, "--learning-rate", "3e-3", "--precision", "fp32", "--max-length", 32]
+    return functools.partial(run_inside, driver.main, *words)
+
+
+def read(folder, name="results.json"):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_the_folder_holds_the_run_that_is_best_on_dev_and_all_seeds_figures(run, tmp_path):
+    output = tmp_path / "out"
+    shown = run("--output-dir", output, "--seeds", 3, "--seed", 7)
+    assert shown.returncode == 0, shown.stderr
+    runs = {seed: read(output / f"seed-{seed}") for seed in (7, 8, 9)}
+    dev = {seed: results["final"]["dev"]["spearman"] for seed, results in runs.items()}
+    best = max(dev, key=lambda seed: dev[seed])
+    results = read(output)
+    assert results["seed"] == best
+    assert results["final"] == runs[best]["final"]
+    assert [row["seed"] for row in results["seeds"]] == [7, 8, 9]
+    test = [runs[seed]["final"]["test"]["spearman"] for seed in (7, 8, 9)]
+    assert results["over_seeds"]["test"]["mean"] == pytest.approx(np.mean(test))
+    assert results["over_seeds"]["test"]["deviation"] == pytest.approx(np.std(test, ddof=1))
+    for name in FIGURES:
+        assert (output / name).read_bytes() == (output / f"seed-{best}" / name).read_bytes()
+    assert [path.parent for path in output.rglob("model.safetensors")] == [output / "model"]
+    assert f"{100 * np.mean(test):.2f}" in shown.stdout
+    assert f"{100 * np.std(test, ddof=1):.2f}" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_seeds_share_the_split_and_each_can_be_run_alone(run, tmp_path):
+    assert run("--output-dir", tmp_path / "out", "--seeds", 2, "--seed", 7).returncode == 0
+    rows = [pd.read_csv(tmp_path / "out" / f"seed-{seed}" / "predictions.csv") for seed in (7, 8)]
+    assert rows[0]["line"].tolist() == rows[1]["line"].tolist()
+    assert rows[0]["final"].tolist() != rows[1]["final"].tolist()
+    assert run("--output-dir", tmp_path / "alone", "--seed", 8, "--split-seed", 7).returncode == 0
+    assert pd.read_csv(tmp_path / "alone" / "predictions.csv").equals(rows[1])
+    assert run("--output-dir", tmp_path / "other", "--seed", 8).returncode == 0
+    assert pd.read_csv(tmp_path / "other" / "predictions.csv")["line"].tolist() != rows[1]["line"].tolist()
+
+
+def test_an_earlier_run_is_kept_until_the_first_seed_is_done(run, tmp_path):
+    output = tmp_path / "out"
+    assert run("--output-dir", output, "--seeds", 2).returncode == 0
+    before = read(output)
+    refused = run("--output-dir", output, "--seeds", 2)
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    assert run("--output-dir", output, "--seeds", 2, "--overwrite", "--dev-file", tmp_path / "no.csv").returncode == 2
+    assert read(output) == before
+    assert (output / "model" / "model.safetensors").is_file()
+    assert run("--output-dir", output, "--seeds", 2, "--seed", 50, "--overwrite").returncode == 0
+    assert sorted(path.name for path in output.glob("seed-*")) == ["seed-50", "seed-51"]
+
+
+def test_ctrl_c_in_a_later_seed_keeps_the_earlier_ones(run, tmp_path, monkeypatch):
+    train, asked = driver.train, []
+
+    def stopped_in_the_second(settings):
+        asked.append(settings.seed)
+        return 130 if len(asked) == 2 else train(settings)
+
+    monkeypatch.setattr(driver, "train", stopped_in_the_second)
+    assert run("--output-dir", tmp_path / "out", "--seeds", 3, "--seed", 7).returncode == 130
+    assert asked == [7, 8]
+    results = read(tmp_path / "out")
+    assert results["interrupted"] is True
+    assert [row["seed"] for row in results["seeds"]] == [7]
+    assert results["over_seeds"]["test"]["deviation"] is None
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
+def test_the_model_that_all_seeds_begin_with_is_not_replaced_by_the_first(run, tmp_path):
+    output = tmp_path / "out"
+    assert run("--output-dir", output).returncode == 0
+    shown = run("--output-dir", output, "--model-dir", output / "model", "--seeds", 2, "--overwrite")
+    assert shown.returncode == 2
+    assert "--model-dir lies in --output-dir" in shown.stderr
+
+
+def test_undefined_figures_are_left_out_of_the_mean():
+    rows = [{"seed": n, "dev": None, "test": {"spearman": value}} for n, value in enumerate((0.5, None, math.nan, 0.7))]
+    found = over_seeds(rows)
+    assert found == {"test": {"mean": pytest.approx(0.6), "deviation": pytest.approx(0.1414, abs=1e-4), "seeds": 2}}
