@@ -12,7 +12,16 @@ from typing import Any
 import pandas as pd
 
 from connection.environment import ROOT
-from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence, text
+from connection.tables import (
+    before_and_after,
+    cell,
+    curve_table,
+    errors_sentence,
+    figures_table,
+    gain_sentence,
+    slices_table,
+    text,
+)
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
@@ -62,6 +71,10 @@ def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], ep
         parts += ["<h2>Test pairs</h2>", figures_table(columns).to_html(index=False, border=0)]
         if curve := results["final"].get("test", {}).get("calibration"):
             parts += ["<h2>What a cosine stands for</h2>", curve_table(curve).to_html(index=False, border=0)]
+    if slices := results.get("slices"):
+        parts.append(f"<h2>Where the errors are</h2><p>{html.escape(errors_sentence(slices))}</p>")
+        for part in sorted(slices, reverse=True):  # test before dev
+            parts += [f"<h3>{part} pairs</h3>", slices_table(slices[part]).to_html(index=False, border=0)]
     if epochs:
         parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
         parts += [_curve(epochs, name) for name in ("training loss", "dev Spearman")]
@@ -102,6 +115,8 @@ def print_end(results: dict[str, Any], epochs: list[dict[str, Any]], model: Path
         print("", text(gain_table(results)), sep="\n")
     if "gain" in results:
         print("", text(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
+    if "slices" in results:
+        print("", errors_sentence(results["slices"]), sep="\n")
     if results["interrupted"]:
         held = f"model/ holds the weights of step {results['best_step']}"
         print(f"\nEnded by Ctrl-C after step {results['steps']} of {steps}; {held}.")

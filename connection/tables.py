@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from connection.ranking import RECALL_AT
+from connection.slices import worst_slices
 
 # Figure: its title in tables, the factor it is shown with, and its form.
 SHOWN = {
@@ -29,6 +30,16 @@ SHOWN = {
     "ndcg@10": ("nDCG@10 x 100", 100, "{:.2f}"),
     "map": ("MAP x 100", 100, "{:.2f}"),
     **{f"recall@{k}": (f"recall@{k} x 100", 100, "{:.2f}") for k in RECALL_AT},
+}
+
+# Kind of slices (connection/slices.py): what its slices are of.
+SLICED_BY = {
+    "all": "",
+    "label": "label ",
+    "length": "longer sentence ",
+    "overlap": "word pieces ",
+    "truncation": "sentences ",
+    "negation": "negation ",
 }
 
 
@@ -78,6 +89,35 @@ def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
     """The rows of `connection.calibration.calibration_curve`, its numbers as text."""
     names = {"cosine": "mean cosine", "predicted": "label it stands for", "label": "mean label"}
     return pd.DataFrame([{"pairs": row["pairs"]} | {title: cell(row[key]) for key, title in names.items()} for row in curve])
+
+
+def slices_table(slices: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """A row a slice of `connection.slices.find_slices`; cells are text."""
+    return pd.DataFrame(
+        [
+            {
+                "slice": SLICED_BY[kind] + row["slice"],
+                "pairs": row["pairs"],
+                "Spearman x 100": cell(100 * row["spearman"], "{:.2f}"),
+                "mean absolute error": cell(row["mean_absolute_error"], "{:.3f}"),
+            }
+            for kind, rows in slices.items()
+            for row in rows
+        ]
+    )
+
+
+def errors_sentence(slices: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """Which slices of the test pairs are worst, where any is worse than all pairs, and where every pair stands."""
+    where = f"errors.csv has every {' and '.join(sorted(slices))} pair, the worst first."
+    if "test" not in slices or not (worst := worst_slices(slices["test"])):
+        return where
+    [overall] = slices["test"]["all"]
+    named = [
+        f"{SLICED_BY[kind]}{row['slice']} ({row['mean_absolute_error']:.2f} on {row['pairs']:,} pairs)" for kind, row in worst
+    ]
+    error = f"{overall['mean_absolute_error']:.2f} label units on all test pairs"
+    return f"Worst of the test pairs, by mean absolute error ({error}): {', '.join(named)}. {where}"
 
 
 def text(table: pd.DataFrame) -> str:
