@@ -22,7 +22,7 @@ from connection.store import load_pairs
 from ConnectionBert import load_tokenizer
 from tests.conftest import run_command, run_inside, write_pairs
 from tests.test_evaluate import CANDIDATES, MANY
-from tools import suspects
+from tools import folds, suspects
 
 # 60 pairs without a sentence in common with another.
 APART = [(f"the {word} {n} sees a big dog", f"a small cat reads {n} {word}", n % 6)
@@ -45,7 +45,7 @@ def in_process(monkeypatch):
         commands.append(command)
         return subprocess.CompletedProcess(command, run_inside(driver.main, *command[2:]).returncode)
 
-    monkeypatch.setattr(suspects.subprocess, "run", run)
+    monkeypatch.setattr(folds.subprocess, "run", run)
     return commands
 
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_looked_at_is_refused_before_anything_is_trained(tiny_fol
 
 @pytest.mark.parametrize(("status", "told"), [(1, 1), (2, 2), (130, 130), (-9, 1)])
 def test_a_fold_whose_training_fails_ends_the_command_alike(tiny_folder, tmp_path, monkeypatch, status, told):
-    monkeypatch.setattr(suspects.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, status))
+    monkeypatch.setattr(folds.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, status))
     shown = look(tiny_folder, write_pairs(tmp_path / "pairs.csv", APART), tmp_path / "out")
     assert shown.returncode == told
     assert "fold-1" in shown.stderr or status == 130
