@@ -96,6 +96,7 @@ def train(settings: TrainSettings) -> int:
     from connection.evaluation import Labelled, evaluate_run
     from connection.findings import findings_json
     from connection.losschoice import choose_dims, choose_loss
+    from connection.mistakes import write_errors
     from connection.objective import make_objective
     from connection.optimizer import linear_schedule, make_optimizer
     from connection.predictions import write_predictions
@@ -212,6 +213,7 @@ def train(settings: TrainSettings) -> int:
         results |= {"gain": gain} if gain else {}
         for when, by_part in found.items():
             results[when] = {name: figures | results[when][name] for name, figures in by_part.items()}
+        results |= write_errors(run.path, prepared, held_out, pairs, final)
     except KeyboardInterrupt:
         results["interrupted"] = True
     results["seconds"] = time.perf_counter() - started

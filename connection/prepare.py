@@ -26,6 +26,16 @@ class Prepared:
     stores: dict[str, PairStore]  # "train", and "dev" and "test" where they have a file
     scale: LabelScale
     findings: list[Finding]
+    columns: str  # as declared
+    states: dict[str, tuple[int, int]]  # size and time of the last change of each file, as it was read
+
+    def reopen(self, store: PairStore) -> PairFile:
+        """The pair file of a store, for its text. Raises `InputError` where it is gone, or another one by now."""
+        part = next(part for part, known in self.stores.items() if known is store)
+        file = _open(store.path, self.columns, part == "train")
+        if file.state != self.states[part]:
+            raise InputError(f"{store.path} was changed after it was read")
+        return file
 
     def blocking(self, on_bad_rows: str, allow: str) -> list[Finding]:
         """The findings that forbid training: errors that `allow`, names with commas between, does not let pass."""
@@ -127,4 +137,5 @@ def prepare(
     if problems:
         raise InputError("\n".join(problems))
     understood = [_understood(file, stores[part], scale) for part, file in opened.items()] + _unseen_end(stores["train"], scale)
-    return Prepared(understood, stores, scale, audit(stores, scale))
+    states = {part: file.state for part, file in opened.items()}
+    return Prepared(understood, stores, scale, audit(stores, scale), columns, states)

@@ -12,7 +12,18 @@ from typing import Any
 import pandas as pd
 
 from connection.environment import ROOT
-from connection.tables import before_and_after, cell, curve_table, figures_table, gain_sentence, seeds_table, text
+from connection.tables import (
+    before_and_after,
+    cell,
+    curve_table,
+    errors_sentence,
+    figures_table,
+    gain_sentence,
+    percent,
+    seeds_table,
+    slices_table,
+    text,
+)
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
@@ -28,9 +39,7 @@ def epoch_table(epochs: list[dict[str, Any]]) -> pd.DataFrame:
     """A row an epoch: training loss, dev loss, Spearman x 100, Pearson x 100, times; cells are text."""
     rows = []
     for row in epochs:
-        correlations = {
-            f"{name} x 100": cell(row[name] and 100 * row[name], "{:.2f}") for name in ("dev Spearman", "dev Pearson")
-        }
+        correlations = {f"{name} x 100": percent(row[name]) for name in ("dev Spearman", "dev Pearson")}
         times = {name: clock(row[name]) for name in ("training time", "evaluation time")}
         losses = {name: cell(row[name]) for name in ("training loss", "dev loss")}
         rows.append({"epoch": row["epoch"]} | losses | correlations | times)
@@ -42,11 +51,12 @@ def gain_table(results: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for part, base in results["base"].items():
         final = results["final"].get(part)
-        row = {"Spearman x 100": part, "pairs": base["pairs"], "base": cell(100 * base["spearman"], "{:.2f}")}
-        row["fine-tuned"] = cell(final and 100 * final["spearman"], "{:.2f}")
-        row["gain"] = cell(final and 100 * (final["spearman"] - base["spearman"]), "{:+.2f}")
+        row = {"Spearman x 100": part, "pairs": base["pairs"], "base": percent(base["spearman"])}
+        after = final["spearman"] if final else None
+        row["fine-tuned"] = percent(after)
+        row["gain"] = percent(None if None in (after, base["spearman"]) else after - base["spearman"], "{:+.2f}")
         gain = results.get("gain", {}).get(part)
-        ends = [cell(100 * gain[end], "{:+.2f}") for end in ("low", "high")] if gain else []
+        ends = [percent(gain[end], "{:+.2f}") for end in ("low", "high")] if gain else []
         row["95% interval"] = " to ".join(ends)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -64,6 +74,10 @@ def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], ep
             parts += ["<h2>What a cosine stands for</h2>", curve_table(curve).to_html(index=False, border=0)]
     if "seeds" in results:
         parts += ["<h2>Seeds</h2>", seeds_table(results).to_html(index=False, border=0)]
+    if slices := results.get("slices"):
+        parts.append(f"<h2>Where the errors are</h2><p>{html.escape(errors_sentence(slices))}</p>")
+        for part in sorted(slices, reverse=True):  # test before dev
+            parts += [f"<h3>{part} pairs</h3>", slices_table(slices[part]).to_html(index=False, border=0)]
     if epochs:
         parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
         parts += [_curve(epochs, name) for name in ("training loss", "dev Spearman")]
@@ -104,6 +118,8 @@ def print_end(results: dict[str, Any], epochs: list[dict[str, Any]], model: Path
         print("", text(gain_table(results)), sep="\n")
     if "gain" in results:
         print("", text(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
+    if "slices" in results:
+        print("", errors_sentence(results["slices"]), sep="\n")
     if results["interrupted"]:
         held = f"model/ holds the weights of step {results['best_step']}"
         print(f"\nEnded by Ctrl-C after step {results['steps']} of {steps}; {held}.")

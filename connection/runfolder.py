@@ -1,4 +1,4 @@
-"""The folder of one run: settings.json, metrics.jsonl, results.json, predictions.csv, report.html and model/."""
+"""The folder of one run: settings.json, metrics.jsonl, results.json, predictions.csv, errors.csv, report.html and model/."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from connection.errors import InputError
+from connection.mistakes import FILE as ERRORS
 from connection.predictions import FILE as PREDICTIONS
 
-FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, "report.html")
+FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html")
 FOLDERS = ("model", "checkpoints")
 
 

@@ -1,11 +1,11 @@
-"""Dev and test pairs split off from one file so that no sentence, not only no pair, stands on both sides."""
+"""Dev and test pairs, or folds, split off from one file so that no sentence, not only no pair, stands on both sides."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from connection.errors import InputError
-from connection.sentences import parts
+from connection.sentences import pair_keys, parts
 from connection.store import PairStore
 
 FEWEST = 10  # pairs; a correlation over fewer says nothing
@@ -49,6 +49,43 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
             f"in {store.path} for training, fewer than {FEWEST}: give smaller ones"
         )
     return rows, remarks
+
+
+def folds_by_sentence(store: PairStore, folds: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    """The fold of each pair, (N,) int64 in 0..folds - 1, of about as many pairs each, and remarks for a person.
+
+    Connected components (see `split_by_sentence`) are dealt out whole, in a random order that follows from the seed. One of
+    more than half a fold is taken apart: by first sentence, which then stands in one fold alone; by pair, where that is not
+    enough.
+    Raises `InputError` where a fold would have fewer than `FEWEST` pairs.
+    """
+    keys = {
+        "sentence": _components(store)[store.index1],
+        "first sentence": _same_texts(store.hash)[store.index1],
+        "pair": pair_keys(store.hash[store.index1], store.hash[store.index2]),
+    }
+    unit, units = np.empty(len(store), np.int64), 0  # which pairs are dealt out together
+    left, remarks = np.arange(len(store)), list[str]()
+    for name, key in keys.items():
+        _, place, count = np.unique(key[left], return_inverse=True, return_counts=True)
+        fits = (count[place] <= len(store) / (2 * folds)) | (name == "pair")
+        unit[left[fits]] = units + place[fits]
+        units += len(count)
+        if name != "sentence" and fits.any():
+            share = 100 * fits.sum() / len(store)
+            remarks.append(f"{share:.0f}% of the pairs hang together through shared sentences and are dealt out by {name}")
+        left = left[~fits]
+    order = np.random.default_rng([seed, 2]).permutation(units)
+    size = np.bincount(unit, minlength=units)[order]
+    fold_of = np.empty(units, np.int64)
+    fold_of[order] = (np.cumsum(size) - (size + 1) // 2) * folds // max(1, len(store))  # by the middle of each
+    fold = fold_of[unit]
+    if np.bincount(fold, minlength=folds).min() < FEWEST:
+        raise InputError(
+            f"{store.path} has {len(store)} pairs: {folds} folds of them leave one with fewer than {FEWEST}, too few to say "
+            "what a cosine stands for. Give more pairs, or fewer --folds."
+        )
+    return fold, remarks
 
 
 def _unfit(store: PairStore, rows: np.ndarray, wanted: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from connection.ranking import RECALL_AT
+from connection.slices import worst_slices
 
 # Figure: its title in tables, the factor it is shown with, and its form.
 SHOWN = {
@@ -31,9 +32,24 @@ SHOWN = {
     **{f"recall@{k}": (f"recall@{k} x 100", 100, "{:.2f}") for k in RECALL_AT},
 }
 
+# Kind of slices (connection/slices.py): what its slices are of.
+SLICED_BY = {
+    "all": "",
+    "label": "label ",
+    "length": "longer sentence ",
+    "overlap": "word pieces ",
+    "truncation": "sentences ",
+    "negation": "negation ",
+}
+
 
 def cell(value: float | None, form: str = "{:.4f}") -> str:
     return "n/a" if value is None or value != value else form.format(value)
+
+
+def percent(value: float | None, form: str = "{:.2f}") -> str:
+    """A correlation x 100."""
+    return cell(None if value is None else 100 * value, form)
 
 
 def gain_sentence(gain: dict[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
@@ -85,14 +101,41 @@ def seeds_table(results: dict[str, Any]) -> pd.DataFrame:
     parts = [part for part in ("dev", "test") if part in results["over_seeds"]]
 
     def row(title: str, values: list[float | None]) -> dict[str, str]:
-        return {"seed": title} | {
-            f"{part} Spearman x 100": cell(value and 100 * value, "{:.2f}") for part, value in zip(parts, values, strict=True)
-        }
+        return {"seed": title} | {f"{part} Spearman x 100": percent(value) for part, value in zip(parts, values, strict=True)}
 
     rows = [row(str(seed["seed"]), [(seed[part] or {}).get("spearman") for part in parts]) for seed in results["seeds"]]
     for title, key in (("mean", "mean"), ("standard deviation", "deviation")):
         rows.append(row(title, [results["over_seeds"][part][key] for part in parts]))
     return pd.DataFrame(rows)
+
+
+def slices_table(slices: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """A row a slice of `connection.slices.find_slices`; cells are text."""
+    return pd.DataFrame(
+        [
+            {
+                "slice": SLICED_BY[kind] + row["slice"],
+                "pairs": row["pairs"],
+                "Spearman x 100": percent(row["spearman"]),
+                "mean absolute error": cell(row["mean_absolute_error"], "{:.3f}"),
+            }
+            for kind, rows in slices.items()
+            for row in rows
+        ]
+    )
+
+
+def errors_sentence(slices: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """Which slices of the test pairs are worst, where any is worse than all pairs, and where every pair stands."""
+    where = f"errors.csv has every {' and '.join(sorted(slices))} pair, the worst first."
+    if "test" not in slices or not (worst := worst_slices(slices["test"])):
+        return where
+    [overall] = slices["test"]["all"]
+    named = [
+        f"{SLICED_BY[kind]}{row['slice']} ({row['mean_absolute_error']:.2f} on {row['pairs']:,} pairs)" for kind, row in worst
+    ]
+    error = f"{overall['mean_absolute_error']:.2f} label units on all test pairs"
+    return f"Worst of the test pairs, by mean absolute error ({error}): {', '.join(named)}. {where}"
 
 
 def text(table: pd.DataFrame) -> str:

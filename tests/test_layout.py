@@ -22,7 +22,7 @@ ROOMS = (
     "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns rowcheck pairs "
     "sentences shuffle tokens packing pooling losses objective flat fast_bert optimizer metrics bootstrap binary calibration "
     "ranking weights modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare evaluation "
-    "predictions progress tables report runfolder seeds"
+    "predictions slices worstfirst mistakes progress tables report runfolder seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -1,0 +1,104 @@
+"""The folds of tools.suspects: each a run of the training command, in a folder that a later start resumes from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.environment import ROOT
+from connection.errors import InputError, RunError
+from connection.settings import flag_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from connection.prepare import Prepared
+
+DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
+SETTINGS = "suspects.json"
+
+
+def open_output(output: Path, told: dict[str, Any]) -> Path:
+    """The folder, new or with the folds of an earlier start of the same command. Raises `InputError` for any other."""
+    file = output / SETTINGS
+    content = json.dumps(told, indent=2)
+    try:
+        if output.is_dir() and any(output.iterdir()):
+            if not file.is_file():
+                raise InputError(f"--output-dir {output} is not empty, and not of this command: give another folder.")
+            if file.read_text(encoding="utf-8") != content:
+                raise InputError(
+                    f"--output-dir {output} holds folds of another file or of other flags, see {SETTINGS} in it: "
+                    "give another folder, or remove it."
+                )
+        output.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--output-dir {output} can't be written: {error.strerror}") from None
+    return output
+
+
+def is_done(run: Path) -> bool:
+    try:
+        return json.loads((run / "results.json").read_text(encoding="utf-8"))["interrupted"] is False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_fold(output: Path, prepared: Prepared, held_out: np.ndarray) -> dict[str, str]:
+    """The rows of a fold and all others, as JSON Lines: whatever a text holds, row n of a file is its line n."""
+    import numpy as np
+
+    store = prepared.stores["train"]
+    files = {part: output / f"{part}.jsonl" for part in ("train", "test")}
+    with open(files["train"], "w", encoding="ascii") as train, open(files["test"], "w", encoding="ascii") as test:
+        source = prepared.reopen(store)
+        for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
+            places = np.searchsorted(store.line, chunk.line)
+            rows = zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), held_out[places].tolist(), strict=True)
+            for one, two, label, held in rows:
+                print(json.dumps({"sentence1": one, "sentence2": two, "label": label}), file=test if held else train)
+        source.require_unchanged()
+    return {f"{part}_file": str(file) for part, file in files.items()}
+
+
+def train(run: Path, files: dict[str, str], flags: dict[str, Any]) -> None:
+    """A run of the training command in a process of its own; its folder is kept, without model/."""
+    shutil.rmtree(run, ignore_errors=True)  # what an earlier start left half done
+    words = files | flags | {"output_dir": run, "allow": "contradiction,few-labels"}
+    command = [sys.executable, str(DRIVER), *(f"{flag_of(name)}={value}" for name, value in words.items())]
+    status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if status == 130:
+        raise KeyboardInterrupt
+    if status == 2:
+        raise InputError(f"The training of {run.name} was refused, see above.")
+    if status:
+        raise RunError(f"the training of {run.name} ended with status {status}, see above; the same command resumes at it.")
+    shutil.rmtree(run / "model")
+    for file in files.values():
+        Path(file).unlink()
+
+
+def predicted(run: Path, prepared: Prepared, held_out: np.ndarray) -> pd.DataFrame:
+    """Line, label, predicted label, cosine and residual of the pairs of a fold. Raises `InputError` where they are not all."""
+    import numpy as np
+    import pandas as pd
+
+    from connection.calibration import Fitted
+    from connection.mistakes import predicted_label
+    from connection.predictions import read_predictions
+
+    store, scale = prepared.stores["train"], prepared.scale
+    rows = np.flatnonzero(held_out)
+    found = read_predictions(run, "test").sort_values("line")
+    if found["line"].tolist() != list(range(1, len(rows) + 1)):
+        raise InputError(f"{run} does not hold the pairs of this fold: remove it, and start again.")
+    label, cosine = store.label[rows], found["final"].to_numpy()
+    expected = predicted_label(cosine, Fitted.of(cosine, label, scale), scale)
+    columns = {"split": "train", "line": store.line[rows], "label": label, "predicted": expected, "cosine": cosine}
+    return pd.DataFrame(columns | {"residual": label.astype(float) - expected})
