@@ -62,7 +62,7 @@ class Prepared:
         return total
 
 
-def _open(path: Path, columns: str, training: bool) -> PairFile:
+def open_pairs(path: Path, columns: str, training: bool) -> PairFile:
     """A pair file by the declared columns; a held-out one in which they can't be found, by its own names or content."""
     try:
         return PairFile.open(path, columns)
@@ -109,7 +109,7 @@ def prepare(
     problems: list[str] = []
     for part, name in files.items():
         try:
-            opened[part] = _open(resolve(name), columns, part == "train")
+            opened[part] = open_pairs(resolve(name), columns, part == "train")
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
