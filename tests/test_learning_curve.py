@@ -53,7 +53,7 @@ def test_the_law_is_the_least_squares_one_of_scipy():
 def test_a_law_without_noise_is_found_again():
     law = forecast(LABELS, 1 - (0.1 + 2 * LABELS**-0.4), 11_498)
     assert law
-    assert law["spearman"] == pytest.approx(1 - (0.1 + 2 * 11_498**-0.4), abs=1e-4)
+    assert law["spearman"] == pytest.approx(1 - (0.1 + 2 * 11_498**-0.4), abs=5e-4)
     assert law["low"] == pytest.approx(law["high"], abs=1e-2)
     assert law["runs"] == 4
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-EXPONENTS = np.geomspace(0.05, 2, 80)  # the values of c that are tried; Hestness et al. saw 0.07 to 0.35, theory says 0.5 or 1
+EXPONENTS = np.geomspace(0.05, 2, 200)  # the values of c that are tried; Hestness et al. saw 0.07 to 0.35, theory says 0.5 or 1
 PARAMETERS = 3
 RESAMPLES = 2000
 
