@@ -131,16 +131,16 @@ def test_sentences_claim_nothing_that_is_not_true():
 
 def test_a_forecast_is_said_with_its_interval_and_weakness():
     law = {"labels": 2000, "spearman": 0.85, "low": 0.8, "high": 0.9, "runs": 4}
-    said = say(runs_of([[0.7], [0.8]], []), law=law)
+    said = say(runs_of([[0.7], [0.8]], [[], []]), law=law)
     assert "Twice the labels (2,000) would give some 85.0 (95% interval of one run: 80.0 to 90.0), +5.0 to what 1,000" in said
     assert "weak" in said
-    assert "interval" not in say(runs_of([[0.7], [0.8]], []), law=law | {"low": math.nan, "runs": 12})
+    assert "interval" not in say(runs_of([[0.7], [0.8]], [[], []]), law=law | {"low": math.nan, "runs": 12})
 
 
 def test_undefined_figures_are_left_out():
-    means = mean_points(runs_of([[math.nan], [0.8, math.nan]], []))
+    means = mean_points(runs_of([[math.nan], [0.8, math.nan]], [[], []]))
     assert [(point["share"], point["spearman"], point["seeds"]) for point in means] == [(100, 0.8, 1)]
-    assert mean_points(runs_of([[math.nan]], [])) == []
+    assert mean_points(runs_of([[math.nan], []], [[], []])) == []
 
 
 # --- the training command ----------------------------------------------------------------------------------------------

@@ -55,7 +55,12 @@ def train_runs(folder: Path, settings: TrainSettings, model: ConnectionBert, pai
                 part = folder / "pairs" / f"train-{share:03}-seed-{seed}.jsonl"
                 pairs.write_part(share, seed, part)
                 start = _random_weights(model, folder / "random-weights", seed) if weights == RANDOM else model.folder
-                own = {"model_dir": str(start), "train_file": str(part), "output_dir": str(output), "seed": seed}
+                own: dict[str, Any] = {
+                    "model_dir": str(start),
+                    "train_file": str(part),
+                    "output_dir": str(output),
+                    "seed": seed,
+                }
                 figures, problem = run_training(dataclasses.replace(settings, **own), labels, output.with_suffix(".log"))
             if not figures:
                 trained.failed.append(f"{said}: {problem}")
