@@ -18,7 +18,7 @@ def draw(target: Path, curve: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10, 5), dpi=100, layout="constrained")
     by_labels, by_time = figure.subplots(1, 2, sharey=True)
     for weights in STYLE:
         points = [point for point in curve["means"] if point["weights"] == weights]
@@ -32,14 +32,15 @@ def draw(target: Path, curve: dict[str, Any]) -> None:
         axis.set_xscale("log")
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.25)
+        axis.margins(x=0.08, y=0.12)  # room for the shares above the points
     ticks = {point["labels"] for point in curve["means"]} | {law["labels"] for law in curve["forecast"].values() if law}
     by_labels.set_xticks(sorted(ticks), [f"{tick:,}" for tick in sorted(ticks)])
     times = [point["training_seconds"] for point in curve["means"]]
     by_time.set_xticks(np.geomspace(min(times), max(times), 5) if min(times) < max(times) else times[:1])
     by_time.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
-    by_labels.set(xlabel="training labels, log scale", ylabel="Spearman x 100 on the test pairs")
-    by_time.set(xlabel="training time (h:mm:ss), log scale; at each point its share of the labels")
-    figure.legend(*by_labels.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    by_labels.set(xlabel="training labels (log scale)", ylabel="Spearman x 100 on the test pairs")
+    by_time.set(xlabel="training time, h:mm:ss (log scale)")
+    figure.legend(*by_labels.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9, frameon=False)
     figure.savefig(target, format="png")
 
 
@@ -49,7 +50,7 @@ def _draw_points(axis: Any, key: str, points: list[dict[str, Any]], runs: list[d
     colour, marker = STYLE[weights]
     x, y = ([point[name] for point in points] for name in (key, "spearman"))
     spread = [100 * np.nan_to_num(point["std"]) for point in points]
-    label = f"{weights} weights, mean and std of the seeds" if several else f"{weights} weights, one seed"
+    label = f"{weights} weights, " + ("mean and standard deviation of the seeds" if several else "one seed")
     line = "-" if key == "training_seconds" else "none"
     axis.errorbar(x, 100 * np.array(y), spread, marker=marker, linestyle=line, color=colour, capsize=3, label=label)
     if several:
@@ -68,7 +69,7 @@ def _draw_law(axis: Any, weights: str, least: int, law: dict[str, Any] | None) -
     n = np.geomspace(least, law["labels"], 100)
     axis.plot(n, 100 * (1 - law["a"] - law["b"] * n ** -law["c"]), "--", color=colour, linewidth=1)
     ends = [[100 * abs(np.nan_to_num(law[end] - law["spearman"]))] for end in ("low", "high")]
-    label = f"{weights}: forecast of twice the labels, 95% interval"
+    label = f"{weights} weights, forecast of twice the labels, 95% interval"
     axis.errorbar(
         law["labels"],
         100 * law["spearman"],
