@@ -1,0 +1,106 @@
+"""The pairs of a learning curve: dev and test pairs that all runs share, and nested random parts of the training pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from connection.environment import resolve
+from connection.errors import InputError
+from connection.labels import LabelScale
+from connection.losschoice import choose_loss
+from connection.pairs import PairFile
+from connection.prepare import Prepared, open_pairs, prepare
+from connection.settings import TrainSettings
+from connection.split import FEWEST
+from ConnectionBert import ConnectionBert
+from ConnectionDataset import make_datasets
+
+SHARES = (10, 25, 50, 100)  # per cent of the training pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePairs:
+    """What a person's pair files hold, read and audited as training itself does."""
+
+    prepared: Prepared
+    rows: dict[str, tuple[PairFile, np.ndarray]]  # "train", "test" and perhaps "dev": a file, and which of its pairs, (N,) bool
+    labels: np.ndarray  # of the training pairs, (n,)
+    loss: str  # the objective, chosen by all of them
+
+    @property
+    def scale(self) -> LabelScale:
+        return self.prepared.scale
+
+    @property
+    def split(self) -> bool:
+        """Whether dev and test pairs were split off the training file."""
+        return len(self.prepared.stores) == 1
+
+    def part(self, share: int, seed: int) -> np.ndarray:
+        """Which of the n training pairs a run trains on, (n,) bool. A seed's smaller parts lie within its larger ones."""
+        rank = np.random.default_rng([seed, 2]).permutation(len(self.labels))
+        return rank < round(share / 100 * len(self.labels))
+
+    def unfit(self, share: int, seed: int) -> str:
+        """Why nothing can be trained on a part; '' where it can."""
+        labels = self.labels[self.part(share, seed)]
+        if len(labels) < FEWEST:
+            return f"{len(labels)} of {len(self.labels)} training pairs, fewer than {FEWEST}"
+        return f"all {len(labels)} pairs have the label {labels[0]:g}" if len(np.unique(labels)) < 2 else ""
+
+    def write_part(self, share: int, seed: int, target: Path) -> None:
+        file, rows = self.rows["train"]
+        wanted = rows.copy()
+        wanted[rows] = self.part(share, seed)
+        self._write(file, wanted, target)
+
+    def write_held_out(self, folder: Path) -> dict[str, Path]:
+        """test.jsonl, and dev.jsonl where there are dev pairs."""
+        targets = {name: folder / f"{name}.jsonl" for name in self.rows if name != "train"}
+        for name, target in targets.items():
+            self._write(*self.rows[name], target)
+        return targets
+
+    def _write(self, file: PairFile, wanted: np.ndarray, target: Path) -> None:
+        """Chosen pairs as JSON Lines in plain ASCII: neither delimiter, columns nor encoding are left to guess."""
+        start = 0
+        with open(target, "w", encoding="ascii") as stream:
+            for chunk in file.chunks(low=self.scale.low, high=self.scale.high):
+                for row in np.flatnonzero(wanted[start : start + len(chunk)]):
+                    pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
+                    stream.write(json.dumps(pair | {"label": float(chunk.label[row])}) + "\n")
+                start += len(chunk)
+        file.require_unchanged()
+
+
+def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
+    """Read, audit and split the files that the settings name, and print what is understood of them.
+
+    Raises `InputError` for what would block training, and where there are no test pairs.
+    """
+    files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
+    files = {part: name for part, name in files.items() if name}
+    label_range = (settings.label_min, settings.label_max)
+    cache = resolve(settings.cache_dir)
+    prepared = prepare(files, model.tokenizer, model.max_length, settings.columns, label_range, cache)
+    print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
+    prepared.require(settings.on_bad_rows, settings.allow)
+    fractions = (settings.dev_fraction, settings.test_fraction)
+    data, remarks = make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed)
+    print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
+    if "test" not in data:
+        raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
+    labels = data["train"].store.label[data["train"].places]
+    targets = prepared.scale.target(np.unique(labels)).tolist()
+    loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
+    rows = {}
+    for name, part in data.items():
+        of_file = name if name in files else "train"
+        wanted = np.zeros(len(part.store), bool)
+        wanted[part.places] = True
+        rows[name] = (open_pairs(resolve(files[of_file]), settings.columns, of_file == "train"), wanted)
+    return CurvePairs(prepared, rows, labels, loss)
