@@ -21,7 +21,7 @@ from tools.public_data import find_public
 BATCHES = (8, 16, 32, 64, 128, 256)  # pairs of STSb sentences
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # tokens of each of 16 sentences
 PAIRS = (1_000, 10_000, 100_000, 1_000_000)  # in the file, in batches of 16
-TOKENS = 12_000  # of each contender in a round, about
+TOKENS = 8_000  # of each contender in a round, about
 
 
 def plot(results: dict[str, dict[int, dict[str, list[float]]]], file: Path) -> None:
