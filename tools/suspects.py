@@ -66,6 +66,8 @@ def find_suspects(given: argparse.Namespace) -> int:
     print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
     prepared.require(values["on_bad_rows"], "contradiction")  # one of the two labels is what is looked for
     store, scale = prepared.stores["train"], prepared.scale
+    if len(store.labels) < 2:
+        raise InputError(f"{store.path}: all labels are {store.labels[0]:g}, so none of them can stand out.")
     fold, remarks = folds_by_sentence(store, given.folds, values["seed"])
     for remark in remarks:
         print(remark)
