@@ -32,9 +32,12 @@ def plot(results: dict[str, dict[int, dict[str, list[float]]]], file: Path) -> N
 
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained", sharey="row")
     for axis, (name, points) in zip(axes, results.items(), strict=True):
-        for kind, colour, divisor in (("pairs", "#0072b2", 1), ("tokens", "#e69f00", 100)):
+        for kind, colour, divisor, label in (
+            ("pairs", "#0072b2", 1, "pairs"),
+            ("tokens", "#e69f00", 100, "hundreds of tokens"),
+        ):
             values = [[rate / divisor for rate in point[kind]] for point in points.values()]
-            axis.plot(list(points), [statistics.median(value) for value in values], "o-", color=colour, label=kind)
+            axis.plot(list(points), [statistics.median(value) for value in values], "o-", color=colour, label=label)
             axis.fill_between(list(points), [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2)
         axis.set_xscale("log", base=10 if max(points) > 1000 else 2)
         axis.set_xticks(list(points), [f"{x:,}" for x in points])
@@ -42,8 +45,8 @@ def plot(results: dict[str, dict[int, dict[str, list[float]]]], file: Path) -> N
         axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.set_xlabel(name)
-    axes[0].set_ylabel("pairs a second; hundreds of tokens a second")
-    axes[0].legend(["pairs a second", "hundreds of tokens a second"])
+    axes[0].set_ylabel("a second: median, and range over the rounds")
+    axes[0].legend()
     figure.savefig(file, dpi=90)
 
 
