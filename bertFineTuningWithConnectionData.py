@@ -101,7 +101,7 @@ def train(settings: TrainSettings) -> int:
     from connection.optimizer import linear_schedule, make_optimizer
     from connection.predictions import write_predictions
     from connection.progress import Progress, StopOnInterrupt
-    from connection.report import print_end, write_html
+    from connection.report import print_end, print_next, write_html
     from connection.runfolder import RunFolder, require_free
     from connection.similarity import remembered_cosines
     from ConnectionBert import ConnectionBert
@@ -199,7 +199,7 @@ def train(settings: TrainSettings) -> int:
     results["final"] = {"dev": progress.best} if progress.best else {}
     results |= {"best_step": progress.best_step, "epochs": settings.epochs, "steps": progress.step, **progress.speed}
     results |= {"peak_memory_bytes": environment.peak_memory_bytes(device), **where, "seed": settings.seed}
-    results["interrupted"] = stop.asked
+    results |= {"epoch_figures": progress.epochs, "interrupted": stop.asked}
     try:
         if "test" in data and not stop.asked:
             best = ConnectionBert.load(run.model).to(device)  # read back: what is measured is what is on disk
@@ -218,8 +218,10 @@ def train(settings: TrainSettings) -> int:
         results["interrupted"] = True
     results["seconds"] = time.perf_counter() - started
     run.write_json("results.json", results)
-    write_html(run.path / "report.html", story, results, progress.epochs)
-    print_end(results, progress.epochs, run.model, steps)
+    write_html(run.path / "report.html", story, results)
+    print_end(results, steps)
+    if settings.seeds == 1:  # of several, the best one's model is yet to be found
+        print_next(run.model)
     return 130 if results["interrupted"] else 0
 
 
@@ -254,8 +256,7 @@ def read_data(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared,
     print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)
-    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
-    return prepared, *make_datasets(prepared, model.tokenizer.pad_token_id, fractions, split_seed)
+    return prepared, *make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed_of_split)
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:

@@ -41,8 +41,8 @@ def first_step(data: str, work: Path, precision: str) -> tuple[float, float]:
         time.sleep(0.02)
     ours = time.perf_counter() - clock
     process.kill()
-    if process.wait() == 2:
-        raise RunError("the training command was refused; run it by hand to see why: " + " ".join(command))
+    if process.wait() in (1, 2):
+        raise RunError("the training command ended before its first step; run it by hand to see why: " + " ".join(command))
     clock = time.perf_counter()
     peer = Contender(train_spec(MINILM, data, work, 16, precision) | {"what": "train_peer", "pairs": 5749})
     peer.work(1)

@@ -62,8 +62,8 @@ def gain_table(results: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
-    """Write report.html from settings.json's content, results.json's and the epochs' rows; tables, curves, settings."""
+def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any]) -> None:
+    """Write report.html from settings.json's content and results.json's: tables, curves, settings."""
     parts = ["<h1>Fine-tuning run</h1>"]
     if results["base"]:
         parts += ["<h2>Before and after</h2>", gain_table(results).to_html(index=False, border=0)]
@@ -78,7 +78,7 @@ def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any], ep
         parts.append(f"<h2>Where the errors are</h2><p>{html.escape(errors_sentence(slices))}</p>")
         for part in sorted(slices, reverse=True):  # test before dev
             parts += [f"<h3>{part} pairs</h3>", slices_table(slices[part]).to_html(index=False, border=0)]
-    if epochs:
+    if epochs := results["epoch_figures"]:
         parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
         parts += [_curve(epochs, name) for name in ("training loss", "dev Spearman")]
     for name, content in (("Results", results), ("Settings", settings)):
@@ -110,10 +110,10 @@ def _curve(epochs: list[dict[str, Any]], name: str) -> str:
     )
 
 
-def print_end(results: dict[str, Any], epochs: list[dict[str, Any]], model: Path, steps: int) -> None:
-    """The end of a run of `steps` planned steps on the terminal: its tables, where the model is, and the next command."""
-    if epochs:
-        print("", text(epoch_table(epochs)), sep="\n")
+def print_end(results: dict[str, Any], steps: int) -> None:
+    """The end of a run of `steps` planned steps on the terminal: its tables."""
+    if results["epoch_figures"]:
+        print("", text(epoch_table(results["epoch_figures"])), sep="\n")
     if results["base"]:
         print("", text(gain_table(results)), sep="\n")
     if "gain" in results:
@@ -123,6 +123,10 @@ def print_end(results: dict[str, Any], epochs: list[dict[str, Any]], model: Path
     if results["interrupted"]:
         held = f"model/ holds the weights of step {results['best_step']}"
         print(f"\nEnded by Ctrl-C after step {results['steps']} of {steps}; {held}.")
+
+
+def print_next(model: Path) -> None:
+    """Where the model is, and the next command."""
     print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
     command = [sys.executable, "-m", "tools.similarity", str(model), "one sentence", "another sentence"]
     print(f"  {'' if Path.cwd() == ROOT else f'cd {shlex.quote(str(ROOT))} && '}{shlex.join(command)}")

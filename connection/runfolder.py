@@ -30,7 +30,7 @@ def require_free(path: Path, overwrite: bool, model_dir: Path) -> None:
             raise InputError(
                 f"--output-dir {path} is not empty. Give another folder, or --overwrite to replace the earlier run in it."
             )
-        if there and not _is_run(path):
+        if there and not is_run(path):
             raise InputError(f"--output-dir {path} holds {there[0].name}, but not of a run: give another folder.")
     except OSError as error:
         raise _unwritable(path, error) from None
@@ -74,7 +74,8 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(f"--output-dir {path} can't be written: {error.strerror}")
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Whether a folder holds the settings of a run."""
     try:
         return "train_file" in json.loads((path / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 import statistics
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from typing import Any
 
 from connection import environment
 from connection.checkpoint import replace_folder
-from connection.report import write_html
-from connection.runfolder import FILES, RunFolder, require_free
+from connection.report import print_next, write_html
+from connection.runfolder import FILES, RunFolder, is_run, require_free
 from connection.settings import TrainSettings
 from connection.tables import seeds_table, text
 
@@ -30,48 +31,54 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
     """
     output = environment.expand(settings.output_dir).resolve()
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir))
-    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
     rows: list[Figures] = []
     best, best_score, status = Path(), -math.inf, 0
-    for number in range(settings.seeds):
-        seed = settings.seed + number
-        folder = output / f"seed-{seed}"
-        print(f"\nseed {seed}, run {number + 1} of {settings.seeds}", flush=True)
-        status = train(dataclasses.replace(settings, seed=seed, seeds=1, split_seed=split_seed, output_dir=str(folder)))
-        if status:
-            break
-        if not number:  # not before there is something to put in an earlier run's place
-            run = RunFolder(output)
-            for old in output.glob("seed-*"):
-                if old != folder:
-                    shutil.rmtree(old)
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        rows.append({"seed": seed, **{part: results["final"].get(part) for part in ("dev", "test")}})
-        score = _spearman(rows[-1], "dev")
-        if not number or score > best_score:  # NaN is never better
-            best, best_score = folder, score if score == score else -math.inf
-            replace_folder(folder / "model", run.model)
-        else:
-            shutil.rmtree(folder / "model")
-    if rows:
-        _tell(run, settings, rows, best, status != 0)
+    try:
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            folder = output / f"seed-{seed}"
+            print(f"\nseed {seed}, run {len(rows) + 1} of {settings.seeds}", flush=True)
+            own: dict[str, Any] = {"seed": seed, "split_seed": settings.seed_of_split, "output_dir": str(folder)}
+            status = train(dataclasses.replace(settings, **own))
+            if status:
+                break
+            if not rows:  # not before there is something to put in an earlier run's place
+                run = RunFolder(output)
+                _remove_seeds(output, folder)
+            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            rows.append({"seed": seed, **{part: results["final"].get(part) for part in ("dev", "test")}})
+            score = _spearman(rows[-1], "dev")
+            if len(rows) == 1 or score > best_score:  # NaN is never better
+                best, best_score = folder, score if score == score else -math.inf
+                replace_folder(folder / "model", run.model)
+            else:
+                shutil.rmtree(folder / "model")
+            _gather(run, settings, rows, best)  # after each one: whatever happens to the next, this is there
+    finally:
+        if rows:
+            print("", text(seeds_table({"seeds": rows, "over_seeds": over_seeds(rows)})), sep="\n")
+            print(f"\nThe best on dev is {best.name}; each seed's figures are in its own folder.")
+            print_next(run.model)
     return status
 
 
-def _tell(run: RunFolder, settings: TrainSettings, rows: list[Figures], best: Path, interrupted: bool) -> None:
-    """The best run's files go to the output folder; with the figures of all seeds in results.json, report.html and printed."""
+def _remove_seeds(output: Path, kept: Path) -> None:
+    """The runs of an earlier --seeds, and nothing else of such a name."""
+    for old in output.glob("seed-*"):
+        if old != kept and re.fullmatch(r"seed-\d+", old.name) and not old.is_symlink() and is_run(old):
+            shutil.rmtree(old)
+
+
+def _gather(run: RunFolder, settings: TrainSettings, rows: list[Figures], best: Path) -> None:
+    """Puts the best run's files into the output folder, with the figures of all seeds in results.json and report.html."""
     for name in FILES:
         if (best / name).is_file():
             shutil.copyfile(best / name, run.path / name)
-    story = json.loads((run.path / "settings.json").read_text(encoding="utf-8"))
-    story |= {"seeds": settings.seeds, "output_dir": settings.output_dir}
-    results = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
-    results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": interrupted}
+    story = json.loads((best / "settings.json").read_text(encoding="utf-8")) | {"output_dir": settings.output_dir}
+    results = json.loads((best / "results.json").read_text(encoding="utf-8"))
+    results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < settings.seeds}
     run.write_json("settings.json", story)
     run.write_json("results.json", results)
-    write_html(run.path / "report.html", story, results, [])
-    print("", text(seeds_table(results)), sep="\n")
-    print(f"\n{run.model} is the one of {best.name}; each seed's figures are in its folder.")
+    write_html(run.path / "report.html", story, results)
 
 
 def over_seeds(rows: list[Figures]) -> Figures:

@@ -95,6 +95,10 @@ class TrainSettings:
     print_model: bool = setting("print the model's module tree and end")
     given: frozenset[str] = frozenset()  # the settings that came from flags
 
+    @property
+    def seed_of_split(self) -> int:
+        return self.seed if self.split_seed is None else self.split_seed
+
 
 def setting_fields() -> list[Any]:
     """The fields of `TrainSettings` that are settings, in their order."""

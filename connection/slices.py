@@ -83,7 +83,8 @@ def worst_slices(slices: dict[str, list[dict[str, Any]]], most: int = 2) -> list
         (kind, row)
         for kind, rows in slices.items()
         for row in rows
-        if row["pairs"] >= FEWEST_PAIRS and row["mean_absolute_error"] > overall["mean_absolute_error"]  # NaN is not above
+        if row["pairs"] >= FEWEST_PAIRS
+        and (row["mean_absolute_error"] or 0) > (overall["mean_absolute_error"] or 0)  # NaN is not above, nor None, its JSON
     ]
     above.sort(key=lambda found: -found[1]["mean_absolute_error"])
     first = dict(reversed(above))  # the worst of a kind is the last to be put there

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import bertFineTuningWithConnectionData as driver
+from connection.errors import RunError
 from connection.seeds import over_seeds
 from tests.conftest import PAIRS, run_inside, write_pairs
 
@@ -91,6 +92,47 @@ def test_ctrl_c_in_a_later_seed_keeps_the_earlier_ones(run, tmp_path, monkeypatc
     assert [row["seed"] for row in results["seeds"]] == [7]
     assert results["over_seeds"]["test"]["deviation"] is None
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
+def test_a_failure_in_a_later_seed_keeps_the_earlier_ones_and_the_folder_usable(run, tmp_path, monkeypatch):
+    train, asked = driver.train, []
+
+    def fails_in_the_second(settings):
+        asked.append(settings.seed)
+        if len(asked) == 2:
+            raise RunError("the loss is not a finite number")
+        return train(settings)
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "train", fails_in_the_second)
+        shown = run("--output-dir", output, "--seeds", 3, "--seed", 7)
+    assert shown.returncode == 1
+    assert "standard deviation" in shown.stdout
+    assert read(output)["interrupted"] is True
+    assert read(output)["final"] == read(output / "seed-7")["final"]
+    assert (output / "model" / "model.safetensors").is_file()
+    assert run("--output-dir", output, "--seeds", 2, "--overwrite").returncode == 0
+
+
+def test_overwrite_removes_earlier_seeds_and_nothing_else_of_such_a_name(run, tmp_path):
+    output = tmp_path / "out"
+    assert run("--output-dir", output, "--seeds", 2).returncode == 0
+    (output / "seed-bank").mkdir()
+    (output / "seed-99").mkdir()
+    for file in ("seed-bank/thesis.txt", "seed-99/thesis.txt", "seed-notes"):
+        (output / file).write_text("mine")
+    shown = run("--output-dir", output, "--seeds", 2, "--seed", 50, "--overwrite")
+    assert shown.returncode == 0, shown.stderr
+    assert sorted(path.name for path in output.glob("seed-*")) == ["seed-50", "seed-51", "seed-99", "seed-bank", "seed-notes"]
+    assert (output / "seed-bank" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_one_next_command_is_of_the_model_that_is_kept(run, tmp_path):
+    shown = run("--output-dir", tmp_path / "out", "--seeds", 2)
+    (line,) = (line for line in shown.stdout.splitlines() if "tools.similarity" in line)
+    assert str(tmp_path / "out" / "model") in line
+    assert "<h2>Epochs</h2>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_model_that_all_seeds_begin_with_is_not_replaced_by_the_first(run, tmp_path):

@@ -13,7 +13,7 @@ from connection.errors import InputError
 from connection.labels import LabelScale
 from connection.losschoice import choose_loss
 from connection.pairs import PairFile
-from connection.prepare import Prepared, open_pairs, prepare
+from connection.prepare import Prepared, prepare
 from connection.settings import TrainSettings
 from connection.split import FEWEST
 from ConnectionBert import ConnectionBert
@@ -90,7 +90,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
     print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)
-    data, remarks = make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed)
+    data, remarks = make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed_of_split)
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     if "test" not in data:
         raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
@@ -99,8 +99,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
     loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
     rows = {}
     for name, part in data.items():
-        of_file = name if name in files else "train"
         wanted = np.zeros(len(part.store), bool)
         wanted[part.places] = True
-        rows[name] = (open_pairs(resolve(files[of_file]), settings.columns, of_file == "train"), wanted)
+        rows[name] = (prepared.reopen(part.store), wanted)
     return CurvePairs(prepared, rows, labels, loss)

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connection.environment import ROOT
 from connection.errors import InputError, RunError
 from connection.settings import flag_of
+from tools.training_command import DRIVER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,25 +19,24 @@ if TYPE_CHECKING:
 
     from connection.prepare import Prepared
 
-DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
 SETTINGS = "suspects.json"
 
 
 def open_output(output: Path, told: dict[str, Any]) -> Path:
     """The folder, new or with the folds of an earlier start of the same command. Raises `InputError` for any other."""
     file = output / SETTINGS
-    content = json.dumps(told, indent=2)
+    content = json.dumps(told, indent=2).encode()
     try:
         if output.is_dir() and any(output.iterdir()):
             if not file.is_file():
                 raise InputError(f"--output-dir {output} is not empty, and not of this command: give another folder.")
-            if file.read_text(encoding="utf-8") != content:
+            if file.read_bytes() != content and any(is_done(run) for run in output.glob("fold-*")):
                 raise InputError(
                     f"--output-dir {output} holds folds of another file or of other flags, see {SETTINGS} in it: "
                     "give another folder, or remove it."
                 )
         output.mkdir(parents=True, exist_ok=True)
-        file.write_text(content, encoding="utf-8")
+        file.write_bytes(content)
     except OSError as error:
         raise InputError(f"--output-dir {output} can't be written: {error.strerror}") from None
     return output
@@ -72,7 +71,11 @@ def train(run: Path, files: dict[str, str], flags: dict[str, Any]) -> None:
     shutil.rmtree(run, ignore_errors=True)  # what an earlier start left half done
     words = files | flags | {"output_dir": run, "allow": "contradiction,few-labels"}
     command = [sys.executable, str(DRIVER), *(f"{flag_of(name)}={value}" for name, value in words.items())]
-    status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    try:
+        status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    finally:
+        for file in files.values():
+            Path(file).unlink(missing_ok=True)
     if status == 130:
         raise KeyboardInterrupt
     if status == 2:
@@ -80,8 +83,6 @@ def train(run: Path, files: dict[str, str], flags: dict[str, Any]) -> None:
     if status:
         raise RunError(f"the training of {run.name} ended with status {status}, see above; the same command resumes at it.")
     shutil.rmtree(run / "model")
-    for file in files.values():
-        Path(file).unlink()
 
 
 def predicted(run: Path, prepared: Prepared, held_out: np.ndarray) -> pd.DataFrame:

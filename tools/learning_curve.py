@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 MOST_SEEDS = 100
 FILE, PLOT = "learning_curve.json", "learning_curve.png"
 # These make no difference to a run's figures; the files count by what they hold.
-NOT_COMPARED = "model_dir train_file dev_file test_file allow cache_dir output_dir log_steps seed overwrite print_model".split()
+NOT_COMPARED = (
+    "model_dir train_file dev_file test_file allow cache_dir output_dir log_steps seed seeds split_seed overwrite print_model"
+).split()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,12 +55,18 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     folder = expand(given.output_dir).resolve()
     earlier = _earlier(folder)
     require_libraries()
+    import torch
+
     from connection.runfolder import plain_json
     from ConnectionBert import ConnectionBert
     from tools.curve_pairs import read_pairs
     from tools.curve_report import summarise
     from tools.curve_runs import train_runs
 
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.precision == "auto" and earlier.get("precision") in ("bf16", "fp32"):
+        settings = dataclasses.replace(settings, precision=earlier["precision"])  # measured once for all runs of a curve
     asked = "pooling" in settings.given or settings.pooling != "mean"  # as in training: a folder's own goes first
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
     pairs = read_pairs(settings, model)
@@ -77,7 +85,7 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     held_out = pairs.write_held_out(folder / "pairs")
     for_all = {key: identity[key] for key in ("loss", "label_min", "label_max", "device", "precision")}
     for_all |= {f"{name}_file": str(held_out.get(name, "")) for name in ("dev", "test")}
-    settings = dataclasses.replace(settings, columns="", on_bad_rows="stop", **for_all)
+    settings = dataclasses.replace(settings, columns="", on_bad_rows="stop", seeds=1, **for_all)
     trained = train_runs(folder, settings, model, pairs, given.seeds)
     curve = summarise(trained, 2 * len(pairs.labels))
     _write(folder, plain_json({"settings": identity} | curve))
@@ -122,7 +130,7 @@ def _identity(settings: TrainSettings, model: ConnectionBert, pairs: CurvePairs)
         f"{part} file": store.path for part, store in pairs.prepared.stores.items()
     }
     identity |= {f"{name} (SHA-256)": file_sha256(path) for name, path in files.items()}
-    return identity | ({"seed of the split": settings.seed} if pairs.split else {})
+    return identity | ({"seed of the split": settings.seed_of_split} if pairs.split else {})
 
 
 def _print(curve: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     require_libraries()
     from connection.prepare import prepare
     from connection.split import folds_by_sentence
+    from connection.weights import check_folder
     from ConnectionBert import load_tokenizer
 
     model = values.get("model_dir") or next((name for name in MODELS if (ROOT / name).is_dir()), MODELS[0])
@@ -73,10 +74,17 @@ def find_suspects(given: argparse.Namespace) -> int:
         print(remark)
 
     # The folds' files hold good rows under usual names, on the scale of all rows.
-    asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high}
+    asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high, "seeds": 1}
     asked |= {"model_dir": str(resolve(model)), "epochs": values["epochs"], "seed": values["seed"]}
     machine = {name: asked.pop(name) for name in ("device", "threads") if name in asked} | {"cache_dir": str(cache)}
-    told = {"train_file": file_sha256(store.path), "pairs": len(store), "folds": given.folds, "training": asked}
+    weights = file_sha256(check_folder(resolve(model)))
+    told = {
+        "weights": weights,
+        "train_file": file_sha256(store.path),
+        "pairs": len(store),
+        "folds": given.folds,
+        "training": asked,
+    }
     output = open_output(expand(given.output_dir).resolve(), told)
     tables = []
     for number in range(given.folds):
