@@ -155,6 +155,7 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
     assert {path.name for path in output.iterdir()} == {
         "settings.json",
         "audit.json",
+        "errors.csv",
         "metrics.jsonl",
         "results.json",
         "predictions.csv",
