@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -102,7 +103,7 @@ def plot(results: dict[str, Any], file: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 1 + 0.6 * len(works)), layout="constrained")
     for shift, (kind, colour) in enumerate((("defaults", "#0072b2"), ("best", "#e69f00"))):
         for place, work in enumerate(works):
-            low, middle, high = (f(results[work]["ratios"][kind]) for f in (min, lambda v: sorted(v)[len(v) // 2], max))
+            low, middle, high = (f(results[work]["ratios"][kind]) for f in (min, statistics.median, max))
             axes.barh(place + 0.35 * shift, middle, 0.33, color=colour, label=f"its {kind}" if not place else None)
             axes.plot([low, high], [place + 0.35 * shift] * 2, color="black", linewidth=1)
     axes.axvline(1, color="grey", linewidth=1)

@@ -32,7 +32,7 @@ class Prepared:
     def reopen(self, store: PairStore) -> PairFile:
         """The pair file of a store, for its text. Raises `InputError` where it is gone, or another one by now."""
         part = next(part for part, known in self.stores.items() if known is store)
-        file = open_pairs(store.path, self.columns, part == "train")
+        file = _open(store.path, self.columns, part == "train")
         if file.state != self.states[part]:
             raise InputError(f"{store.path} was changed after it was read")
         return file
@@ -72,7 +72,7 @@ class Prepared:
         return total
 
 
-def open_pairs(path: Path, columns: str, training: bool) -> PairFile:
+def _open(path: Path, columns: str, training: bool) -> PairFile:
     """A pair file by the declared columns; a held-out one in which they can't be found, by its own names or content."""
     try:
         return PairFile.open(path, columns)
@@ -119,7 +119,7 @@ def prepare(
     problems: list[str] = []
     for part, name in files.items():
         try:
-            opened[part] = open_pairs(resolve(name), columns, part == "train")
+            opened[part] = _open(resolve(name), columns, part == "train")
         except InputError as error:
             problems.append(str(error))
     low, high = label_range

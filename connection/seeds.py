@@ -56,7 +56,7 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
     finally:
         if rows:
             print("", text(seeds_table({"seeds": rows, "over_seeds": over_seeds(rows)})), sep="\n")
-            print(f"\nThe best on dev is {best.name}; each seed's figures are in its own folder.")
+            print(f"\nThe model is that of {best.name}; each seed's figures are in its own folder.")
             print_next(run.model)
     return status
 

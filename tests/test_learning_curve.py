@@ -210,7 +210,7 @@ def started(monkeypatch):
     """The training command runs in this process, which is fast; the runs that were started, and what to do in place of one."""
     seen = SimpleNamespace(names=[], instead={})
 
-    def run(command, stdout, stderr):
+    def run(command, stdout, stderr, check):
         name = next(word for word in command if word.startswith("--output-dir=")).rsplit("/", 1)[1]
         seen.names.append(name)
         if name in seen.instead:

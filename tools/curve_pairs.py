@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,13 @@ from connection.environment import resolve
 from connection.errors import InputError
 from connection.labels import LabelScale
 from connection.losschoice import choose_loss
-from connection.pairs import PairFile
 from connection.prepare import Prepared, prepare
 from connection.settings import TrainSettings
 from connection.split import FEWEST
+from connection.store import PairStore
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import make_datasets
+from tools.training_command import write_pairs
 
 SHARES = (10, 25, 50, 100)  # per cent of the training pairs
 
@@ -27,7 +27,7 @@ class CurvePairs:
     """What a person's pair files hold, read and audited as training itself does."""
 
     prepared: Prepared
-    rows: dict[str, tuple[PairFile, np.ndarray]]  # "train", "test" and perhaps "dev": a file, and which of its pairs, (N,) bool
+    rows: dict[str, tuple[PairStore, np.ndarray]]  # "train", "test", perhaps "dev": a store, and which of its pairs, (N,) bool
     labels: np.ndarray  # of the training pairs, (n,)
     loss: str  # the objective, chosen by all of them
 
@@ -53,28 +53,17 @@ class CurvePairs:
         return f"all {len(labels)} pairs have the label {labels[0]:g}" if len(np.unique(labels)) < 2 else ""
 
     def write_part(self, share: int, seed: int, target: Path) -> None:
-        file, rows = self.rows["train"]
+        store, rows = self.rows["train"]
         wanted = rows.copy()
         wanted[rows] = self.part(share, seed)
-        self._write(file, wanted, target)
+        write_pairs(self.prepared, store, wanted, target)
 
     def write_held_out(self, folder: Path) -> dict[str, Path]:
         """test.jsonl, and dev.jsonl where there are dev pairs."""
         targets = {name: folder / f"{name}.jsonl" for name in self.rows if name != "train"}
         for name, target in targets.items():
-            self._write(*self.rows[name], target)
+            write_pairs(self.prepared, *self.rows[name], target)
         return targets
-
-    def _write(self, file: PairFile, wanted: np.ndarray, target: Path) -> None:
-        """Chosen pairs as JSON Lines in plain ASCII: neither delimiter, columns nor encoding are left to guess."""
-        start = 0
-        with open(target, "w", encoding="ascii") as stream:
-            for chunk in file.chunks(low=self.scale.low, high=self.scale.high):
-                for row in np.flatnonzero(wanted[start : start + len(chunk)]):
-                    pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
-                    stream.write(json.dumps(pair | {"label": float(chunk.label[row])}) + "\n")
-                start += len(chunk)
-        file.require_unchanged()
 
 
 def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
@@ -101,5 +90,5 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
     for name, part in data.items():
         wanted = np.zeros(len(part.store), bool)
         wanted[part.places] = True
-        rows[name] = (prepared.reopen(part.store), wanted)
+        rows[name] = (part.store, wanted)
     return CurvePairs(prepared, rows, labels, loss)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.errors import InputError, RunError
 from connection.settings import flag_of
-from tools.training_command import DRIVER
+from tools.training_command import start_training, write_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,34 +49,22 @@ def is_done(run: Path) -> bool:
 
 
 def write_fold(output: Path, prepared: Prepared, held_out: np.ndarray) -> dict[str, str]:
-    """The rows of a fold and all others, as JSON Lines: whatever a text holds, row n of a file is its line n."""
-    import numpy as np
-
-    store = prepared.stores["train"]
-    files = {part: output / f"{part}.jsonl" for part in ("train", "test")}
-    with open(files["train"], "w", encoding="ascii") as train, open(files["test"], "w", encoding="ascii") as test:
-        source = prepared.reopen(store)
-        for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
-            places = np.searchsorted(store.line, chunk.line)
-            rows = zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), held_out[places].tolist(), strict=True)
-            for one, two, label, held in rows:
-                print(json.dumps({"sentence1": one, "sentence2": two, "label": label}), file=test if held else train)
-        source.require_unchanged()
-    return {f"{part}_file": str(file) for part, file in files.items()}
+    """The pairs of a fold, (N,) bool of all, and all others, in a file each."""
+    files = {"train_file": output / "train.jsonl", "test_file": output / "test.jsonl"}
+    for file, wanted in zip(files.values(), (~held_out, held_out), strict=True):
+        write_pairs(prepared, prepared.stores["train"], wanted, file)
+    return {name: str(file) for name, file in files.items()}
 
 
 def train(run: Path, files: dict[str, str], flags: dict[str, Any]) -> None:
     """A run of the training command in a process of its own; its folder is kept, without model/."""
     shutil.rmtree(run, ignore_errors=True)  # what an earlier start left half done
     words = files | flags | {"output_dir": run, "allow": "contradiction,few-labels"}
-    command = [sys.executable, str(DRIVER), *(f"{flag_of(name)}={value}" for name, value in words.items())]
     try:
-        status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+        status = start_training([f"{flag_of(name)}={value}" for name, value in words.items()], stdout=subprocess.DEVNULL)
     finally:
         for file in files.values():
             Path(file).unlink(missing_ok=True)
-    if status == 130:
-        raise KeyboardInterrupt
     if status == 2:
         raise InputError(f"The training of {run.name} was refused, see above.")
     if status:

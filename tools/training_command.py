@@ -1,4 +1,4 @@
-"""The training command in a process of its own, as a person would type it: its constants, its flags, its figures."""
+"""The training command in a process of its own, as a person would type it: its constants, flags, pair files, figures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connection.environment import ROOT
 from connection.errors import InputError
 from connection.settings import TrainSettings, flag_of, setting_fields
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from connection.prepare import Prepared
+    from connection.store import PairStore
 
 DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
 
@@ -44,6 +50,27 @@ def as_flags(settings: TrainSettings) -> list[str]:
     return words
 
 
+def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target: Path) -> None:
+    """The `wanted` pairs of a store's N, (N,) bool, as JSON Lines in plain ASCII: whatever a text holds, pair n is line n, and
+    neither delimiter, columns nor encoding are left to guess. Raises `InputError` where the pair file is another one by now."""
+    source, start = prepared.reopen(store), 0
+    with open(target, "w", encoding="ascii") as stream:
+        for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
+            for row in wanted[start : start + len(chunk)].nonzero()[0]:
+                pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
+                stream.write(json.dumps(pair | {"label": float(chunk.label[row])}) + "\n")
+            start += len(chunk)
+    source.require_unchanged()
+
+
+def start_training(words: list[str], **streams: Any) -> int:
+    """The exit status of the training command with these flags. Raises `KeyboardInterrupt` where Ctrl-C ended it."""
+    status = subprocess.run([sys.executable, str(DRIVER), *words], check=False, **streams).returncode
+    if status == 130:
+        raise KeyboardInterrupt
+    return status
+
+
 def run_training(settings: TrainSettings, pairs: int, log: Path) -> tuple[dict[str, Any] | None, str]:
     """Run the training command on `pairs` pairs; its figures, or None and why there are none. What it prints goes to `log`.
 
@@ -53,10 +80,7 @@ def run_training(settings: TrainSettings, pairs: int, log: Path) -> tuple[dict[s
     shutil.rmtree(output, ignore_errors=True)  # of a run that was stopped or damaged
     output.parent.mkdir(exist_ok=True)
     with open(log, "w", encoding="utf-8") as stream:
-        command = [sys.executable, str(DRIVER), *as_flags(settings)]
-        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
-    if status == 130:
-        raise KeyboardInterrupt
+        status = start_training(as_flags(settings), stdout=stream, stderr=subprocess.STDOUT)
     figures = read_figures(output, pairs) if status == 0 else None
     if figures:
         shutil.rmtree(output / "model", ignore_errors=True)  # a curve is of figures; its models would fill the disk
