@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from connection.environment import resolve
+from connection.errors import InputError
 from connection.labels import LabelScale
 from connection.packing import PackedBatch, pack
-from connection.prepare import Prepared
+from connection.prepare import Prepared, prepare
+from connection.settings import TrainSettings
 from connection.shuffle import Permutation
 from connection.split import split_by_sentence
 from connection.store import PairStore
+
+if TYPE_CHECKING:
+    from ConnectionBert import ConnectionBert
 
 
 class Pair(NamedTuple):
@@ -86,6 +93,10 @@ class ConnectionDataset(Dataset[Pair]):
         rows = np.array([item.row for item in items])
         return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows))
 
+    def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
+        """A batch in parts of `size` pairs, of which one at a time is in the encoder; `size` 0: in one part."""
+        return [self.collate(items[start : start + (size or len(items))]) for start in range(0, len(items), size or len(items))]
+
     def sentences(self, rows: np.ndarray) -> Tensor:
         """Which sentence of the store stands on each side of B rows, (2, B) int64."""
         places = rows if self.rows is None else self.rows[rows]
@@ -113,12 +124,15 @@ class ShuffledBatches(Sampler[list[int]]):
             yield order[np.arange(start, min(start + self.batch_size, self.rows))].tolist()
 
 
-def make_loader(dataset: ConnectionDataset, batches: ShuffledBatches, num_workers: int, pin_memory: bool) -> DataLoader[Pair]:
-    """Batches for training, prepared by `num_workers` processes. Set `batches.epoch` before each epoch for a new order."""
+def make_loader(
+    dataset: ConnectionDataset, batches: ShuffledBatches, num_workers: int, pin_memory: bool, part_size: int = 0
+) -> DataLoader[Pair]:
+    """Batches for training, in parts, prepared by `num_workers` processes. Set `batches.epoch` before each epoch for a new
+    order."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=dataset.collate,
+        collate_fn=partial(dataset.collate_parts, size=part_size),
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
@@ -144,3 +158,21 @@ def make_datasets(
         return {part: ConnectionDataset(store, scale, pad_id) for part, store in stores.items()}, []
     rows, remarks = split_by_sentence(stores["train"], *fractions, seed)
     return {part: ConnectionDataset(stores["train"], scale, pad_id, rows[part]) for part in rows}, remarks
+
+
+def read_datasets(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
+    """What is known of the pair files that settings name, their Datasets as of `make_datasets`, and remarks on the split.
+
+    Prints what is understood of the files. Raises `InputError` when one can't be read, or has findings that block training.
+    """
+    files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
+    files = {part: name for part, name in files.items() if name}
+    cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
+    prepared = prepare(files, model.tokenizer, settings.max_length, settings.columns, label_range, cache)
+    print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
+    prepared.require(settings.on_bad_rows, settings.allow)
+    fractions = (settings.dev_fraction, settings.test_fraction)
+    data, remarks = make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed_of_split)
+    if settings.patience and "dev" not in data:
+        raise InputError("--patience counts epochs that are no better on dev pairs, and there are none: give a --dev-file.")
+    return prepared, data, remarks

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # the libraries are imported late, so that --help and a misty
     import numpy as np
     import torch
 
+    from connection.average import WeightAverage
     from connection.optimizer import AdamW
-    from connection.prepare import Prepared
     from connection.progress import Progress
     from connection.runfolder import RunFolder
     from ConnectionBert import ConnectionBert
@@ -40,10 +40,16 @@ OUTPUT_DIR = "output/run"
 
 EPOCHS = 4
 BATCH_SIZE = 16
+PART_SIZE = 0
+GRADIENT_CHECKPOINTING = False
 LEARNING_RATE = 2e-5
 WARMUP_RATIO = 0.1
+SCHEDULE = "linear"
+LAYER_DECAY = 1.0
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
+EMA = 0.0
+FREEZE_EMBEDDINGS = False
 MAX_LENGTH = 128
 POOLING = "mean"
 LOSS = "auto"
@@ -52,6 +58,7 @@ MATRYOSHKA_DIMS = ""
 LABEL_MIN = None
 LABEL_MAX = None
 
+PATIENCE = 0
 EVAL_STEPS = 0
 LOG_STEPS = 10
 SEED = 42
@@ -92,20 +99,19 @@ def train(settings: TrainSettings) -> int:
     import torch
     from tqdm import tqdm
 
+    from connection.average import WeightAverage
     from connection.calibration import Fitted
-    from connection.evaluation import Labelled, evaluate_run
     from connection.findings import findings_json
-    from connection.losschoice import choose_dims, choose_loss
-    from connection.mistakes import write_errors
+    from connection.heldout import predict, score, write_figures
+    from connection.losschoice import choose_dims, choose_loss, require_parts
     from connection.objective import make_objective
-    from connection.optimizer import linear_schedule, make_optimizer
-    from connection.predictions import write_predictions
+    from connection.optimizer import make_optimizer, make_schedule
     from connection.progress import Progress, StopOnInterrupt
     from connection.report import print_end, print_next, write_html
     from connection.runfolder import RunFolder, require_free
     from connection.similarity import remembered_cosines
     from ConnectionBert import ConnectionBert
-    from ConnectionDataset import ShuffledBatches, make_loader
+    from ConnectionDataset import ShuffledBatches, make_loader, read_datasets
 
     started = time.perf_counter()
     environment.keep_pages()
@@ -116,15 +122,16 @@ def train(settings: TrainSettings) -> int:
     # A folder that names its pooling keeps it, unless another one is asked for.
     asked = "pooling" in settings.given or settings.pooling != "mean"
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
-    prepared, data, remarks = read_data(settings, model)
+    prepared, data, remarks = read_datasets(settings, model)
     targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
     loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
+    require_parts(loss_name, settings.part_size)
     dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     output = environment.expand(settings.output_dir).resolve()
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir))
     run = RunFolder(output)
-    where = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
-    story = as_json(settings) | where | environment.describe([store.path for store in prepared.stores.values()])
+    machine = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
+    story = as_json(settings) | machine | environment.describe([store.path for store in prepared.stores.values()])
     story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
     story |= {"loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}  # as they are used
     run.write_json("settings.json", story)
@@ -134,10 +141,10 @@ def train(settings: TrainSettings) -> int:
     print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     rows = "packed rows" if settings.packing else "padded rows"
-    print(f"device {device}, {precision} ({why}), {rows}, {where['threads']} threads, seed {settings.seed}")
+    print(f"device {device}, {precision} ({why}), {rows}, {machine['threads']} threads, seed {settings.seed}")
     print(f"loss   {loss_name} ({reason}){', at the dimensions ' if dims else ''}{', '.join(map(str, dims))}")
 
-    model.to(device)
+    model.to(device).encoder.embeddings.requires_grad_(not settings.freeze_embeddings)
     model.labels, model.fitted = (prepared.scale.low, prepared.scale.high), Fitted()
     print("measuring the base model ...", flush=True)
     cache = environment.resolve(settings.cache_dir)
@@ -149,12 +156,13 @@ def train(settings: TrainSettings) -> int:
 
     data["train"].packed = settings.packing
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
-    loader = make_loader(data["train"], batches, settings.num_workers, pin_memory=device.type == "cuda")
+    loader = make_loader(data["train"], batches, settings.num_workers, device.type == "cuda", settings.part_size)
     steps = len(batches) * settings.epochs
-    weights = model.prepare_training(precision, settings.packing, settings.seed)
+    weights = model.prepare_training(precision, settings.packing, settings.seed, settings.gradient_checkpointing)
     objective = make_objective(loss_name, settings.scale, dims, model.encoder.config.hidden_size, targets).to(device)
-    optimizer = make_optimizer(torch.nn.ModuleList([model, objective]), weights, settings.weight_decay)
-    share = linear_schedule(steps, settings.warmup_ratio)
+    optimizer = make_optimizer(torch.nn.ModuleList([model, objective]), weights, settings.weight_decay, settings.layer_decay)
+    average = WeightAverage(model, settings.ema)
+    share = make_schedule(settings.schedule, steps, settings.warmup_ratio)
     progress = Progress()
     stop = StopOnInterrupt()
 
@@ -169,36 +177,43 @@ def train(settings: TrainSettings) -> int:
             rate = settings.learning_rate * share(progress.step)
             loss = training_step(model, objective, batch, optimizer, rate, settings.max_grad_norm).item()
             if not math.isfinite(loss):
-                raise RunError(non_finite(progress.step + 1, data["train"].where(batch.rows), run))
+                where = data["train"].where(torch.cat([part.rows for part in batch]))
+                raise RunError(non_finite(progress.step + 1, where, run))
 
-            progress.count(loss, len(batch.rows), int(batch.tokens.attention_mask.sum()), time.perf_counter() - clock)
-            bar.set_postfix_str(
-                f"loss {loss:.4f}, lr {rate:.1e}, {progress.speed['pairs_per_second']:.0f} pairs/s", refresh=False
-            )
+            progress.count(loss, batch, time.perf_counter() - clock)
+            speed = f"{progress.speed['pairs_per_second']:.0f} pairs/s"
+            bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.1e}, {speed}", refresh=False)
             bar.update()
             if progress.step % settings.log_steps == 0 or progress.step == steps:
                 run.log(step=progress.step, epoch=epoch, loss=loss, learning_rate=rate, **progress.speed)
+            if average.due(progress.step):
+                optimizer.finish()
+                average.update(progress.step)
             if stop.asked:
                 break
             if settings.eval_steps and progress.step % settings.eval_steps == 0 and progress.step % len(batches):
                 optimizer.finish()
-                keep_if_best(model, data.get("dev"), run, progress, epoch)
+                keep_if_best(model, average, data.get("dev"), run, progress, epoch)
             clock = time.perf_counter()
         bar.close()
         optimizer.finish()
         if not stop.asked:
-            progress.end_epoch(epoch, keep_if_best(model, data.get("dev"), run, progress, epoch))
+            progress.end_epoch(epoch, keep_if_best(model, average, data.get("dev"), run, progress, epoch))
         if stop.asked:
+            break
+        if 0 < settings.patience <= epoch - progress.best_epoch:
+            print(f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says.")
             break
     stop.restore()
 
     if not run.saved:  # never evaluated, or never with a defined figure: the weights as they are
-        run.save(model)
+        with average.in_place():
+            run.save(model)
         progress.best_step = progress.step
     final: dict[str, np.ndarray] = {"dev": progress.best_cosine} if progress.best else {}
     results["final"] = {"dev": progress.best} if progress.best else {}
     results |= {"best_step": progress.best_step, "epochs": settings.epochs, "steps": progress.step, **progress.speed}
-    results |= {"peak_memory_bytes": environment.peak_memory_bytes(device), **where, "seed": settings.seed}
+    results |= {"peak_memory_bytes": environment.peak_memory_bytes(device), **machine, "seed": settings.seed}
     results |= {"epoch_figures": progress.epochs, "interrupted": stop.asked}
     try:
         if "test" in data and not stop.asked:
@@ -206,14 +221,7 @@ def train(settings: TrainSettings) -> int:
             final["test"] = predict(best, data["test"])
             results["final"]["test"] = score(final["test"], data["test"])
             run.log(step=progress.best_step, split="test", **results["final"]["test"])
-        cosines = {"base": base, "final": final}
-        pairs = {name: Labelled.of(data[name].store, prepared.scale, data[name].places) for name in base}
-        write_predictions(run.path, pairs, cosines)
-        found, gain = evaluate_run(pairs, cosines)
-        results |= {"gain": gain} if gain else {}
-        for when, by_part in found.items():
-            results[when] = {name: figures | results[when][name] for name, figures in by_part.items()}
-        results |= write_errors(run.path, prepared, held_out, pairs, final)
+        write_figures(run, prepared, held_out, {"base": base, "final": final}, results)
     except KeyboardInterrupt:
         results["interrupted"] = True
     results["seconds"] = time.perf_counter() - started
@@ -226,71 +234,55 @@ def train(settings: TrainSettings) -> int:
 
 
 def training_step(
-    model: ConnectionBert, objective: torch.nn.Module, batch: PairBatch, optimizer: AdamW, rate: float, max_grad_norm: float
+    model: ConnectionBert,
+    objective: torch.nn.Module,
+    batch: list[PairBatch],
+    optimizer: AdamW,
+    rate: float,
+    max_grad_norm: float,
 ) -> torch.Tensor:
-    """One update on a batch of B pairs at a learning rate; the loss, a scalar.
+    """One update on a batch of B pairs, in parts of b that are encoded one after the other, at a learning rate; the loss, a
+    scalar.
 
     When the loss or a gradient is not finite, NaN, and no weight is changed.
     """
-    optimizer.before(batch.tokens.words)
-    batch = batch.to(model.device)
-    u, v, _ = model(batch.tokens)  # 2B sentences -> (B, H) twice
-    loss = objective(u, v, batch.target, batch.sentences)
-    loss.backward()
+    import torch
+
+    optimizer.before(torch.cat([part.tokens.words for part in batch]).unique())
+    pairs, total = sum(len(part.rows) for part in batch), 0.0
+    for number, part in enumerate(batch):
+        if number:
+            optimizer.add()
+        part = part.to(model.device)
+        u, v, _ = model(part.tokens)  # 2b sentences -> (b, H) twice
+        loss = objective(u, v, part.target, part.sentences) * (len(part.rows) / pairs)
+        loss.backward()
+        total = total + loss.detach()
     norm = optimizer.update(rate, max_grad_norm)
-    return loss.detach() + 0 * norm  # NaN where the norm is not finite
-
-
-def read_data(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
-    """What is known of the pair files, the Datasets "train", "dev" and "test" (those there are), and remarks on the split.
-
-    Raises `InputError` when a file can't be read, or has findings that block training.
-    """
-    from connection.prepare import prepare
-    from ConnectionDataset import make_datasets
-
-    files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
-    files = {part: name for part, name in files.items() if name}
-    cache, label_range = environment.resolve(settings.cache_dir), (settings.label_min, settings.label_max)
-    prepared = prepare(files, model.tokenizer, settings.max_length, settings.columns, label_range, cache)
-    print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
-    prepared.require(settings.on_bad_rows, settings.allow)
-    fractions = (settings.dev_fraction, settings.test_fraction)
-    return prepared, *make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed_of_split)
-
-
-def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
-    """Cosine of each of N pairs, dropout off, (N,) float64."""
-    from connection.similarity import pair_similarities
-
-    return pair_similarities(model, data.store, data.places)["cosine"]
-
-
-def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
-    """Spearman, Pearson and the mean squared error ("loss", whatever the training loss) of cosines (N,) against the targets."""
-    from connection.metrics import figures
-
-    return figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())}
+    return total + 0 * norm  # NaN where the norm is not finite
 
 
 def keep_if_best(
-    model: ConnectionBert, dev: ConnectionDataset | None, run: RunFolder, progress: Progress, epoch: int
+    model: ConnectionBert, average: WeightAverage, dev: ConnectionDataset | None, run: RunFolder, progress: Progress, epoch: int
 ) -> dict[str, float]:
     """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there is no dev file)."""
     from connection.calibration import Fitted
+    from connection.heldout import predict, score
 
     clock = time.perf_counter()
     figures: dict[str, Any] = {}
-    if dev:
-        cosine = predict(model, dev)
-        figures = score(cosine, dev)
-        run.log(step=progress.step, epoch=epoch, split="dev", **figures)
-    if not dev or figures["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
-        progress.best, progress.best_step = figures, progress.step
+    average.update(progress.step)
+    with average.in_place():
         if dev:
-            progress.best_cosine = cosine
-            model.fitted = Fitted.of(cosine, dev.store.label[dev.places], dev.scale)  # travels in model/
-        run.save(model)
+            cosine = predict(model, dev)
+            figures = score(cosine, dev)
+            run.log(step=progress.step, epoch=epoch, split="dev", **figures)
+        if not dev or figures["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
+            progress.best, progress.best_step, progress.best_epoch = figures, progress.step, epoch
+            if dev:
+                progress.best_cosine = cosine
+                model.fitted = Fitted.of(cosine, dev.store.label[dev.places], dev.scale)  # travels in model/
+            run.save(model)
     model.train()
     progress.evaluation_seconds += time.perf_counter() - clock
     return figures

@@ -43,6 +43,7 @@ class FastBert:
         self.dropout, self.attention_dropout = config.hidden_dropout_prob, config.attention_probs_dropout_prob
         self.random = np.random.SFC64(seed)  # on a CPU 4 times as fast as torch's generator
         self.cuda_random = torch.Generator(self.device).manual_seed(seed) if self.device.type == "cuda" else None
+        self.checkpointing = False  # keep each layer's input alone, and compute the layer again in the backward pass
         self.anchor = torch.zeros((), requires_grad=True)  # autograd calls backward() for something that needs a gradient
 
     @staticmethod
@@ -69,8 +70,9 @@ class FastBert:
         states = _times(normed, keep_embeddings)
         saved: list[Any] = [(batch, keep_embeddings, summed, mean, deviation)]
         for layer, keep in zip(self.weights.layers, keeps, strict=True):
-            states, tensors = self._layer_forward(states, layer, keep, own, rows, length)
-            saved.append((keep, *tensors))
+            entering = states
+            states, tensors = self._layer_forward(entering, layer, keep, own, rows, length)
+            saved.append((entering, layer, keep, own, rows, length) if self.checkpointing else (keep, *tensors))
         return states, saved
 
     def _layer_forward(
@@ -94,7 +96,12 @@ class FastBert:
     def backward(self, gradient: Tensor, saved: list[Any]) -> None:
         """Gradient of the token states (M, H) -> the gradients of all weights, in place of the last step's."""
         for layer, grad in zip(reversed(self.weights.layers), reversed(self.weights.layers_grad), strict=True):
-            gradient = self._layer_backward(gradient, layer, grad, *saved.pop())
+            kept = saved.pop()
+            if self.checkpointing:  # Chen et al. 2016, arXiv 1604.06174
+                kept = kept[2], *self._layer_forward(*kept)[1]
+            gradient = self._layer_backward(gradient, layer, grad, *kept)
+        if self.weights.frozen:
+            return
         batch, keep, summed, mean, deviation = saved.pop()
         weights, grads = self.weights.embeddings, self.weights.embeddings_grad
         d_summed = self._norm_backward(

@@ -7,6 +7,7 @@ value products stand side by side, one matrix for all three.
 from __future__ import annotations
 
 import math
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -42,7 +43,11 @@ class Embeddings(NamedTuple):
 
 class FlatWeights:
     """`master` (n,) float32, whose views become the module's own parameters, so that it can be saved and evaluated as before;
-    `copy` (n,) in the type that is computed with (`master` itself for float32), and `grad` (n,) in that type."""
+    `copy` (n,) in the type that is computed with (`master` itself for float32), and `grad` (n,) in that type.
+
+    `ranges` are (start, end, depth, whether weight decay applies) of what is trained; depth 0 are the embeddings, 1 the lowest
+    layer, and so on. `frozen` embeddings are those that require no gradient.
+    """
 
     def __init__(self, encoder: BertModel, dtype: torch.dtype):
         layers = [_layer_parameters(layer) for layer in encoder.encoder.layer]
@@ -52,11 +57,18 @@ class FlatWeights:
         tensors = [first, *layers]
         groups = sorted((group for tensor in tensors for group in tensor), key=lambda group: group[0].dim() == 1)
         size = sum(parameter.numel() for group in groups for parameter in group)
+        depths = {id(group): depth for depth, tensor in enumerate(tensors) for group in tensor}
         self.word = embeddings.word_embeddings.weight
+        self.frozen = not self.word.requires_grad
         self.master = torch.empty(size, device=self.word.device)
-        self.decayed = sum(parameter.numel() for group in groups for parameter in group if parameter.dim() > 1)
         self.parameters = {id(parameter) for group in groups for parameter in group} | {id(self.word)}
         place, start = {}, 0
+        self.ranges: list[tuple[int, int, int, bool]] = []
+        for (decayed, depth), same in groupby(groups, lambda group: (group[0].dim() > 1, depths[id(group)])):
+            end = start + sum(parameter.numel() for group in same for parameter in group)
+            self.ranges += [(start, end, depth, decayed)] if depth or not self.frozen else []
+            start = end
+        start = 0
         for group in groups:
             place[id(group)] = start
             for parameter in group:

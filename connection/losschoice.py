@@ -19,6 +19,7 @@ FITS = {
     "multiple-negatives-symmetric": ("graded", "binary"),
     "softmax": ("graded", "binary"),
 }
+OF_PAIRS = ("cosine-mse", "contrastive", "softmax")  # means over pairs: a batch's is the weighted mean of its parts'
 MOST_CLASSES = 20  # distinct labels that softmax tells apart
 SMALL_BATCH = 8  # pairs; smaller batches are often all of one label
 
@@ -89,6 +90,16 @@ def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
     if name.startswith("multiple-negatives") and not max(targets, default=0) > 0.5:
         return "connected pairs, labelled above the middle of the scale"
     return ""
+
+
+def require_parts(loss: str, part_size: int) -> None:
+    """Raises `InputError` where an objective compares the pairs of a batch, and so can't be computed part by part."""
+    compared = [name for name in parse_loss(loss) if name not in OF_PAIRS]
+    if part_size and compared:
+        raise InputError(
+            f"--part-size: {compared[0]} compares the pairs of a batch with one another, so it can't be computed part by part. "
+            f"These can: {', '.join(OF_PAIRS)}. Or give a smaller --batch-size."
+        )
 
 
 def choose_dims(text: str, loss: str, hidden_size: int) -> tuple[int, ...]:

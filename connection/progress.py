@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ConnectionDataset import PairBatch
 
 
 @dataclasses.dataclass
@@ -15,6 +18,7 @@ class Progress:
     best: dict[str, float] = dataclasses.field(default_factory=dict)  # dev figures of the best step
     best_cosine: Any = None  # its cosines of the dev pairs, (N,)
     best_step: int = 0
+    best_epoch: int = 0
     epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # a row an epoch, for the table
     pairs: int = 0
     tokens: int = 0
@@ -23,11 +27,11 @@ class Progress:
     _losses: list[float] = dataclasses.field(default_factory=list)  # of this epoch
     _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
 
-    def count(self, loss: float, pairs: int, tokens: int, seconds: float) -> None:
-        """One training step is done."""
+    def count(self, loss: float, batch: list[PairBatch], seconds: float) -> None:
+        """One training step is done, on a batch in parts."""
         self.step += 1
-        self.pairs += pairs
-        self.tokens += tokens
+        self.pairs += sum(len(part.rows) for part in batch)
+        self.tokens += sum(int(part.tokens.attention_mask.sum()) for part in batch)
         self.training_seconds += seconds
         self._losses.append(loss)
 

@@ -57,10 +57,27 @@ class TrainSettings:
     output_dir: str = setting("run folder: settings, figures, report and model/ are written here")
     epochs: int = setting("passes over the training pairs", low=1, high=1_000_000)
     batch_size: int = setting("pairs in a training step", low=1, high=1_000_000)
+    part_size: int = setting(
+        "pairs of a step in the encoder at a time, for less memory, where the objective is a mean over pairs; 0: all",
+        low=0,
+        high=1_000_000,
+    )
+    gradient_checkpointing: bool = setting("compute each layer again in the backward pass: less memory, more time")
     learning_rate: float = setting("highest learning rate, reached at the end of the warm-up", above=0, high=1)
     warmup_ratio: float = setting("share of all steps in which the learning rate rises from 0", low=0, high=1)
+    schedule: str = setting(
+        "the learning rate after the warm-up: falls to 0 in a line or half a cosine, or stays",
+        choices=("linear", "cosine", "constant"),
+    )
+    layer_decay: float = setting("each layer learns at so many times the rate of the one above it", above=0, high=1)
     weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
     max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
+    ema: float = setting(
+        "measure and save a moving average of the weights, which keeps so much of itself at each step; 0: none",
+        low=0,
+        high=0.9999,
+    )
+    freeze_embeddings: bool = setting("train the layers alone: word and position embeddings stay as they are")
     max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
     pooling: str = setting(
         "how token states become a sentence vector",
@@ -80,6 +97,9 @@ class TrainSettings:
     )
     label_max: float | None = setting(
         "label that means full connection (cosine 1); None: taken from the training file", low=-LARGEST, high=LARGEST
+    )
+    patience: int = setting(
+        "end after so many epochs in a row that are no better on the dev pairs; 0: train all", low=0, high=1_000_000
     )
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
     log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1)

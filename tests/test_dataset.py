@@ -122,7 +122,7 @@ def epochs(dataset, workers, seed=7, count=2):
     batches = []
     for epoch in range(count):
         sampler.epoch = epoch
-        batches.append(list(loader))
+        batches.append([batch for (batch,) in loader])  # each is in one part
     return batches
 
 
@@ -154,3 +154,14 @@ def test_public_data_reaches_the_token_store(minilm, public_data, tmp_path):
     for row in (0, 700, 1499):
         assert dataset[row].tokens2.tolist() == tokenizer(texts[row][1])["input_ids"]
     assert len(dataset.store.tokens) == len({text for pair in texts for text in pair})
+
+
+def test_a_batch_in_parts_holds_the_same_pairs(dataset):
+    items = [dataset[row] for row in (3, 0, 7, 5, 1)]
+    whole = dataset.collate(items)
+    for size, sizes in ((0, [5]), (2, [2, 2, 1]), (5, [5]), (9, [5])):
+        parts = dataset.collate_parts(items, size)
+        assert [len(part.rows) for part in parts] == sizes
+        for field in ("rows", "target"):
+            assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(whole, field))
+        assert torch.equal(torch.cat([part.sentences for part in parts], 1), whole.sentences)

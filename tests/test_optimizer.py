@@ -11,7 +11,7 @@ import torch
 from transformers import BertModel
 
 from connection.fast_bert import FastBert
-from connection.optimizer import linear_schedule, make_optimizer
+from connection.optimizer import make_optimizer, make_schedule
 from connection.packing import pack
 from tests.conftest import VOCABULARY, tiny_config
 
@@ -25,18 +25,19 @@ def step(optimizer, compute, batch, rate, max_norm, factor=1.0):
     return optimizer.update(rate, max_norm)
 
 
-def both(weight_decay=0.1):
+def both(weight_decay=0.1, layer_decay=1.0, frozen=False):
     torch.manual_seed(0)
     encoder = BertModel(tiny_config(**NO_DROPOUT), add_pooling_layer=False).train()
+    encoder.embeddings.requires_grad_(not frozen)
     twin = copy.deepcopy(encoder)
     fast = FastBert(twin, torch.float32, 0)
 
     def by_module(batch):
         return encoder(batch.input_ids, attention_mask=batch.visible, position_ids=batch.position_ids).last_hidden_state
 
-    return (encoder, make_optimizer(encoder, None, weight_decay), by_module), (
+    return (encoder, make_optimizer(encoder, None, weight_decay, layer_decay), by_module), (
         twin,
-        make_optimizer(twin, fast.weights, weight_decay),
+        make_optimizer(twin, fast.weights, weight_decay, layer_decay),
         fast,
     )
 
@@ -50,11 +51,13 @@ def rare_words(steps):
         yield pack([random.choice(words, size=random.integers(4, 9)) for _ in range(4)], 0)
 
 
-@pytest.mark.parametrize("max_norm", [0.0, 0.5])
-def test_equal_to_torch_over_many_steps_with_rare_words(max_norm):
-    (encoder, plain, by_module), (twin, flat, fast) = both()
+@pytest.mark.parametrize(
+    ("max_norm", "layer_decay", "frozen"), [(0.0, 1, False), (0.5, 1, False), (0.5, 0.7, False), (0.5, 1, True)]
+)
+def test_equal_to_torch_over_many_steps_with_rare_words(max_norm, layer_decay, frozen):
+    (encoder, plain, by_module), (twin, flat, fast) = both(0.1, layer_decay, frozen)
     steps = 60
-    share = linear_schedule(steps, 0.1)
+    share = make_schedule("linear", steps, 0.1)
     for number, batch in enumerate(rare_words(steps)):
         norms = [
             step(optimizer, compute, batch, 1e-3 * share(number), max_norm)
@@ -69,7 +72,38 @@ def test_equal_to_torch_over_many_steps_with_rare_words(max_norm):
         assert difference.max() < 1e-4, name  # where gradients are near AdamW's epsilon, missed updates are not exact
         assert (difference < 1e-5).float().mean() > 0.99, name
     moved = (encoder.embeddings.word_embeddings.weight - BertModel(tiny_config()).embeddings.word_embeddings.weight).abs()
-    assert moved.max() > 1e-3
+    assert (moved.max() > 1e-3) is not frozen
+
+
+def test_each_layer_learns_at_a_share_of_the_next_ones_rate():
+    encoder = BertModel(tiny_config(num_hidden_layers=3), add_pooling_layer=False)
+    names = {id(weight): name for name, weight in encoder.named_parameters()}
+    optimizer = make_optimizer(encoder, None, 0.1, 0.5)
+    shares = {names[id(weight)]: group["share"] for group in optimizer.adamw.param_groups for weight in group["params"]}
+    for name, share in shares.items():
+        assert share == (0.125 if "embeddings" in name else 0.5 ** (2 - int(name.split(".")[2]))), name
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_gradients_of_parts_add_up_to_the_whole_batchs(kind):
+    encoder, optimizer, compute = both()[kind]
+    twin, whole, compute_whole = both()[kind]
+    random = np.random.default_rng(1)
+    for _ in range(4):
+        sentences = [random.integers(5, 40, size=7) for _ in range(6)]
+        parts = [pack(sentences[:2], 0), pack(sentences[2:3], 0), pack(sentences[3:], 0)]
+        optimizer.before(torch.cat([part.words for part in parts]).unique())
+        for number, part in enumerate(parts):
+            if number:
+                optimizer.add()
+            part.by_sentence(compute(part)).float()[:, 0].pow(3).sum().backward()
+        norm = optimizer.update(1e-3, 1.0)
+        assert norm == pytest.approx(step(whole, compute_whole, pack(sentences, 0), 1e-3, 1.0).item(), rel=1e-3)
+    optimizer.finish()
+    whole.finish()
+    for (name, weight), other in zip(encoder.named_parameters(), twin.named_parameters(), strict=True):
+        if not name.endswith("key.bias"):
+            assert (weight - other[1]).abs().max() < 1e-4, name
 
 
 def test_a_word_that_stays_away_moves_as_under_torch():

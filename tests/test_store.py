@@ -176,7 +176,7 @@ def test_workers_of_either_kind_give_the_same_batches(tokenizer, tmp_path, mappe
     plain = list(make_loader(dataset, ShuffledBatches(24, 5, 1), 0, False))
     loader = make_loader(dataset, ShuffledBatches(24, 5, 1), 1, False)
     loader.multiprocessing_context = method
-    for one, other in zip(plain, loader, strict=True):
+    for (one,), (other,) in zip(plain, loader, strict=True):
         for tensor, again in zip([*one.tokens, *one[1:]], [*other.tokens, *other[1:]], strict=True):
             assert torch.equal(tensor, again)
 

@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 import bertFineTuningWithConnectionData as driver
 from connection import environment
 from connection.losses import cosine_mse
-from connection.optimizer import linear_schedule, make_optimizer
+from connection.optimizer import make_optimizer, make_schedule
 from connection.packing import pack
 from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert
@@ -80,13 +80,15 @@ def test_loss_and_gradient_equal_sentence_transformers(tiny_folder, tmp_path):
     assert compared == sum(1 for name, _ in model.encoder.named_parameters() if not name.startswith("pooler"))
 
 
-def test_schedule_equals_transformers():
-    from transformers import get_linear_schedule_with_warmup
+@pytest.mark.parametrize("name", ["linear", "cosine", "constant"])
+def test_schedule_equals_transformers(name):
+    from transformers import get_scheduler
 
     for steps, ratio in ((100, 0.1), (7, 0.5), (10, 0.0), (3, 1.0), (1, 0.1)):
-        share = linear_schedule(steps, ratio)
+        share = make_schedule(name, steps, ratio)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        peer = get_linear_schedule_with_warmup(optimizer, min(math.ceil(steps * ratio), steps - 1), steps)
+        warmup = min(math.ceil(steps * ratio), steps - 1)
+        peer = get_scheduler("constant_with_warmup" if name == "constant" else name, optimizer, warmup, steps)
         for step in range(steps):
             assert share(step) == pytest.approx(peer.get_last_lr()[0])
             optimizer.step()
@@ -370,7 +372,7 @@ def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp
 
 
 def test_weights_that_overflow_in_an_update_are_not_saved(tiny_folder, pair_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("connection.optimizer.linear_schedule", lambda steps, ratio: lambda step: math.inf)
+    monkeypatch.setattr("connection.optimizer.make_schedule", lambda name, steps, ratio: lambda step: math.inf)
     flags = ["--model-dir", tiny_folder, "--train-file", pair_file, "--output-dir", tmp_path / "run", "--max-length", 32]
     assert driver.main([str(word) for word in [*flags, "--epochs", 1, "--batch-size", 100]]) == 1
     assert "not saved" in capsys.readouterr().err
@@ -501,3 +503,82 @@ def test_two_runs_of_one_seed_are_equal_to_the_last_bit(tiny_folder, pair_file, 
             assert train(tiny_folder, pair_file, output, "--epochs", 2, "--precision", precision).returncode == 0
             saved.append((output / "model" / "model.safetensors").read_bytes())
         assert saved[0] == saved[1]
+
+
+# --- training practice -------------------------------------------------------------------------------------------------
+
+
+def weights_of(folder):
+    return ConnectionBert.load(folder).encoder.state_dict()
+
+
+@pytest.mark.parametrize("packing", ["--packing", "--no-packing"])
+def test_frozen_embeddings_stay_as_they_are(tiny_folder, pair_file, tmp_path, packing):
+    shown = train(tiny_folder, pair_file, tmp_path / "run", packing, "--freeze-embeddings", "--learning-rate", "1e-3",
+                  "--ema", 0.5, "--epochs", 1, "--dev-file", pair_file)  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    before, after = weights_of(tiny_folder), weights_of(tmp_path / "run" / "model")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any("embeddings" in name for name in changed)
+    assert all("embeddings" in name or "pooler" in name or "key.bias" in name for name in before.keys() - changed)
+
+
+@pytest.mark.parametrize("packing", ["--packing", "--no-packing"])
+def test_less_memory_changes_no_result(tiny_folder, pair_file, tmp_path, packing):
+    """Parts of a batch, and layers computed twice: the same weights come out. Dropout is off, as it is drawn part by part."""
+    model = ConnectionBert.load(tiny_folder)
+    model.encoder.config.hidden_dropout_prob = model.encoder.config.attention_probs_dropout_prob = 0.0
+    model.save(tmp_path / "still")
+    found = {}
+    for name, flags in {"plain": (), "parts": ("--part-size", 3), "twice": ("--gradient-checkpointing",)}.items():
+        shown = train(tmp_path / "still", pair_file, tmp_path / name, packing, "--precision", "fp32", "--epochs", 2,
+                      "--dev-file", pair_file, "--learning-rate", "1e-3", *flags)  # fmt: skip
+        assert shown.returncode == 0, shown.stderr
+        figures = json.loads((tmp_path / name / "results.json").read_text())
+        found[name] = [row["training loss"] for row in figures["epoch_figures"]]
+    assert found["twice"] == found["plain"]
+    assert found["parts"] == pytest.approx(found["plain"], rel=1e-4)
+
+
+def test_layers_computed_twice_have_the_same_dropout(tiny_folder, pair_file, tmp_path):
+    for name, flags in {"once": (), "twice": ("--gradient-checkpointing",)}.items():
+        shown = train(tiny_folder, pair_file, tmp_path / name, "--epochs", 2, "--dev-file", pair_file, *flags)
+        assert shown.returncode == 0, shown.stderr
+    once, twice = (weights_of(tmp_path / name / "model") for name in ("once", "twice"))
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def test_objectives_that_compare_pairs_are_not_computed_in_parts(tiny_folder, pair_file, tmp_path):
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--loss", "cosine-mse+cosent", "--part-size", 2)
+    assert (shown.returncode, (tmp_path / "run").exists()) == (2, False)
+    assert "--part-size: cosent compares the pairs of a batch" in shown.stderr
+
+
+def test_patience_ends_a_run_that_gets_no_better(tiny_folder, pair_file, tmp_path):
+    flags = ["--patience", 2, "--epochs", 9, "--learning-rate", "1e-12"]
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--dev-file", pair_file, *flags)
+    assert shown.returncode == 0, shown.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert len(results["epoch_figures"]) == 3  # the first is the best so far; the next two are no better
+    assert not results["interrupted"]
+    assert "No better on the dev pairs since epoch 1" in shown.stdout
+    shown = train(tiny_folder, pair_file, tmp_path / "other", *flags, "--dev-fraction", 0, "--test-fraction", 0)
+    assert (shown.returncode, (tmp_path / "other").exists()) == (2, False)
+    assert "--patience" in shown.stderr
+
+
+def test_the_average_is_what_is_measured_and_saved(tiny_folder, pair_file, tmp_path):
+    """24 steps, with dropout off: the average after steps 10 and 20, computed again from runs that end there."""
+    flags = ["--learning-rate", "1e-3", "--schedule", "constant", "--dev-fraction", 0, "--test-fraction", 0]
+    rows = [(*pair[:2], pair[2]) for pair in PAIRS] * 5  # 10 steps of 4 pairs an epoch
+    file = write_pairs(tmp_path / "rows.csv", rows)
+    for name, more in {"one": ("--epochs", 1), "two": ("--epochs", 2), "ema": ("--epochs", 2, "--ema", 0.9)}.items():
+        shown = train(tiny_folder, file, tmp_path / name, *flags, "--warmup-ratio", 0, *more)
+        assert shown.returncode == 0, shown.stderr
+    start, one, two, averaged = (
+        weights_of(folder) for folder in (tiny_folder, *(tmp_path / name / "model" for name in ("one", "two", "ema")))
+    )
+    for name in start:
+        first, second = min(0.9**10, 2 / 11), min(0.9**10, 3 / 12)
+        expected = second * (first * start[name] + (1 - first) * one[name]) + (1 - second) * two[name]
+        assert torch.allclose(averaged[name], expected, atol=1e-5), name

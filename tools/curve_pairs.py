@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from connection.environment import resolve
 from connection.errors import InputError
 from connection.labels import LabelScale
 from connection.losschoice import choose_loss
-from connection.prepare import Prepared, prepare
+from connection.prepare import Prepared
 from connection.settings import TrainSettings
 from connection.split import FEWEST
 from connection.store import PairStore
 from ConnectionBert import ConnectionBert
-from ConnectionDataset import make_datasets
+from ConnectionDataset import read_datasets
 from tools.training_command import write_pairs
 
 SHARES = (10, 25, 50, 100)  # per cent of the training pairs
@@ -71,15 +70,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
 
     Raises `InputError` for what would block training, and where there are no test pairs.
     """
-    files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
-    files = {part: name for part, name in files.items() if name}
-    label_range = (settings.label_min, settings.label_max)
-    cache = resolve(settings.cache_dir)
-    prepared = prepare(files, model.tokenizer, model.max_length, settings.columns, label_range, cache)
-    print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
-    prepared.require(settings.on_bad_rows, settings.allow)
-    fractions = (settings.dev_fraction, settings.test_fraction)
-    data, remarks = make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed_of_split)
+    prepared, data, remarks = read_datasets(settings, model)
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     if "test" not in data:
         raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
