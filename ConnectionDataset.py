@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from connection.settings import TrainSettings
 from connection.shuffle import Permutation
 from connection.split import split_by_sentence
 from connection.store import PairStore
-
-if TYPE_CHECKING:
-    from ConnectionBert import ConnectionBert
 
 
 class Pair(NamedTuple):
@@ -160,7 +157,7 @@ def make_datasets(
     return {part: ConnectionDataset(stores["train"], scale, pad_id, rows[part]) for part in rows}, remarks
 
 
-def read_datasets(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
+def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
     """What is known of the pair files that settings name, their Datasets as of `make_datasets`, and remarks on the split.
 
     Prints what is understood of the files. Raises `InputError` when one can't be read, or has findings that block training.
@@ -168,11 +165,11 @@ def read_datasets(settings: TrainSettings, model: ConnectionBert) -> tuple[Prepa
     files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
     files = {part: name for part, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
-    prepared = prepare(files, model.tokenizer, settings.max_length, settings.columns, label_range, cache)
+    prepared = prepare(files, tokenizer, settings.max_length, settings.columns, label_range, cache)
     print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)
-    data, remarks = make_datasets(prepared, model.tokenizer.pad_token_id, fractions, settings.seed_of_split)
+    data, remarks = make_datasets(prepared, tokenizer.pad_token_id, fractions, settings.seed_of_split)
     if settings.patience and "dev" not in data:
         raise InputError("--patience counts epochs that are no better on dev pairs, and there are none: give a --dev-file.")
     return prepared, data, remarks

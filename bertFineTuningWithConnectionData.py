@@ -122,7 +122,7 @@ def train(settings: TrainSettings) -> int:
     # A folder that names its pooling keeps it, unless another one is asked for.
     asked = "pooling" in settings.given or settings.pooling != "mean"
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
-    prepared, data, remarks = read_datasets(settings, model)
+    prepared, data, remarks = read_datasets(settings, model.tokenizer)
     targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
     loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
     require_parts(loss_name, settings.part_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,21 +10,17 @@ from connection.evaluation import Labelled, evaluate_run
 from connection.metrics import figures
 from connection.mistakes import write_errors
 from connection.predictions import write_predictions
+from connection.prepare import Prepared
+from connection.runfolder import RunFolder
 from connection.similarity import pair_similarities
 
-if TYPE_CHECKING:
-    from connection.prepare import Prepared
-    from connection.runfolder import RunFolder
-    from ConnectionBert import ConnectionBert
-    from ConnectionDataset import ConnectionDataset
 
-
-def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
-    """Cosine of each of N pairs, dropout off, (N,) float64."""
+def predict(model: Any, data: Any) -> np.ndarray:
+    """Cosine by a ConnectionBert of each of a ConnectionDataset's N pairs, dropout off, (N,) float64."""
     return pair_similarities(model, data.store, data.places)["cosine"]
 
 
-def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
+def score(cosine: np.ndarray, data: Any) -> dict[str, Any]:
     """Spearman, Pearson and the mean squared error ("loss", whatever the training loss) of cosines (N,) against the targets."""
     return figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())}
 
@@ -32,7 +28,7 @@ def score(cosine: np.ndarray, data: ConnectionDataset) -> dict[str, Any]:
 def write_figures(
     run: RunFolder,
     prepared: Prepared,
-    held_out: dict[str, ConnectionDataset],
+    held_out: dict[str, Any],
     cosines: dict[str, dict[str, np.ndarray]],
     results: dict[str, Any],
 ) -> None:

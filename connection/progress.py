@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ConnectionDataset import PairBatch
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -27,8 +24,8 @@ class Progress:
     _losses: list[float] = dataclasses.field(default_factory=list)  # of this epoch
     _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
 
-    def count(self, loss: float, batch: list[PairBatch], seconds: float) -> None:
-        """One training step is done, on a batch in parts."""
+    def count(self, loss: float, batch: list[Any], seconds: float) -> None:
+        """One training step is done, on a batch in parts, PairBatches."""
         self.step += 1
         self.pairs += sum(len(part.rows) for part in batch)
         self.tokens += sum(int(part.tokens.attention_mask.sum()) for part in batch)

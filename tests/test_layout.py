@@ -20,9 +20,9 @@ TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset"
 # Each module of connection/ may import only the ones before it.
 ROOMS = (
     "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns rowcheck pairs "
-    "sentences shuffle tokens packing pooling losses objective flat fast_bert optimizer metrics bootstrap binary calibration "
-    "ranking weights modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare evaluation "
-    "predictions slices worstfirst mistakes progress tables report runfolder seeds"
+    "sentences shuffle tokens packing pooling losses objective flat fast_bert optimizer average metrics bootstrap binary "
+    "calibration ranking weights modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare evaluation "
+    "predictions slices worstfirst mistakes progress tables report runfolder heldout seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -70,7 +70,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
 
     Raises `InputError` for what would block training, and where there are no test pairs.
     """
-    prepared, data, remarks = read_datasets(settings, model)
+    prepared, data, remarks = read_datasets(settings, model.tokenizer)
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     if "test" not in data:
         raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
