@@ -125,8 +125,11 @@ class ConnectionBert(nn.Module):
     def device(self) -> torch.device:
         return self.encoder.embeddings.word_embeddings.weight.device
 
-    def prepare_training(self, precision: str, packing: bool, seed: int, checkpointing: bool = False) -> FlatWeights | None:
-        """Choose how the training passes are computed: "bf16" or "fp32"; dropout's seed; `checkpointing` for less memory.
+    def prepare_training(
+        self, precision: str, packing: bool, seed: int, checkpointing: bool = False, dropout: float | None = None
+    ) -> FlatWeights | None:
+        """Choose how the training passes are computed: "bf16" or "fp32"; dropout's seed and rate (None: the config's);
+        `checkpointing` for less memory.
 
         With packing, BERT's own passes (connection/fast_bert.py), whose gradients are in the weights that are returned; else,
         and for a BERT that these do not fit, the transformers module under autocast, whose gradients are its parameters'.
@@ -135,10 +138,14 @@ class ConnectionBert(nn.Module):
         self.precision = precision
         self.fast = None
         if packing and FastBert.fits(self.encoder):
-            self.fast = FastBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed)
+            self.fast = FastBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed, dropout)
             self.fast.checkpointing = checkpointing
         elif checkpointing:
             self.encoder.activation_checkpointing_enable({"use_reentrant": False})
+        if dropout is not None:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = dropout
         torch.manual_seed(seed)
         return self.fast.weights if self.fast else None
 

@@ -48,6 +48,7 @@ SCHEDULE = "linear"
 LAYER_DECAY = 1.0
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
+DROPOUT = None
 EMA = 0.0
 FREEZE_EMBEDDINGS = False
 MAX_LENGTH = 128
@@ -158,7 +159,8 @@ def train(settings: TrainSettings) -> int:
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     loader = make_loader(data["train"], batches, settings.num_workers, device.type == "cuda", settings.part_size)
     steps = len(batches) * settings.epochs
-    weights = model.prepare_training(precision, settings.packing, settings.seed, settings.gradient_checkpointing)
+    less_memory, dropout = settings.gradient_checkpointing, settings.dropout
+    weights = model.prepare_training(precision, settings.packing, settings.seed, less_memory, dropout)
     objective = make_objective(loss_name, settings.scale, dims, model.encoder.config.hidden_size, targets).to(device)
     optimizer = make_optimizer(torch.nn.ModuleList([model, objective]), weights, settings.weight_decay, settings.layer_decay)
     average = WeightAverage(model, settings.ema)

@@ -31,9 +31,9 @@ class Keep(NamedTuple):
 
 
 class FastBert:
-    """The training passes of a BertModel. `seed` is dropout's, whose generator nobody else uses."""
+    """The training passes of a BertModel. `seed` is dropout's, whose generator nobody else uses; no `dropout`: the config's."""
 
-    def __init__(self, encoder: BertModel, dtype: torch.dtype, seed: int):
+    def __init__(self, encoder: BertModel, dtype: torch.dtype, seed: int, dropout: float | None = None):
         config = encoder.config
         self.weights = FlatWeights(encoder, dtype)
         self.dtype, self.device = dtype, self.weights.master.device
@@ -41,6 +41,8 @@ class FastBert:
         self.scale = (self.hidden // self.heads) ** -0.5
         self.pad_id = config.pad_token_id
         self.dropout, self.attention_dropout = config.hidden_dropout_prob, config.attention_probs_dropout_prob
+        if dropout is not None:
+            self.dropout = self.attention_dropout = dropout
         self.random = np.random.SFC64(seed)  # on a CPU 4 times as fast as torch's generator
         self.cuda_random = torch.Generator(self.device).manual_seed(seed) if self.device.type == "cuda" else None
         self.checkpointing = False  # keep each layer's input alone, and compute the layer again in the backward pass

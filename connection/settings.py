@@ -72,6 +72,11 @@ class TrainSettings:
     layer_decay: float = setting("each layer learns at so many times the rate of the one above it", above=0, high=1)
     weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
     max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
+    dropout: float | None = setting(
+        "share of hidden states and attention that is dropped in training; None: as the model's config.json has it",
+        low=0,
+        high=0.9,
+    )
     ema: float = setting(
         "measure and save a moving average of the weights, which keeps so much of itself at each step; 0: none",
         low=0,

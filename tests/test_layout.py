@@ -21,8 +21,8 @@ TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset"
 ROOMS = (
     "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns rowcheck pairs "
     "sentences shuffle tokens packing pooling losses objective flat fast_bert optimizer average metrics bootstrap binary "
-    "calibration ranking weights modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare evaluation "
-    "predictions slices worstfirst mistakes progress tables report runfolder heldout seeds"
+    "calibration ranking weights modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare "
+    "evaluation predictions slices worstfirst mistakes progress tables report runfolder heldout seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

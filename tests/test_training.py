@@ -526,12 +526,9 @@ def test_frozen_embeddings_stay_as_they_are(tiny_folder, pair_file, tmp_path, pa
 @pytest.mark.parametrize("packing", ["--packing", "--no-packing"])
 def test_less_memory_changes_no_result(tiny_folder, pair_file, tmp_path, packing):
     """Parts of a batch, and layers computed twice: the same weights come out. Dropout is off, as it is drawn part by part."""
-    model = ConnectionBert.load(tiny_folder)
-    model.encoder.config.hidden_dropout_prob = model.encoder.config.attention_probs_dropout_prob = 0.0
-    model.save(tmp_path / "still")
     found = {}
     for name, flags in {"plain": (), "parts": ("--part-size", 3), "twice": ("--gradient-checkpointing",)}.items():
-        shown = train(tmp_path / "still", pair_file, tmp_path / name, packing, "--precision", "fp32", "--epochs", 2,
+        shown = train(tiny_folder, pair_file, tmp_path / name, packing, "--precision", "fp32", "--epochs", 2, "--dropout", 0,
                       "--dev-file", pair_file, "--learning-rate", "1e-3", *flags)  # fmt: skip
         assert shown.returncode == 0, shown.stderr
         figures = json.loads((tmp_path / name / "results.json").read_text())
@@ -582,3 +579,16 @@ def test_the_average_is_what_is_measured_and_saved(tiny_folder, pair_file, tmp_p
         first, second = min(0.9**10, 2 / 11), min(0.9**10, 3 / 12)
         expected = second * (first * start[name] + (1 - first) * one[name]) + (1 - second) * two[name]
         assert torch.allclose(averaged[name], expected, atol=1e-5), name
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_dropout_is_as_asked_and_the_saved_config_is_the_models(tiny_folder, tmp_path, packing):
+    """Without it the passes repeat themselves; with the config's own 0.1 they do not."""
+    words = pack([np.array([5, 9, 6, 7, 8]), np.array([5, 9, 6])], 0)
+    for dropout, same in ((0.0, True), (None, False), (0.5, False)):
+        model = ConnectionBert.load(tiny_folder).train()
+        model.prepare_training("fp32", packing, 0, dropout=dropout)
+        assert torch.equal(model(words)[0], model(words)[0]) is same
+    model.save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == (0.1, 0.1)
