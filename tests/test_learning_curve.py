@@ -291,7 +291,7 @@ def test_other_settings_or_data_are_not_mixed_in(tiny_folder, tmp_path, started)
     file, output = write_pairs(tmp_path / "mine.csv", ROWS), tmp_path / "curve"
     started.instead = dict.fromkeys(["pre-trained-010-seed-42"], lambda stream: 130)
     curve(tiny_folder, file, output)
-    for flags in (("--learning-rate", "1e-3"), ("--epochs", 2), ("--seed", 7), ("--loss", "cosent")):
+    for flags in (("--learning-rate", "1e-3"), ("--epochs", 2), ("--seed", 7), ("--loss", "angle")):
         shown = curve(tiny_folder, file, output, *flags)
         assert shown.returncode == 2
         assert f"{flags[0].strip('-').replace('-', '_')}" in shown.stderr or "seed of the split" in shown.stderr

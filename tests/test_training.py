@@ -362,7 +362,18 @@ def test_overwrite_removes_nothing_that_is_not_of_a_run(tiny_folder, pair_file, 
 
 def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp_path, monkeypatch, capsys):
     pairs = write_pairs(tmp_path / "p.csv")
-    flags = ["--model-dir", tiny_folder, "--train-file", pairs, "--output-dir", tmp_path / "run", "--max-length", "32"]
+    flags = [
+        "--model-dir",
+        tiny_folder,
+        "--train-file",
+        pairs,
+        "--output-dir",
+        tmp_path / "run",
+        "--max-length",
+        "32",
+        "--loss",
+        "cosine-mse",
+    ]
     assert driver.main([str(word) for word in [*flags, "--epochs", "1"]]) == 0
     before = ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False)
     monkeypatch.setattr("connection.losses.cosine_mse", lambda u, v, target, sentences: (u * math.nan).sum())
