@@ -37,7 +37,16 @@ PEER = {
     for loss in ("CosineSimilarityLoss", "CoSENTLoss", "AnglELoss")
     for rate in ("2e-5", "5e-5")
 }
-OURS = {"as it comes": []}
+# Each ingredient is one line more than another: what it brings is the difference.
+NO_DROPOUT = ["--learning-rate=5e-5", "--dropout=0"]
+OURS = {
+    "as it comes": [],
+    "cosine-mse": ["--loss=cosine-mse"],
+    "5e-5": ["--learning-rate=5e-5"],
+    "5e-5, no dropout": NO_DROPOUT,
+    "5e-5, no dropout, average": [*NO_DROPOUT, "--ema=0.995"],
+    "8e-5, layer decay": ["--learning-rate=8e-5", "--layer-decay=0.8"],
+}
 
 
 def sick_parts(folder: Path, target: Path) -> dict[str, str]:

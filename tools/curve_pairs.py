@@ -9,7 +9,7 @@ import numpy as np
 
 from connection.errors import InputError
 from connection.labels import LabelScale
-from connection.losschoice import choose_loss
+from connection.losschoice import choose_loss, require_parts
 from connection.prepare import Prepared
 from connection.settings import TrainSettings
 from connection.split import FEWEST
@@ -77,6 +77,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
     labels = data["train"].store.label[data["train"].places]
     targets = prepared.scale.target(np.unique(labels)).tolist()
     loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
+    require_parts(loss, settings.part_size)
     rows = {}
     for name, part in data.items():
         wanted = np.zeros(len(part.store), bool)
