@@ -37,15 +37,16 @@ PEER = {
     for loss in ("CosineSimilarityLoss", "CoSENTLoss", "AnglELoss")
     for rate in ("2e-5", "5e-5")
 }
-# Each ingredient is one line more than another: what it brings is the difference.
+# Lines that differ in one thing show what it brings.
 NO_DROPOUT = ["--learning-rate=5e-5", "--dropout=0"]
 OURS = {
     "as it comes": [],
-    "cosine-mse": ["--loss=cosine-mse"],
-    "5e-5": ["--learning-rate=5e-5"],
-    "5e-5, no dropout": NO_DROPOUT,
-    "5e-5, no dropout, average": [*NO_DROPOUT, "--ema=0.995"],
-    "8e-5, layer decay": ["--learning-rate=8e-5", "--layer-decay=0.8"],
+    "cosine-mse, 5e-5, no dropout, average": ["--loss=cosine-mse", *NO_DROPOUT, "--ema=0.995"],
+    "cosent": ["--loss=cosent"],
+    "cosent, 5e-5": ["--loss=cosent", "--learning-rate=5e-5"],
+    "cosent, 5e-5, no dropout": ["--loss=cosent", *NO_DROPOUT],
+    "cosent, 5e-5, no dropout, average": ["--loss=cosent", *NO_DROPOUT, "--ema=0.995"],
+    "cosent, 8e-5, layer decay": ["--loss=cosent", "--learning-rate=8e-5", "--layer-decay=0.8"],
 }
 
 

@@ -21,15 +21,13 @@ FITS = {
 }
 OF_PAIRS = ("cosine-mse", "contrastive", "softmax")  # means over pairs: a batch's is the weighted mean of its parts'
 MOST_CLASSES = 20  # distinct labels that softmax tells apart
-SMALL_BATCH = 8  # pairs; smaller batches are often all of one label, or of few
+SMALL_BATCH = 8  # pairs; smaller batches are often all of one label
 
 
 def pick_loss(kind: str, batch_size: int) -> tuple[str, str]:
     """What `--loss auto` stands for, and why. This function is the whole rule: change it here, nowhere else."""
-    if kind == "graded" and batch_size < SMALL_BATCH:
-        return "cosine-mse", f"graded labels; batches below {SMALL_BATCH} pairs hold too few to rank one above another"
     if kind == "graded":
-        return "cosent", "graded labels: learns which pair of a batch belongs above which"
+        return "cosine-mse", "graded labels: each one is a cosine to reach"
     if batch_size < SMALL_BATCH:
         return "contrastive", f"binary labels; batches below {SMALL_BATCH} pairs hold too few to compare one with another"
     return "online-contrastive", "binary labels: learns from the pairs of a batch that are still on the wrong side of another"

@@ -27,8 +27,7 @@ FILE = "suspects.csv"
 TRAINING = ("model_dir columns label_min label_max on_bad_rows cache_dir batch_size learning_rate max_length pooling loss "
             "epochs seed device precision threads").split()  # fmt: skip
 DEFAULTS: dict[str, Any] = {"columns": "", "on_bad_rows": "stop", "cache_dir": "output/cache", "max_length": 128, "seed": 42}
-EPOCHS, FOLDS = 1, 2  # as measured, and so is the loss: docs/mistakes.md
-GRADED_LOSS = "cosine-mse"
+EPOCHS, FOLDS = 1, 2  # as measured: docs/mistakes.md
 SHOWN = 20
 
 
@@ -77,7 +76,6 @@ def find_suspects(given: argparse.Namespace) -> int:
     # The folds' files hold good rows under usual names, on the scale of all rows.
     asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high, "seeds": 1}
     asked |= {"model_dir": str(resolve(model)), "epochs": values["epochs"], "seed": values["seed"]}
-    asked |= {"loss": GRADED_LOSS} if scale.kind == "graded" and "loss" not in asked else {}
     machine = {name: asked.pop(name) for name in ("device", "threads") if name in asked} | {"cache_dir": str(cache)}
     weights = file_sha256(check_folder(resolve(model)))
     told = {
