@@ -4,7 +4,8 @@
 
 Same pairs, weights, epochs, batch size and maximum length. Of the peer's objectives and learning rates the best is chosen by
 its mean on dev; nothing is chosen on test. A run is kept in --work-dir: the same command goes on where it stopped. On SICK,
-90% train and 10% test, there is no dev: both sides use the last epoch, and what was chosen on the STS benchmark.
+90% train and 10% test, there is no dev: both sides use the last epoch, this project what was chosen on the STS benchmark, the
+peer what is best on test.
 """
 
 from __future__ import annotations
