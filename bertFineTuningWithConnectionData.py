@@ -126,7 +126,7 @@ def train(settings: TrainSettings) -> int:
     prepared, data, remarks = read_datasets(settings, model.tokenizer)
     targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
     loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
-    require_parts(loss_name, settings.part_size)
+    require_parts(loss_name, settings.part_size, settings.batch_size)
     dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     output = environment.expand(settings.output_dir).resolve()
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir))
@@ -203,12 +203,13 @@ def train(settings: TrainSettings) -> int:
             progress.end_epoch(epoch, keep_if_best(model, average, data.get("dev"), run, progress, epoch))
         if stop.asked:
             break
-        if 0 < settings.patience <= epoch - progress.best_epoch:
+        if progress.best and 0 < settings.patience <= epoch - progress.best_epoch:
             print(f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says.")
             break
     stop.restore()
 
     if not run.saved:  # never evaluated, or never with a defined figure: the weights as they are
+        average.update(progress.step)
         with average.in_place():
             run.save(model)
         progress.best_step = progress.step

@@ -146,16 +146,21 @@ def measure(given: argparse.Namespace) -> int:
     folder = find_public(given.pairs, given.data_dir)
     about = machine()
     if given.pairs == "stsb":
-        train = str(train_file(folder))
-        files, low = {part: train.replace("train", part) for part in ("train", "dev", "test")}, 0.0
+        train = train_file(folder)
+        files = {part: str(train.with_name(train.name.replace("train", part))) for part in ("train", "dev", "test")}
+        low = 0.0
     else:
         files, low = sick_parts(folder, work), 1.0
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     with ThreadPoolExecutor(given.jobs) as pool:
         runs = [pool.submit(run_line, name, seed, given, files, low, threads) for seed in seeds for name in given.lines]
-        for run in runs:
-            run.result()
+        try:
+            for run in runs:
+                run.result()
+        except BaseException:  # Ctrl-C, or a run that failed: those that have not begun are not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     results = {"machine": about} | report(given, [*OURS, *PEER])
     (work / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     return 0

@@ -92,10 +92,10 @@ def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
     return ""
 
 
-def require_parts(loss: str, part_size: int) -> None:
+def require_parts(loss: str, part_size: int, batch_size: int) -> None:
     """Raises `InputError` where an objective compares the pairs of a batch, and so can't be computed part by part."""
     compared = [name for name in parse_loss(loss) if name not in OF_PAIRS]
-    if part_size and compared:
+    if 0 < part_size < batch_size and compared:
         raise InputError(
             f"--part-size: {compared[0]} compares the pairs of a batch with one another, so it can't be computed part by part. "
             f"These can: {', '.join(OF_PAIRS)}. Or give a smaller --batch-size."

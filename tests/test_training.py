@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -603,3 +604,12 @@ def test_dropout_is_as_asked_and_the_saved_config_is_the_models(tiny_folder, tmp
     model.save(tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == (0.1, 0.1)
+
+
+def test_a_stop_before_the_first_update_of_the_average_saves_what_was_trained(tiny_folder, pair_file, tmp_path, monkeypatch):
+    asked = SimpleNamespace(asked=True, restore=lambda: None)
+    monkeypatch.setattr("connection.progress.StopOnInterrupt", lambda: asked)
+    flags = ["--ema", 0.9, "--learning-rate", "1e-2", "--warmup-ratio", 0, "--dev-fraction", 0, "--test-fraction", 0]
+    train(tiny_folder, pair_file, tmp_path / "run", *flags)  # ends after its first step
+    name = "encoder.layer.1.output.dense.weight"
+    assert not torch.equal(weights_of(tiny_folder)[name], weights_of(tmp_path / "run" / "model")[name])

@@ -77,7 +77,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
     labels = data["train"].store.label[data["train"].places]
     targets = prepared.scale.target(np.unique(labels)).tolist()
     loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
-    require_parts(loss, settings.part_size)
+    require_parts(loss, settings.part_size, settings.batch_size)
     rows = {}
     for name, part in data.items():
         wanted = np.zeros(len(part.store), bool)

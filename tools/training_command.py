@@ -99,7 +99,7 @@ def read_figures(output: Path, pairs: int) -> dict[str, Any] | None:
         results = json.loads((output / "results.json").read_text(encoding="utf-8"))
         spearman = {when: results[when]["test"]["spearman"] for when in ("base", "final")}
         figures = {when: math.nan if value is None else float(value) for when, value in spearman.items()}
-        figures["training_seconds"] = results["epochs"] * pairs / results["pairs_per_second"]
+        figures["training_seconds"] = len(results["epoch_figures"]) * pairs / results["pairs_per_second"]
         return None if results["interrupted"] else figures
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
