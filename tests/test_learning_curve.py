@@ -177,7 +177,8 @@ def test_damaged_results_are_no_figures(tmp_path, content):
 
 
 def test_an_undefined_spearman_is_a_figure_and_an_interrupted_run_is_none(tmp_path):
-    results = {"base": {"test": {"spearman": 0.5}}, "final": {"test": {"spearman": None}}, "epochs": 4, "pairs_per_second": 8}
+    results = {"base": {"test": {"spearman": 0.5}}, "final": {"test": {"spearman": None}}, "pairs_per_second": 8}
+    results |= {"epochs": 9, "epoch_figures": [{"epoch": number} for number in range(1, 5)]}  # ended early by --patience
     for interrupted in (False, True):
         (tmp_path / "results.json").write_text(json.dumps(results | {"interrupted": interrupted}))
         found = read_figures(tmp_path, 10)
