@@ -92,7 +92,8 @@ class ConnectionDataset(Dataset[Pair]):
 
     def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
         """A batch in parts of `size` pairs, of which one at a time is in the encoder; `size` 0: in one part."""
-        return [self.collate(items[start : start + (size or len(items))]) for start in range(0, len(items), size or len(items))]
+        size = size or len(items)
+        return [self.collate(items[start : start + size]) for start in range(0, len(items), size)]
 
     def sentences(self, rows: np.ndarray) -> Tensor:
         """Which sentence of the store stands on each side of B rows, (2, B) int64."""
@@ -160,7 +161,8 @@ def make_datasets(
 def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
     """What is known of the pair files that settings name, their Datasets as of `make_datasets`, and remarks on the split.
 
-    Prints what is understood of the files. Raises `InputError` when one can't be read, or has findings that block training.
+    Prints what is understood of the files. Raises `InputError` when one can't be read, has findings that block training, or
+    holds no dev pairs for `--patience`.
     """
     files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
     files = {part: name for part, name in files.items() if name}

@@ -104,7 +104,7 @@ def train(settings: TrainSettings) -> int:
     from connection.calibration import Fitted
     from connection.findings import findings_json
     from connection.heldout import predict, score, write_figures
-    from connection.losschoice import choose_dims, choose_loss, require_parts
+    from connection.losschoice import choose_dims, choose_loss
     from connection.objective import make_objective
     from connection.optimizer import make_optimizer, make_schedule
     from connection.progress import Progress, StopOnInterrupt
@@ -125,8 +125,7 @@ def train(settings: TrainSettings) -> int:
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
     prepared, data, remarks = read_datasets(settings, model.tokenizer)
     targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
-    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
-    require_parts(loss_name, settings.part_size, settings.batch_size)
+    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size, settings.part_size)
     dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     output = environment.expand(settings.output_dir).resolve()
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir))

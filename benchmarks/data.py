@@ -29,10 +29,15 @@ BARE_BATCH = 1000  # sentences a call; measured as the fastest of 1,000, 10,000 
 MODEL = "transformers/bert/all-MiniLM-L6-v2"
 
 
+def rows_of(source: Path) -> list[tuple[str, str, float]]:
+    """All pairs of a pair file: sentence1, sentence2, label."""
+    chunks = PairFile.open(source).chunks()
+    return [row for chunk in chunks for row in zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), strict=True)]
+
+
 def generate(source: Path, target: Path, pairs: int) -> None:
     """`pairs` rows of sentence1, sentence2, score made from the rows of `source`."""
-    chunks = PairFile.open(source).chunks()
-    rows = [row for chunk in chunks for row in zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), strict=True)]
+    rows = rows_of(source)
     with open(target, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         for start in range(0, pairs, len(rows)):

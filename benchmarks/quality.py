@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data import train_file
+from benchmarks.data import rows_of, train_file
 from benchmarks.turns import MINILM, machine
 from connection.environment import ROOT
 from connection.errors import InputError, RunError, exit_status
-from connection.pairs import PairFile
 from tools.public_data import find_public
 from tools.training_command import DRIVER
 
@@ -53,8 +52,10 @@ OURS = {
 
 def sick_parts(folder: Path, target: Path) -> dict[str, str]:
     """SICK's pairs, nine tenths for training and a tenth for testing, drawn with a fixed seed."""
-    chunks = list(PairFile.open(next(iter(sorted(folder.glob("*.*"))))).chunks())
-    rows = [row for chunk in chunks for row in zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), strict=True)]
+    source = next((file for file in sorted(folder.iterdir()) if file.name.lower().startswith("sick")), None)
+    if not source:
+        raise InputError(f"{folder} has no file whose name begins with sick")
+    rows = rows_of(source)
     order = np.random.default_rng(0).permutation(len(rows))
     files = {"train": target / "sick-train.csv", "test": target / "sick-test.csv"}
     for file, places in zip(files.values(), np.split(order, [round(0.9 * len(rows))]), strict=True):
@@ -97,12 +98,12 @@ def result_of(given: argparse.Namespace, name: str, seed: int) -> Path:
     return Path(given.work_dir) / given.pairs / f"{plain}-{seed}.json"
 
 
-def report(given: argparse.Namespace, lines: list[str]) -> dict[str, Any]:
+def report(given: argparse.Namespace) -> dict[str, Any]:
     """A table of the lines, each beside the peer's best, with the 95% interval of the difference of means (Welch's)."""
     from scipy import stats
 
     found: dict[str, dict[str, list[float]]] = {}
-    for name in lines:
+    for name in (*OURS, *PEER):
         runs = [result_of(given, name, seed) for seed in range(given.first_seed, given.first_seed + given.seeds)]
         read = [json.loads(file.read_text()) for file in runs if file.is_file()]
         if read:
@@ -161,7 +162,7 @@ def measure(given: argparse.Namespace) -> int:
         except BaseException:  # Ctrl-C, or a run that failed: those that have not begun are not begun
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    results = {"machine": about} | report(given, [*OURS, *PEER])
+    results = {"machine": about} | report(given)
     (work / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     return 0
 

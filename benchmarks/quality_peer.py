@@ -11,17 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from connection.pairs import PairFile
+from benchmarks.data import rows_of
 
 
 def texts(file: str, low: float) -> dict[str, list[Any]]:
     """A pair file's columns, labels mapped from low..5 to 0..1."""
-    chunks = list(PairFile.open(Path(file)).chunks())
-    return {
-        "sentence1": [text for chunk in chunks for text in chunk.sentence1],
-        "sentence2": [text for chunk in chunks for text in chunk.sentence2],
-        "score": [(float(label) - low) / (5 - low) for chunk in chunks for label in chunk.label],
-    }
+    one, two, label = (list(column) for column in zip(*rows_of(Path(file)), strict=True))
+    return {"sentence1": one, "sentence2": two, "score": [(value - low) / (5 - low) for value in label]}
 
 
 def main(spec: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.data import rows_of, train_file
 from connection.environment import ROOT, expand
 from connection.errors import InputError, RunError, exit_status
 from connection.pairs import PairFile
@@ -63,8 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(given: argparse.Namespace, flags: list[str]) -> int:
     """Plant, let the tool look, print how much it found, write it to precision.json."""
     folder = find_public("stsb", Path(given.data_dir) if given.data_dir else None)
-    chunks = list(PairFile.open(next(folder.glob("stsb-en-train.*"))).chunks())
-    rows = [row for chunk in chunks for row in zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), strict=True)]
+    rows = rows_of(train_file(folder))
     random = np.random.default_rng(given.plant_seed)
     if given.pairs:
         rows = [rows[place] for place in np.sort(random.choice(len(rows), min(given.pairs, len(rows)), replace=False))]

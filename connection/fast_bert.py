@@ -45,7 +45,7 @@ class FastBert:
             self.dropout = self.attention_dropout = dropout
         self.random = np.random.SFC64(seed)  # on a CPU 4 times as fast as torch's generator
         self.cuda_random = torch.Generator(self.device).manual_seed(seed) if self.device.type == "cuda" else None
-        self.checkpointing = False  # keep each layer's input alone, and compute the layer again in the backward pass
+        self.checkpointing = False  # keep a layer's input and dropout alone; compute it again in the backward pass
         self.anchor = torch.zeros((), requires_grad=True)  # autograd calls backward() for something that needs a gradient
 
     @staticmethod

@@ -62,13 +62,15 @@ def parse_dims(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}, reverse=True))
 
 
-def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int) -> tuple[str, str]:
+def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int, part_size: int = 0) -> tuple[str, str]:
     """The objective that `text` asks for on training labels of this kind, and why; `targets` are the distinct ones, in [0, 1].
 
     Raises `InputError` that lists the objectives that do fit, when one does not.
     """
     if text.strip() == "auto":
-        return pick_loss(kind, batch_size)
+        chosen = pick_loss(kind, batch_size)
+        _require_parts(chosen[0], part_size, batch_size)
+        return chosen
     fitting = [name for name in FITS if not _lacks(name, kind, targets)]
     for name in parse_loss(text):
         if name not in fitting:
@@ -76,6 +78,7 @@ def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int)
                 f"--loss {name} needs {_lacks(name, kind, targets)}; the training labels are {kind}, {len(targets)} distinct "
                 f"ones. These fit: {', '.join(fitting)}; or leave the choice to --loss auto."
             )
+    _require_parts(text, part_size, batch_size)
     return text, "as asked"
 
 
@@ -92,7 +95,7 @@ def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
     return ""
 
 
-def require_parts(loss: str, part_size: int, batch_size: int) -> None:
+def _require_parts(loss: str, part_size: int, batch_size: int) -> None:
     """Raises `InputError` where an objective compares the pairs of a batch, and so can't be computed part by part."""
     compared = [name for name in parse_loss(loss) if name not in OF_PAIRS]
     if 0 < part_size < batch_size and compared:

@@ -82,7 +82,7 @@ class TrainSettings:
         low=0,
         high=0.9999,
     )
-    freeze_embeddings: bool = setting("train the layers alone: word and position embeddings stay as they are")
+    freeze_embeddings: bool = setting("train the layers alone: the embeddings, their LayerNorm included, stay as they are")
     max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
     pooling: str = setting(
         "how token states become a sentence vector",

@@ -363,18 +363,8 @@ def test_overwrite_removes_nothing_that_is_not_of_a_run(tiny_folder, pair_file, 
 
 def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp_path, monkeypatch, capsys):
     pairs = write_pairs(tmp_path / "p.csv")
-    flags = [
-        "--model-dir",
-        tiny_folder,
-        "--train-file",
-        pairs,
-        "--output-dir",
-        tmp_path / "run",
-        "--max-length",
-        "32",
-        "--loss",
-        "cosine-mse",
-    ]
+    flags = ["--model-dir", tiny_folder, "--train-file", pairs, "--output-dir", tmp_path / "run", "--max-length", "32",
+             "--loss", "cosine-mse"]  # fmt: skip
     assert driver.main([str(word) for word in [*flags, "--epochs", "1"]]) == 0
     before = ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False)
     monkeypatch.setattr("connection.losses.cosine_mse", lambda u, v, target, sentences: (u * math.nan).sum())
@@ -577,7 +567,7 @@ def test_patience_ends_a_run_that_gets_no_better(tiny_folder, pair_file, tmp_pat
 
 
 def test_the_average_is_what_is_measured_and_saved(tiny_folder, pair_file, tmp_path):
-    """24 steps, with dropout off: the average after steps 10 and 20, computed again from runs that end there."""
+    """20 steps: the average after steps 10 and 20, computed again from runs of the same seed that end there."""
     flags = ["--learning-rate", "1e-3", "--schedule", "constant", "--dev-fraction", 0, "--test-fraction", 0]
     rows = [(*pair[:2], pair[2]) for pair in PAIRS] * 5  # 10 steps of 4 pairs an epoch
     file = write_pairs(tmp_path / "rows.csv", rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from connection.errors import InputError
 from connection.labels import LabelScale
-from connection.losschoice import choose_loss, require_parts
+from connection.losschoice import choose_loss
 from connection.prepare import Prepared
 from connection.settings import TrainSettings
 from connection.split import FEWEST
@@ -76,8 +76,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
         raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
     labels = data["train"].store.label[data["train"].places]
     targets = prepared.scale.target(np.unique(labels)).tolist()
-    loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
-    require_parts(loss, settings.part_size, settings.batch_size)
+    loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size, settings.part_size)
     rows = {}
     for name, part in data.items():
         wanted = np.zeros(len(part.store), bool)
