@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from connection import environment
 from connection.errors import RunError, exit_status
-from connection.settings import TrainSettings, as_json, read_settings
+from connection.flags import read_settings
+from connection.settings import TrainSettings, as_json
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
     import numpy as np
     import torch
 
+    from connection.adamw import AdamW
     from connection.average import WeightAverage
-    from connection.optimizer import AdamW
     from connection.progress import Progress
     from connection.runfolder import RunFolder
     from ConnectionBert import ConnectionBert

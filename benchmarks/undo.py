@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from connection import fast_bert, optimizer
+from connection import fast_bert, flat_adamw, optimizer
 
 
 def padded_rows(model: Any, data: Any) -> None:
@@ -54,7 +54,7 @@ def drawn_dropout(model: Any, data: Any) -> None:
     def factors(count: int, p: float) -> Tensor | None:
         return torch.empty(count, dtype=model.fast.dtype).bernoulli_(1 - p).mul_(1 / (1 - p)) if p else None
 
-    model.fast._factors = factors
+    model.fast.dropout.factors = factors
 
 
 def sparse_words(model: Any, data: Any) -> None:
@@ -83,7 +83,7 @@ def sparse_words(model: Any, data: Any) -> None:
 
 def chunks(model: Any, data: Any) -> None:
     """AdamW over the whole vector at once."""
-    optimizer.CHUNK = 1 << 40
+    flat_adamw.CHUNK = 1 << 40
 
 
 UNDO: dict[str, Callable[[Any, Any], None]] = {

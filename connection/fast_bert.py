@@ -8,26 +8,18 @@ stands in docs/performance.md. M = R * L slots, A heads of D = H / A dimensions.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 from transformers import BertModel
 
+from connection.dropout import Dropout, Keep
 from connection.flat import FlatWeights, Layer
 from connection.packing import PackedBatch
 
 aten = torch.ops.aten
-
-
-class Keep(NamedTuple):
-    """Dropout of one layer: factors 0 or 1 / (1 - p), None where p is 0."""
-
-    probabilities: Tensor | None  # (R * A, L, L)
-    attention: Tensor | None  # (M, H)
-    output: Tensor | None  # (M, H)
 
 
 class FastBert:
@@ -40,11 +32,8 @@ class FastBert:
         self.heads, self.hidden, self.epsilon = config.num_attention_heads, config.hidden_size, config.layer_norm_eps
         self.scale = (self.hidden // self.heads) ** -0.5
         self.pad_id = config.pad_token_id
-        self.dropout, self.attention_dropout = config.hidden_dropout_prob, config.attention_probs_dropout_prob
-        if dropout is not None:
-            self.dropout = self.attention_dropout = dropout
-        self.random = np.random.SFC64(seed)  # on a CPU 4 times as fast as torch's generator
-        self.cuda_random = torch.Generator(self.device).manual_seed(seed) if self.device.type == "cuda" else None
+        rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
+        self.dropout = Dropout(rates if dropout is None else (dropout, dropout), dtype, self.device, seed)
         self.checkpointing = False  # keep a layer's input and dropout alone; compute it again in the backward pass
         self.anchor = torch.zeros((), requires_grad=True)  # autograd calls backward() for something that needs a gradient
 
@@ -64,7 +53,7 @@ class FastBert:
         rows, length = batch.input_ids.shape
         own = torch.where(batch.visible, 0.0, -math.inf).to(self.dtype)  # (R, 1, L, L)
         own = own.expand(rows, self.heads, length, length).reshape(-1, length, length)  # (R * A, L, L)
-        keep_embeddings, keeps = self._draw_dropout(rows, length)
+        keep_embeddings, keeps = self.dropout.draw(len(self.weights.layers), rows, length, self.hidden, self.heads)
         weights = self.weights.embeddings
         summed = self.weights.word[batch.words].to(self.dtype)[batch.word.view(-1)]  # (M, H)
         summed = summed + weights.position[batch.position_ids.view(-1)] + weights.kind[0]
@@ -162,30 +151,6 @@ class FastBert:
         for target, grad in zip(into, grads, strict=True):
             target.copy_(grad)
         return dx
-
-    def _draw_dropout(self, rows: int, length: int) -> tuple[Tensor | None, list[Keep]]:
-        """The factors of the embeddings and of each layer, Bernoulli by one draw: a 16-bit number below p * 2^16 drops."""
-        hidden, square = rows * length * self.hidden, rows * self.heads * length * length
-        layers = len(self.weights.layers)
-        keep_hidden = self._factors((1 + 2 * layers) * hidden, self.dropout)
-        keep_square = self._factors(layers * square, self.attention_dropout)
-        wide = keep_hidden.view(1 + 2 * layers, -1, self.hidden) if keep_hidden is not None else [None] * (1 + 2 * layers)
-        squares = keep_square.view(layers, -1, length, length) if keep_square is not None else [None] * layers
-        return wide[0], [Keep(squares[i], wide[1 + 2 * i], wide[2 + 2 * i]) for i in range(layers)]
-
-    def _factors(self, count: int, p: float) -> Tensor | None:
-        if not p:
-            return None
-        words = -(-count // 4)  # of 64 bits
-        if self.cuda_random is None:
-            drawn = torch.from_numpy(self.random.random_raw(words).view(np.int16))
-        else:
-            drawn = torch.empty(words, dtype=torch.int64, device=self.device)
-            drawn = drawn.random_(-(2**63), None, generator=self.cuda_random).view(torch.int16)
-        factors = torch.empty(4 * words, dtype=self.dtype, device=self.device)
-        # Written as numbers at once: a tensor of bool would take 5 times as long to multiply with.
-        torch.ge(drawn, round(p * 2**16) - 2**15, out=factors)
-        return factors.mul_(1 / (1 - p))[:count]
 
 
 class _Passes(torch.autograd.Function):

@@ -79,11 +79,11 @@ def test_gradients_in_bf16_point_where_float32_points():
 def test_gradients_with_dropout_equal_autograds_through_the_same_forward():
     """The same masks: the generator is set back, and autograd differentiates the forward pass itself."""
     fast = FastBert(tiny(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3), torch.float32, 5)
-    batch, generator = batch_of(), fast.random.state
+    batch, generator = batch_of(), fast.dropout.random.state
     states = fast(batch)
     pair_loss(states, batch).backward()
     found = {name: grad.clone() for name, grad in leaves(fast.weights.layers_grad, fast.weights.embeddings_grad)}
-    fast.random.state = generator
+    fast.dropout.random.state = generator
     fast.weights.layers = [type(layer)(*(tensor.clone().requires_grad_() for tensor in layer)) for layer in fast.weights.layers]
     fast.weights.embeddings = type(fast.weights.embeddings)(*(t.clone().requires_grad_() for t in fast.weights.embeddings))
     again, _ = fast.forward(batch)
@@ -102,7 +102,7 @@ def leaves(layers, embeddings):
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.013])
 def test_dropout_is_bernoulli_with_the_configured_rate(p):
     fast = FastBert(tiny(hidden_dropout_prob=p), torch.float32, 7)
-    factors, others = fast._factors(1_000_000, p), fast._factors(1_000_000, p)
+    factors, others = fast.dropout.factors(1_000_000, p), fast.dropout.factors(1_000_000, p)
     assert factors is not None
     assert others is not None
     assert factors.unique().tolist() == [0.0, pytest.approx(1 / (1 - p))]
@@ -117,9 +117,9 @@ def test_dropout_is_bernoulli_with_the_configured_rate(p):
 
 def test_without_dropout_nothing_is_drawn():
     _, fast = reference_and_fast(torch.float32)
-    before = str(fast.random.state)
+    before = str(fast.dropout.random.state)
     fast(batch_of())
-    assert str(fast.random.state) == before
+    assert str(fast.dropout.random.state) == before
 
 
 def test_the_module_stays_whole(tiny_folder, tmp_path):

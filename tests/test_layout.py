@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 
 import bertFineTuningWithConnectionData as driver
-from connection.settings import read_settings
+from connection.flags import read_settings
 from tests.conftest import DRIVER, MINILM, ROOT, run_command
 
 TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
 # Each module of connection/ may import only the ones before it.
 ROOMS = (
-    "errors environment findings losschoice settings encodings labels delimited typedfiles tablefile columns rowcheck pairs "
-    "sentences shuffle tokens packing pooling losses objective flat fast_bert optimizer average metrics bootstrap binary "
-    "calibration ranking weights modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare "
-    "evaluation predictions slices worstfirst mistakes progress tables report runfolder heldout seeds"
+    "errors environment findings losschoice settings flags encodings labels delimited typedfiles tablefile columns rowcheck "
+    "pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw optimizer "
+    "average metrics bootstrap binary calibration ranking weights modules checkpoint badrows cachekey store similarity "
+    "testfiles split repeats audit prepare evaluation predictions slices worstfirst mistakes progress tables report "
+    "runfolder heldout seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

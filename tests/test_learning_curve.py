@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import curve_fit
 
 import bertFineTuningWithConnectionData as driver
-from connection.settings import read_settings
+from connection.flags import read_settings
 from ConnectionBert import ConnectionBert
 from tests.conftest import run_command, run_inside, write_pairs
 from tools import learning_curve

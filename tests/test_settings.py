@@ -6,7 +6,8 @@ import pytest
 
 import bertFineTuningWithConnectionData as driver
 from connection.errors import InputError
-from connection.settings import as_json, flag_of, read_settings, setting_fields
+from connection.flags import flag_of, read_settings
+from connection.settings import as_json, setting_fields
 from tests.conftest import DRIVER, run_command
 
 CONSTANTS = {name: value for name, value in vars(driver).items() if name.isupper() and not name.startswith("TYPE_")}

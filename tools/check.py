@@ -13,7 +13,7 @@ from pathlib import Path
 from connection.environment import ROOT, require_libraries, resolve
 from connection.errors import InputError, exit_status
 from connection.findings import findings_json
-from connection.settings import check_values, flag_words
+from connection.flags import check_values, flag_words
 
 MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that is there
 CHECKED = ("label_min", "label_max", "max_length", "allow")  # flags with the same limits as in training

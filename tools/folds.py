@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.errors import InputError, RunError
-from connection.settings import flag_of
+from connection.flags import flag_of
 from tools.training_command import start_training, write_pairs
 
 if TYPE_CHECKING:

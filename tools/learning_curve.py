@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from connection.environment import expand, file_sha256, pick_device, pick_precision, require_libraries
 from connection.errors import InputError, exit_status
-from connection.settings import TrainSettings, as_json, flag_of, flag_words, read_settings
+from connection.flags import flag_of, flag_words, read_settings
+from connection.settings import TrainSettings, as_json
 from tools.training_command import driver_constants
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from connection.environment import ROOT, expand, file_sha256, require_libraries, resolve
 from connection.errors import InputError, exit_status
-from connection.settings import check_values, flag_of, flag_words, setting_fields
+from connection.flags import check_values, flag_of, flag_words
+from connection.settings import setting_fields
 from tools.check import MODELS
 from tools.folds import is_done, open_output, predicted, train, write_fold
 

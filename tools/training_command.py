@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from connection.environment import ROOT
 from connection.errors import InputError
-from connection.settings import TrainSettings, flag_of, setting_fields
+from connection.flags import flag_of
+from connection.settings import TrainSettings, setting_fields
 
 if TYPE_CHECKING:
     import numpy as np
