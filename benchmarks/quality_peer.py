@@ -29,7 +29,8 @@ def main(spec: dict[str, Any]) -> None:
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
     torch.set_num_threads(spec["threads"])
-    model = SentenceTransformer(spec["model"], device="cpu")
+    dropout = {name: spec["dropout"] for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if "dropout" in spec}
+    model = SentenceTransformer(spec["model"], device="cpu", config_kwargs=dropout)
     model.max_seq_length = 128
     parts = {name: texts(file, spec["low"]) for name, file in spec["files"].items()}
     judges = {
@@ -44,7 +45,7 @@ def main(spec: dict[str, Any]) -> None:
                   "metric_for_best_model": "eval_dev_spearman_cosine", "save_only_model": True}  # fmt: skip
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(work), num_train_epochs=spec["epochs"], per_device_train_batch_size=spec["batch"], seed=spec["seed"],
-        learning_rate=spec["learning_rate"], warmup_steps=0.1, weight_decay=0.01, report_to=[], use_cpu=True,
+        learning_rate=spec["learning_rate"], warmup_steps=0.1, weight_decay=0.01, report_to=[], use_cpu=True, bf16=spec["bf16"],
         disable_tqdm=True, logging_strategy="no", **({"save_strategy": "no"} | choose),
     )  # fmt: skip
     SentenceTransformerTrainer(
