@@ -112,13 +112,14 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def __init__(self, rows: int, batch_size: int, seed: int):
         self.rows, self.batch_size, self.seed, self.epoch = rows, batch_size, seed, 0
+        self.first = 0  # of the epoch's batches: a resumed run has had those before it
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = Permutation(self.rows, [self.seed, self.epoch])
-        for start in range(0, self.rows, self.batch_size):
+        for start in range(self.first * self.batch_size, self.rows, self.batch_size):
             yield order[np.arange(start, min(start + self.batch_size, self.rows))].tolist()
 
 
@@ -126,7 +127,7 @@ def make_loader(
     dataset: ConnectionDataset, batches: ShuffledBatches, num_workers: int, pin_memory: bool, part_size: int = 0
 ) -> DataLoader[Pair]:
     """Batches for training, in parts, prepared by `num_workers` processes. Set `batches.epoch` before each epoch for a new
-    order."""
+    order, and `batches.first`."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -134,14 +135,15 @@ def make_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_interrupts_to_parent,
+        worker_init_fn=_leave_signals_to_parent,
         generator=torch.Generator(),  # the loader draws numbers of its own: not from dropout's generator, then
     )
 
 
-def _leave_interrupts_to_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the training process may act on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, SIGTERM those of a container; only the training process may act on them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def make_datasets(

@@ -6,9 +6,12 @@ What a setting means and which values it takes stands in connection/settings.py;
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection import environment
@@ -17,15 +20,12 @@ from connection.flags import read_settings
 from connection.settings import TrainSettings, as_json
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
-    import numpy as np
     import torch
 
     from connection.adamw import AdamW
-    from connection.average import WeightAverage
-    from connection.progress import Progress
-    from connection.runfolder import RunFolder
+    from connection.checkpoints import Kept
     from ConnectionBert import ConnectionBert
-    from ConnectionDataset import ConnectionDataset, PairBatch
+    from ConnectionDataset import PairBatch
 
 MODEL_DIR = "transformers/bert/bert-base-uncased"
 TRAIN_FILE = "data/requirements-train.csv"
@@ -62,6 +62,9 @@ LABEL_MAX = None
 
 PATIENCE = 0
 EVAL_STEPS = 0
+CHECKPOINT_STEPS = 0
+KEEP_CHECKPOINTS = 2
+ON_NONFINITE = "stop"
 LOG_STEPS = 10
 SEED = 42
 SEEDS = 1
@@ -71,12 +74,14 @@ PRECISION = "auto"
 PACKING = True
 THREADS = 0
 NUM_WORKERS = 0
+RESUME = False
+EXTEND = False
 OVERWRITE = False
 PRINT_MODEL = False
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C."""
+    """Exit status: 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
     return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
@@ -92,11 +97,20 @@ def _main(argv: list[str]) -> int:
         from connection.seeds import train_seeds
 
         return train_seeds(settings, train)
+    if settings.resume:
+        from connection.resume import continued
+
+        return train(*continued(settings))
     return train(settings)
 
 
-def train(settings: TrainSettings) -> int:
-    """Fine-tune as `settings` say and write the run folder; the exit status."""
+def train(settings: TrainSettings, kept: Kept | None = None) -> int:
+    """Fine-tune as `settings` say, from the checkpoint `kept` where there is one, and write the run folder; the exit status."""
+    with contextlib.ExitStack() as held:
+        return _train(settings, kept, held)
+
+
+def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStack) -> int:
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -104,14 +118,22 @@ def train(settings: TrainSettings) -> int:
     from connection.average import WeightAverage
     from connection.calibration import Fitted
     from connection.findings import findings_json
-    from connection.heldout import predict, score, write_figures
+    from connection.fitting import FittingParts
+    from connection.heldout import score
+    from connection.keeper import Keeper
     from connection.losschoice import choose_dims, choose_loss
+    from connection.needs import memory_remark, require_space
     from connection.objective import make_objective
     from connection.optimizer import make_optimizer, make_schedule
-    from connection.progress import Progress, StopOnInterrupt
+    from connection.progress import SKIPPED_AT_MOST, Progress
+    from connection.randomness import seed_random
     from connection.report import print_end, print_next, write_html
+    from connection.resume import require_same
     from connection.runfolder import RunFolder, require_free
-    from connection.similarity import remembered_cosines
+    from connection.runlock import hold
+    from connection.runstate import RunState
+    from connection.signals import StopSignals
+    from connection.similarity import model_digest, remembered_cosines
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ShuffledBatches, make_loader, read_datasets
 
@@ -128,13 +150,19 @@ def train(settings: TrainSettings) -> int:
     targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
     loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size, settings.part_size)
     dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
-    output = environment.expand(settings.output_dir).resolve()
-    require_free(output, settings.overwrite, environment.resolve(settings.model_dir))
-    run = RunFolder(output)
     machine = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
     story = as_json(settings) | machine | environment.describe([store.path for store in prepared.stores.values()])
     story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
     story |= {"loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}  # as they are used
+    of_model = model_digest(model)
+    story |= {"model_sha256": of_model.hexdigest()}
+    output = environment.expand(settings.output_dir).resolve()
+    remarks += require_same(kept, story) if kept else []
+    require_free(output, settings.overwrite or settings.resume, environment.resolve(settings.model_dir))
+    size = sum(weight.numel() for weight in model.encoder.parameters())
+    require_space(output, size, bool(settings.ema), settings.keep_checkpoints if not kept else 1)
+    held.enter_context(hold(output))
+    run = RunFolder(output, kept)
     run.write_json("settings.json", story)
     run.write_json("audit.json", {"findings": findings_json(prepared.findings)})
     skipped = prepared.write_skipped(run.path / "skipped_rows.csv")
@@ -144,15 +172,17 @@ def train(settings: TrainSettings) -> int:
     rows = "packed rows" if settings.packing else "padded rows"
     print(f"device {device}, {precision} ({why}), {rows}, {machine['threads']} threads, seed {settings.seed}")
     print(f"loss   {loss_name} ({reason}){', at the dimensions ' if dims else ''}{', '.join(map(str, dims))}")
+    if device.type == "cpu":
+        print(memory_remark(settings, precision, model.encoder.config, size, prepared.stores["train"].tokens), end="")
 
     model.to(device).encoder.embeddings.requires_grad_(not settings.freeze_embeddings)
     model.labels, model.fitted = (prepared.scale.low, prepared.scale.high), Fitted()
     print("measuring the base model ...", flush=True)
     cache = environment.resolve(settings.cache_dir)
     held_out = {name: part for name, part in data.items() if name != "train"}
-    base = remembered_cosines(cache, model, held_out)
+    base = remembered_cosines(cache, model, held_out, of_model)
     results: dict[str, Any] = {"base": {name: score(cosine, data[name]) for name, cosine in base.items()}, "final": {}}
-    for name, figures in results["base"].items():
+    for name, figures in results["base"].items() if not kept else ():
         run.log(step=0, split=name, **figures)
 
     data["train"].packed = settings.packing
@@ -166,23 +196,41 @@ def train(settings: TrainSettings) -> int:
     average = WeightAverage(model, settings.ema)
     share = make_schedule(settings.schedule, steps, settings.warmup_ratio)
     progress = Progress()
-    stop = StopOnInterrupt()
+    seed_random(settings.seed)
+    state = RunState(model, objective, optimizer, average, progress)
+    if kept:
+        state.restore(kept.tensors, kept.values)
+        print(f"resumes from {kept.folder.name}: step {progress.step + 1} of {steps} comes next")
+    stop = StopSignals()
+    held.callback(stop.restore)
+    keeper = Keeper(settings, state, run, data, stop, story, started)
+    fitting = FittingParts(data["train"], optimizer, settings.part_size, loss_name)
 
-    for epoch in range(1, settings.epochs + 1):
-        batches.epoch = epoch
+    for epoch in range(len(progress.epochs) + 1, settings.epochs + 1):
+        if progress.best and 0 < settings.patience < epoch - progress.best_epoch:
+            print(f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says.")
+            break
+        batches.epoch, batches.first = epoch, progress.step - (epoch - 1) * len(batches)
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
         name = f"epoch {epoch}/{settings.epochs}"
         bar = tqdm(total=steps, initial=progress.step, desc=name, unit="step", leave=False, mininterval=pause)
         model.train()
         clock = time.perf_counter()
         for batch in loader:
+            clock += keeper.between_steps(epoch, len(batches))
+            if stop.asked:
+                break
             rate = settings.learning_rate * share(progress.step)
-            loss = training_step(model, objective, batch, optimizer, rate, settings.max_grad_norm).item()
+            step = partial(training_step, model, objective, optimizer, rate, settings.max_grad_norm)
+            loss = fitting(step, batch).item()
+            progress.count(loss, batch, time.perf_counter() - clock)
             if not math.isfinite(loss):
                 where = data["train"].where(torch.cat([part.rows for part in batch]))
-                raise RunError(non_finite(progress.step + 1, where, run))
+                if settings.on_nonfinite == "stop" or progress.skipped_in_a_row == SKIPPED_AT_MOST:
+                    raise RunError(non_finite(progress.step, where, run.model if run.saved else None))
+                bar.write(f"step {progress.step} is skipped, its loss or gradient is not finite: {where}")
+                optimizer.skipped()
 
-            progress.count(loss, batch, time.perf_counter() - clock)
             speed = f"{progress.speed['pairs_per_second']:.0f} pairs/s"
             bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.1e}, {speed}", refresh=False)
             bar.update()
@@ -191,58 +239,30 @@ def train(settings: TrainSettings) -> int:
             if average.due(progress.step):
                 optimizer.finish()
                 average.update(progress.step)
-            if stop.asked:
-                break
-            if settings.eval_steps and progress.step % settings.eval_steps == 0 and progress.step % len(batches):
-                optimizer.finish()
-                keep_if_best(model, average, data.get("dev"), run, progress, epoch)
             clock = time.perf_counter()
         bar.close()
-        optimizer.finish()
         if not stop.asked:
-            progress.end_epoch(epoch, keep_if_best(model, average, data.get("dev"), run, progress, epoch))
+            keeper.end_epoch(epoch)
         if stop.asked:
+            keeper.checkpoint()
             break
-        if progress.best and 0 < settings.patience <= epoch - progress.best_epoch:
-            print(f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says.")
-            break
-    stop.restore()
 
-    if not run.saved:  # never evaluated, or never with a defined figure: the weights as they are
-        average.update(progress.step)
-        with average.in_place():
-            run.save(model)
-        progress.best_step = progress.step
-    final: dict[str, np.ndarray] = {"dev": progress.best_cosine} if progress.best else {}
-    results["final"] = {"dev": progress.best} if progress.best else {}
-    results |= {"best_step": progress.best_step, "epochs": settings.epochs, "steps": progress.step, **progress.speed}
-    results |= {"peak_memory_bytes": environment.peak_memory_bytes(device), **machine, "seed": settings.seed}
-    results |= {"epoch_figures": progress.epochs, "interrupted": stop.asked}
-    try:
-        if "test" in data and not stop.asked:
-            best = ConnectionBert.load(run.model).to(device)  # read back: what is measured is what is on disk
-            final["test"] = predict(best, data["test"])
-            results["final"]["test"] = score(final["test"], data["test"])
-            run.log(step=progress.best_step, split="test", **results["final"]["test"])
-        write_figures(run, prepared, held_out, {"base": base, "final": final}, results)
-    except KeyboardInterrupt:
-        results["interrupted"] = True
-    results["seconds"] = time.perf_counter() - started
-    run.write_json("results.json", results)
+    results |= {"epochs": settings.epochs, **machine, "seed": settings.seed}
+    keeper.finish(results, prepared, base)
     write_html(run.path / "report.html", story, results)
-    print_end(results, steps)
+    print_end(results, steps, stop.name)
     if settings.seeds == 1:  # of several, the best one's model is yet to be found
         print_next(run.model)
-    return 130 if results["interrupted"] else 0
+    return stop.status
 
 
 def training_step(
     model: ConnectionBert,
     objective: torch.nn.Module,
-    batch: list[PairBatch],
     optimizer: AdamW,
     rate: float,
     max_grad_norm: float,
+    batch: list[PairBatch],
 ) -> torch.Tensor:
     """One update on a batch of B pairs, in parts of b that are encoded one after the other, at a learning rate; the loss, a
     scalar.
@@ -265,34 +285,8 @@ def training_step(
     return total + 0 * norm  # NaN where the norm is not finite
 
 
-def keep_if_best(
-    model: ConnectionBert, average: WeightAverage, dev: ConnectionDataset | None, run: RunFolder, progress: Progress, epoch: int
-) -> dict[str, float]:
-    """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there is no dev file)."""
-    from connection.calibration import Fitted
-    from connection.heldout import predict, score
-
-    clock = time.perf_counter()
-    figures: dict[str, Any] = {}
-    average.update(progress.step)
-    with average.in_place():
-        if dev:
-            cosine = predict(model, dev)
-            figures = score(cosine, dev)
-            run.log(step=progress.step, epoch=epoch, split="dev", **figures)
-        if not dev or figures["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
-            progress.best, progress.best_step, progress.best_epoch = figures, progress.step, epoch
-            if dev:
-                progress.best_cosine = cosine
-                model.fitted = Fitted.of(cosine, dev.store.label[dev.places], dev.scale)  # travels in model/
-            run.save(model)
-    model.train()
-    progress.evaluation_seconds += time.perf_counter() - clock
-    return figures
-
-
-def non_finite(step: int, rows: str, run: RunFolder) -> str:
-    kept = f"{run.model} holds the best weights before it." if run.saved else "Nothing was saved."
+def non_finite(step: int, rows: str, model: Path | None) -> str:
+    kept = f"{model} holds the best weights before it." if model else "Nothing was saved."
     return (
         f"the loss or a gradient of step {step} is not a finite number (batch: {rows}). "
         f"{kept} A lower --learning-rate or --precision fp32 may help; are these rows what they should be?"

@@ -89,7 +89,7 @@ def train_ours(spec: dict[str, Any]) -> None:
         for _ in range(steps):
             batch = data.collate(next(batches))
             tokens += int(batch.tokens.attention_mask.sum())
-            training_step(model, objective, [batch], step_optimizer, RATE, 1.0).item()
+            training_step(model, objective, step_optimizer, RATE, 1.0, [batch]).item()
         answer(seconds=time.perf_counter() - clock, tokens=tokens)
 
 

@@ -84,7 +84,13 @@ def run_line(name: str, seed: int, given: argparse.Namespace, files: dict[str, s
         folder = result.with_suffix(".run")
         flags: dict[str, Any] = {f"{part}-file": file for part, file in files.items()}
         flags |= {"model-dir": MINILM, "output-dir": folder, "overwrite": None, "epochs": EPOCHS, "batch-size": BATCH}
-        flags |= {"label-min": low, "label-max": 5, "precision": given.precision, "allow": "leaked-pair,contradiction", "seed": seed}
+        flags |= {
+            "label-min": low,
+            "label-max": 5,
+            "precision": given.precision,
+            "allow": "leaked-pair,contradiction",
+            "seed": seed,
+        }
         flags |= {"threads": threads} | ({} if "dev" in files else {"dev-fraction": 0, "test-fraction": 0})
         words = [f"--{flag}" if value is None else f"--{flag}={value}" for flag, value in flags.items()]
         command = [str(DRIVER), *words, *OURS[name]]

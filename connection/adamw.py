@@ -28,6 +28,7 @@ class AdamW:
             groups.setdefault((decay, shares[depth_of(name, -1)]), []).append(weight)
         listed = [{"params": group, "weight_decay": decay, "share": share} for (decay, share), group in groups.items()]
         self.parameters, self.weight_decay, self.shares = [weight for _, weight in named], weight_decay, shares
+        self.updating = False  # True where an update began and did not come to its end: some weights are new, some are old
         self.adamw: Any = torch.optim.AdamW(listed, lr=0.0, betas=BETAS, eps=EPSILON, fused=True) if named else None
 
     def before(self, words: Tensor) -> None:
@@ -42,7 +43,9 @@ class AdamW:
         A norm that is not finite changes no weight.
         """
         norm = self._norm()
+        self.updating = True
         self._step(rate, norm, max_norm)
+        self.updating = False
         return norm
 
     def _norm(self, *gradients: Tensor) -> Tensor:
@@ -63,3 +66,27 @@ class AdamW:
 
     def finish(self) -> None:
         """Called before the weights are read."""
+
+    def discard(self) -> None:
+        """Called in place of `update`: the batch's gradients so far are not wanted."""
+        if self.adamw:
+            self.adamw.zero_grad()
+
+    def skipped(self) -> None:
+        """Called after an `update` whose norm was not finite, where training goes on: that update has not been."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What further updates depend on, beside the weights."""
+        kept = self.adamw.state_dict()["state"] if self.adamw else {}
+        return {f"adamw.{number}.{name}": value for number, state in kept.items() for name, value in state.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state()`."""
+        kept: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            kind, _, rest = key.partition(".")
+            if kind == "adamw":
+                number, _, name = rest.partition(".")
+                kept.setdefault(int(number), {})[name] = value
+        if self.adamw:
+            self.adamw.load_state_dict({"state": kept, "param_groups": self.adamw.state_dict()["param_groups"]})

@@ -53,3 +53,14 @@ class WeightAverage:
             held = weight.clone()
             weight.copy_(average)
             average.copy_(held)
+
+    def state(self) -> dict[str, Tensor]:
+        """The average, and how far it is."""
+        counts = torch.tensor([self.updates, self.steps])
+        return {"counts": counts} | {str(number): average for number, average in enumerate(self.average)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state()`."""
+        self.updates, self.steps = state["counts"].tolist()
+        for number, average in enumerate(self.average):
+            average.copy_(state[str(number)])

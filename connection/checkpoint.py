@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -24,8 +25,8 @@ def atomic_folder(target: Path, keep_first: bool = False) -> Iterator[Path]:
     """Yields an empty folder to fill; when the block ends well it takes `target`'s place, otherwise it is removed.
 
     keep_first: a `target` that another process has made meanwhile stays, and the new folder is dropped.
-    Killed at any moment, `target` is the old folder or the new one, complete. Only a kill between the two renames leaves it
-    absent, and the old one beside it as `.NAME.<id>`.
+    Killed at any moment, `target` is the old folder or the new one, complete. Only where the system can't exchange two folders
+    (Linux can) does a kill between two renames leave it absent, and the old one beside it as `.NAME.<id>`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     new = _beside(target)
@@ -52,9 +53,12 @@ def replace_folder(new: Path, target: Path) -> None:
     """Rename the folder `new` to `target`, on the same file system, and remove what stood there."""
     old = _beside(target)
     try:
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
+        if target.exists() and _exchange(new, target):
+            new.rename(old)
+        else:
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
         _flush(target.parent)
     finally:
         if old.exists() and not target.exists():  # interrupted between the two renames
@@ -62,15 +66,43 @@ def replace_folder(new: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _exchange(one: Path, two: Path) -> bool:
+    """Let two folders have each other's names in one operation (man 2 renameat2); whether that was possible."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        # AT_FDCWD twice: the paths are absolute or from the working directory; 2 is RENAME_EXCHANGE.
+        return not library.renameat2(-100, os.fsencode(one), -100, os.fsencode(two), 2)
+    except (OSError, AttributeError, TypeError):  # Windows, macOS, an old C library
+        return False
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that nobody is to find half removed."""
+    gone = _beside(folder)
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """For files that are never changed, only replaced: a second name costs no room. Some file systems have none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def _beside(target: Path) -> Path:
     """A hidden name in the same folder that nobody else takes."""
     return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
 
 
-def remove_leftovers(parent: Path, name: str) -> None:
-    """Remove what killed processes left of folders that `atomic_folder` was making in `parent` with names of a pattern."""
+def remove_leftovers(parent: Path, name: str, at_once: bool = False) -> None:
+    """Remove what killed processes left of folders that `atomic_folder` was making in `parent` with names of a pattern.
+
+    at_once: nobody else makes any there, so that the newest are left over too.
+    """
     for path in parent.glob(".*") if parent.is_dir() else ():
-        if re.fullmatch(rf"\.{name}\.[0-9a-f]{{8}}", path.name) and _abandoned(path):
+        if re.fullmatch(rf"\.{name}\.[0-9a-f]{{8}}", path.name) and (at_once or _abandoned(path)):
             shutil.rmtree(path, ignore_errors=True)
 
 

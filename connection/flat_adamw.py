@@ -90,6 +90,7 @@ class FlatAdamW(AdamW):
         weights = self.weights
         whole, words = self._gathered()
         norm = self._norm(whole, *([words[1]] if words else []))
+        self.updating = True
         self._step(rate, norm, max_norm)
         self.steps += 1
         same: dict[str, Any] = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON} | {
@@ -106,6 +107,7 @@ class FlatAdamW(AdamW):
                     weights.copy[part].copy_(master)
         if words:
             self._update_words(*words, rate * self.shares[0], step, same)
+        self.updating = False
         return norm
 
     def _update_words(self, words: Tensor, gradient: Tensor, rate: float, step: list[Tensor], same: dict[str, Any]) -> None:
@@ -123,3 +125,28 @@ class FlatAdamW(AdamW):
     def finish(self) -> None:
         """Called before the weights are read: brings every word's embedding up to date."""
         self.before(torch.arange(len(self.word)))
+
+    def discard(self) -> None:
+        super().discard()
+        self.parts, self.sum = [], None
+
+    def skipped(self) -> None:
+        self.steps -= 1
+        if not self.weights.frozen:
+            self.last[self.places] = self.steps
+
+    def state(self) -> dict[str, Tensor]:
+        """As of AdamW; the embeddings of words whose updates are not made up for yet stay so."""
+        moments = {"m": self.m, "v": self.v, "word_m": self.word_m, "word_v": self.word_v}
+        steps = {"steps": torch.tensor(self.steps), "last": torch.from_numpy(self.last)}
+        history = torch.from_numpy(self.history[:, : self.steps + 1].copy())
+        return super().state() | moments | steps | {"history": history}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        super().restore(state)
+        for name in ("m", "v", "word_m", "word_v"):
+            getattr(self, name).copy_(state[name])
+        self.steps, self.last = int(state["steps"]), state["last"].numpy().copy()
+        history = state["history"].numpy()
+        self.history = np.zeros((2, 2 * max(512, history.shape[1])))
+        self.history[:, : history.shape[1]] = history

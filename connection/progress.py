@@ -1,10 +1,15 @@
-"""What a run counts while it trains, and the person's wish to stop it."""
+"""What a run counts while it trains."""
 
 from __future__ import annotations
 
 import dataclasses
-import signal
+import math
 from typing import Any
+
+import torch
+from torch import Tensor
+
+SKIPPED_AT_MOST = 5  # batches in a row without a finite loss and gradient, where such batches are skipped
 
 
 @dataclasses.dataclass
@@ -21,7 +26,11 @@ class Progress:
     tokens: int = 0
     training_seconds: float = 0.0  # training steps alone: neither set-up nor evaluation nor saving
     evaluation_seconds: float = 0.0
-    _losses: list[float] = dataclasses.field(default_factory=list)  # of this epoch
+    seconds: float = 0.0  # in all, of the processes before this one
+    evaluated: int = 0  # the last step that was evaluated on dev
+    skipped: int = 0  # steps that changed nothing, since their loss or gradient was not finite
+    skipped_in_a_row: int = 0
+    _loss: tuple[float, int] = (0.0, 0)  # of this epoch: the sum, and of how many steps
     _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
 
     def count(self, loss: float, batch: list[Any], seconds: float) -> None:
@@ -30,7 +39,10 @@ class Progress:
         self.pairs += sum(len(part.rows) for part in batch)
         self.tokens += sum(int(part.tokens.attention_mask.sum()) for part in batch)
         self.training_seconds += seconds
-        self._losses.append(loss)
+        finite = math.isfinite(loss)
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        self._loss = (self._loss[0] + loss, self._loss[1] + 1) if finite else self._loss
 
     @property
     def speed(self) -> dict[str, float]:
@@ -40,10 +52,11 @@ class Progress:
     def end_epoch(self, epoch: int, dev: dict[str, float]) -> None:
         """Add the row of a finished epoch; dev holds its dev figures, or nothing."""
         trained, evaluated = self._seconds_before
+        total, count = self._loss
         self.epochs.append(
             {
                 "epoch": epoch,
-                "training loss": sum(self._losses) / len(self._losses),
+                "training loss": total / count if count else math.nan,
                 "dev loss": dev.get("loss"),
                 "dev Spearman": dev.get("spearman"),
                 "dev Pearson": dev.get("pearson"),
@@ -51,20 +64,18 @@ class Progress:
                 "evaluation time": self.evaluation_seconds - evaluated,
             }
         )
-        self._losses = []
+        self._loss = (0.0, 0)
         self._seconds_before = (self.training_seconds, self.evaluation_seconds)
 
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self.best_cosine is None else {"best_cosine": torch.from_numpy(self.best_cosine)}
 
-class StopOnInterrupt:
-    """From now on the first Ctrl-C only sets `asked`, for the training loop to end after its step; the second acts as ever."""
+    def values(self) -> dict[str, Any]:
+        """The rest, as plain values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "best_cosine"}
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before = signal.signal(signal.SIGINT, self._handle)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        self.asked = True
-        self.restore()
-
-    def restore(self) -> None:
-        signal.signal(signal.SIGINT, self._before)
+    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go on from `values` and `tensors`, which may have been JSON meanwhile. Raises `KeyError` where one is missing."""
+        for name in self.values():
+            setattr(self, name, values[name])
+        self.best_cosine = tensors["best_cosine"].numpy() if tensors else None

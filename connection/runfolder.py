@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+from connection.checkpoint import atomic_folder, link_or_copy, remove_leftovers
+from connection.checkpoints import Checkpoints, Kept
 from connection.errors import InputError
 from connection.mistakes import FILE as ERRORS
 from connection.predictions import FILE as PREDICTIONS
+from connection.runlock import FILE as LOCK
 
 FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html")
 FOLDERS = ("model", "checkpoints")
@@ -26,9 +31,10 @@ def require_free(path: Path, overwrite: bool, model_dir: Path) -> None:
         )
     try:
         there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
+        if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not overwrite:
             raise InputError(
-                f"--output-dir {path} is not empty. Give another folder, or --overwrite to replace the earlier run in it."
+                f"--output-dir {path} is not empty. Give another folder, --overwrite to replace the earlier run in it, or "
+                "--resume to go on with it."
             )
         if there and not is_run(path):
             raise InputError(f"--output-dir {path} holds {there[0].name}, but not of a run: give another folder.")
@@ -37,19 +43,42 @@ def require_free(path: Path, overwrite: bool, model_dir: Path) -> None:
 
 
 class RunFolder:
-    """Opens the folder for a new run: an earlier run's figures are removed, and its model/ is replaced when the new run first
-    saves one. Raises `InputError` when it can't be written. See `require_free`, which comes before it."""
+    """Opens the folder for a run, which holds it (connection/runlock.py): anew, or from the checkpoint `kept`.
 
-    def __init__(self, path: Path):
+    A new run removes an earlier one's figures and checkpoints, and replaces its model/ when it first saves one. A run that goes
+    on has metrics.jsonl and model/ as they were at the checkpoint. Raises `InputError` when the folder can't be written. See
+    `require_free`, which comes before it.
+    """
+
+    def __init__(self, path: Path, kept: Kept | None = None):
         self.path = path
         self.saved = False  # whether this run has saved a model
+        checkpoints = Checkpoints(path / "checkpoints", 0)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
-                (path / name).unlink(missing_ok=True)
+            remove_leftovers(path, "model", at_once=True)
+            if kept:
+                checkpoints.remove_leftovers()
+                self._go_on(kept)
+            else:
+                checkpoints.clear()
+                for name in FILES:
+                    (path / name).unlink(missing_ok=True)
             (path / "metrics.jsonl").touch()
         except OSError as error:
             raise _unwritable(path, error) from None
+
+    def _go_on(self, kept: Kept) -> None:
+        """What was logged after the checkpoint comes again; a better model than its best one comes again too."""
+        with open(self.path / "metrics.jsonl", "ab") as file:
+            if file.tell() < kept.values["metrics_bytes"]:
+                raise InputError(f"{file.name} is shorter than when {kept.folder} was written: it was changed or replaced.")
+            file.truncate(kept.values["metrics_bytes"])
+        model = kept.folder / "model"
+        self.saved = model.is_dir()
+        if self.saved:
+            with atomic_folder(self.model) as new:
+                shutil.copytree(model, new, copy_function=link_or_copy, dirs_exist_ok=True)
 
     @property
     def model(self) -> Path:
@@ -62,12 +91,23 @@ class RunFolder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
-        (self.path / name).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        new = self.path / f".{name}.new"
+        try:
+            new.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+            new.replace(self.path / name)
+        finally:
+            new.unlink(missing_ok=True)
 
     def log(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(plain_json(figures), allow_nan=False) + "\n")
+
+    def flush(self) -> int:
+        """Bring metrics.jsonl to the disk; its size in bytes."""
+        with open(self.path / "metrics.jsonl", "ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

@@ -16,6 +16,7 @@ from connection import environment
 from connection.checkpoint import replace_folder
 from connection.report import print_next, write_html
 from connection.runfolder import FILES, RunFolder, is_run, require_free
+from connection.runlock import hold
 from connection.settings import TrainSettings
 from connection.tables import seeds_table, text
 
@@ -31,6 +32,11 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
     """
     output = environment.expand(settings.output_dir).resolve()
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir))
+    with hold(output):
+        return _train_each(settings, train, output)
+
+
+def _train_each(settings: TrainSettings, train: Callable[[TrainSettings], int], output: Path) -> int:
     rows: list[Figures] = []
     best, best_score, status = Path(), -math.inf, 0
     try:
@@ -41,6 +47,7 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
             status = train(dataclasses.replace(settings, **own))
             if status:
                 break
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run that is done; several would fill the disk
             if not rows:  # not before there is something to put in an earlier run's place
                 run = RunFolder(output)
                 _remove_seeds(output, folder)

@@ -102,6 +102,13 @@ class TrainSettings:
         "end after so many epochs in a row that are no better on the dev pairs; 0: train all", low=0, high=1_000_000
     )
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
+    checkpoint_steps: int = setting(
+        "write a checkpoint every so many steps too; 0: after each epoch only, and when a signal ends the run", low=0
+    )
+    keep_checkpoints: int = setting("the newest so many checkpoints stay, each with the best model; 0: none are written", low=0)
+    on_nonfinite: str = setting(
+        "a loss or gradient that is not finite: stop, or skip the batch, five in a row at most", choices=("stop", "skip")
+    )
     log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1)
     seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
     seeds: int = setting("runs with consecutive seeds; the best on dev gives the model", low=1, high=1000)
@@ -111,6 +118,8 @@ class TrainSettings:
     packing: bool = setting("several sentences in a row of a batch; without it each is padded to the longest")
     threads: int = setting("processor cores to compute with; 0: all", low=0, high=1024)
     num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0, high=64)
+    resume: bool = setting("go on with the run in --output-dir from its newest whole checkpoint, with its settings")
+    extend: bool = setting("with --resume: to more --epochs than the run was begun with")
     overwrite: bool = setting("replace the earlier run in --output-dir")
     print_model: bool = setting("print the model's module tree and end")
     given: frozenset[str] = frozenset()  # the settings that came from flags

@@ -57,18 +57,22 @@ def pair_similarities(
     return {name: _rounded(values) for name, values in found.items()}
 
 
-def remembered_cosines(cache: Path, model: Any, parts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def model_digest(model: Any) -> Any:
+    """SHA-256, as of hashlib, of all that a ConnectionBert's vectors hang on: weights, config, pooling, maximum length."""
+    digest = hashlib.sha256(repr((DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string())).encode())
+    for tensor in model.encoder.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest
+
+
+def remembered_cosines(cache: Path, model: Any, parts: Mapping[str, Any], of_model: Any = None) -> dict[str, np.ndarray]:
     """The cosines of `pair_similarities` of each of some Datasets, {part: (N,) float64}, kept in the folder `cache`: most runs
     begin from a model and pairs that were measured before. Another weight, pooling, token or pair is another file; a damaged
-    file is computed again."""
-    model_digest = hashlib.sha256(
-        repr((DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string())).encode()
-    )
-    for tensor in model.encoder.state_dict().values():
-        model_digest.update(tensor.cpu().contiguous().numpy().data)
+    file is computed again. `of_model` is its `model_digest`, where that is known."""
+    of_model = of_model or model_digest(model)
     found = {}
     for part, data in parts.items():
-        digest, store, places = model_digest.copy(), data.store, data.places
+        digest, store, places = of_model.copy(), data.store, data.places
         for array in (store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]):
             digest.update(np.ascontiguousarray(array).data)
         file = cache / f"cosines-{digest.hexdigest()[:32]}.npy"

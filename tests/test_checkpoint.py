@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from connection.checkpoint import atomic_folder
@@ -28,7 +30,26 @@ def test_a_new_folder_replaces_all_of_the_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders")
+def test_the_target_is_there_at_every_moment(tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    with atomic_folder(target) as new:
+        (new / "weights").write_text("old")
+    rename = type(target).rename
+
+    def watched(self, to):
+        assert (target / "weights").is_file()
+        return rename(self, to)
+
+    monkeypatch.setattr(type(target), "rename", watched)
+    with atomic_folder(target) as new:
+        (new / "weights").write_text("new")
+    assert (target / "weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("connection.checkpoint._exchange", lambda one, two: False)  # where the system can't
     target = tmp_path / "model"
     with atomic_folder(target) as new:
         (new / "weights").write_text("old")

@@ -21,9 +21,9 @@ TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset"
 ROOMS = (
     "errors environment findings losschoice settings flags encodings labels delimited typedfiles tablefile columns rowcheck "
     "pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw optimizer "
-    "average metrics bootstrap binary calibration ranking weights modules checkpoint badrows cachekey store similarity "
-    "testfiles split repeats audit prepare evaluation predictions slices worstfirst mistakes progress tables report "
-    "runfolder heldout seeds"
+    "average randomness progress runstate metrics bootstrap binary calibration ranking weights modules checkpoint "
+    "checkpoints badrows cachekey store similarity testfiles split repeats audit prepare evaluation predictions slices "
+    "worstfirst mistakes tables report runlock runfolder heldout signals needs fitting resume keeper seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -134,7 +134,7 @@ def test_the_readmes_own_data_commands_run(minilm, tmp_path):
         (tmp_path / name).write_text(re.sub("The|Invoices", name.split("-")[1].title(), example[1]), encoding="utf-8")
     commands = [words for words in readme_commands() if "output/mine" in " ".join(words) or words[-1] == "my-pairs.csv"]
     commands = [words for words in commands if "tools.compare" not in words]  # it needs a run of BERT-base as well
-    assert len(commands) == 5
+    assert len(commands) == 6
     for words in commands:
         if words[1] == DRIVER.name:
             flags = [str(MINILM) if word.startswith("transformers/") else word for word in words[2:]]

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,6 +163,7 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
         "predictions.csv",
         "report.html",
         "model",
+        "checkpoints",
     }
 
 
@@ -597,9 +597,13 @@ def test_dropout_is_as_asked_and_the_saved_config_is_the_models(tiny_folder, tmp
 
 
 def test_a_stop_before_the_first_update_of_the_average_saves_what_was_trained(tiny_folder, pair_file, tmp_path, monkeypatch):
-    asked = SimpleNamespace(asked=True, restore=lambda: None)
-    monkeypatch.setattr("connection.progress.StopOnInterrupt", lambda: asked)
+    def step(*words):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*words)
+
+    real = driver.training_step
+    monkeypatch.setattr(driver, "training_step", step)
     flags = ["--ema", 0.9, "--learning-rate", "1e-2", "--warmup-ratio", 0, "--dev-fraction", 0, "--test-fraction", 0]
-    train(tiny_folder, pair_file, tmp_path / "run", *flags)  # ends after its first step
+    assert train(tiny_folder, pair_file, tmp_path / "run", *flags).returncode == 130  # ends after its first step
     name = "encoder.layer.1.output.dense.weight"
     assert not torch.equal(weights_of(tiny_folder)[name], weights_of(tmp_path / "run" / "model")[name])

@@ -29,7 +29,8 @@ MOST_SEEDS = 100
 FILE, PLOT = "learning_curve.json", "learning_curve.png"
 # These make no difference to a run's figures; the files count by what they hold.
 NOT_COMPARED = (
-    "model_dir train_file dev_file test_file allow cache_dir output_dir log_steps seed seeds split_seed overwrite print_model"
+    "model_dir train_file dev_file test_file allow cache_dir output_dir log_steps seed seeds split_seed overwrite print_model "
+    "checkpoint_steps keep_checkpoints resume extend"
 ).split()
 
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     """Train what is not trained yet, then print, draw and write the curve."""
     settings = read_settings(words, driver_constants(), "")
-    if refused := sorted({"overwrite", "print_model"} & settings.given):
+    if refused := sorted({"overwrite", "print_model", "resume", "extend", "keep_checkpoints"} & settings.given):
         raise InputError(f"{', '.join(map(flag_of, refused))}: of the training command alone; a curve takes its other flags")
     if not 1 <= given.seeds <= MOST_SEEDS:
         raise InputError(f"--seeds {given.seeds}: give 1 to {MOST_SEEDS}")
@@ -86,7 +87,7 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     held_out = pairs.write_held_out(folder / "pairs")
     for_all = {key: identity[key] for key in ("loss", "label_min", "label_max", "device", "precision")}
     for_all |= {f"{name}_file": str(held_out.get(name, "")) for name in ("dev", "test")}
-    settings = dataclasses.replace(settings, columns="", on_bad_rows="stop", seeds=1, **for_all)
+    settings = dataclasses.replace(settings, columns="", on_bad_rows="stop", seeds=1, keep_checkpoints=0, **for_all)
     trained = train_runs(folder, settings, model, pairs, given.seeds)
     curve = summarise(trained, 2 * len(pairs.labels))
     _write(folder, plain_json({"settings": identity} | curve))

@@ -76,7 +76,8 @@ def find_suspects(given: argparse.Namespace) -> int:
 
     # The folds' files hold good rows under usual names, on the scale of all rows; and a fold has no dev pairs to be patient by.
     asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high}
-    asked |= {"seeds": 1, "patience": 0, "model_dir": str(resolve(model)), "epochs": values["epochs"], "seed": values["seed"]}
+    asked |= {"seeds": 1, "patience": 0, "keep_checkpoints": 0, "model_dir": str(resolve(model))}
+    asked |= {name: values[name] for name in ("epochs", "seed")}
     machine = {name: asked.pop(name) for name in ("device", "threads") if name in asked} | {"cache_dir": str(cache)}
     weights = file_sha256(check_folder(resolve(model)))
     told = {

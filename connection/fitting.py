@@ -1,0 +1,66 @@
+"""A GPU's memory is full: the step is done again with fewer pairs at a time, on the same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from connection.adamw import AdamW
+from connection.errors import RunError
+from connection.losschoice import OF_PAIRS, parse_loss
+
+
+class FittingParts:
+    """Calls a step with a batch in parts that fit the memory: when one does not, in parts of half as many pairs, from then on.
+
+    The gradient is that of the whole batch, as with `--part-size`. `data` is the ConnectionDataset of the batches, `size` the
+    pairs of their parts, 0 for all, and `loss` the objective's name.
+    """
+
+    def __init__(self, data: Any, optimizer: AdamW, size: int, loss: str):
+        self.data, self.optimizer, self.loss = data, optimizer, loss
+        self.size = self.given = size
+
+    def __call__(self, step: Callable[[list[Any]], Tensor], batch: list[Any]) -> Tensor:
+        """Raises `RunError` where the objective can't be computed in parts, one pair does not fit, or weights are lost."""
+        rows = torch.cat([part.rows for part in batch])
+        if self.size != self.given:
+            batch = self._parts(rows)
+        while True:
+            try:
+                return step(batch)
+            except torch.OutOfMemoryError as error:
+                problem = str(error).split("\n")[0]
+            # Outside the `except`, whose error would keep the step's tensors.
+            self._require_smaller(problem, max(len(part.rows) for part in batch))
+            self.optimizer.discard()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.size = -(-max(len(part.rows) for part in batch) // 2)
+            print(
+                f"\nThe GPU's memory is full ({problem:.200}): from here on {self.size} pairs at a time, same batches.",
+                flush=True,
+            )
+            batch = self._parts(rows)
+
+    def _parts(self, rows: Tensor) -> list[Any]:
+        parts: list[Any] = self.data.collate_parts([self.data[row] for row in rows.tolist()], self.size)
+        return parts
+
+    def _require_smaller(self, problem: str, pairs: int) -> None:
+        mend = "Give a smaller --batch-size or --max-length, or --gradient-checkpointing."
+        if self.optimizer.updating:
+            raise RunError(
+                f"the GPU's memory ran out within an update of the weights ({problem}). {mend} --resume goes on before."
+            )
+        compared = [name for name in parse_loss(self.loss) if name not in OF_PAIRS]
+        if compared:
+            raise RunError(
+                f"the GPU's memory is full ({problem}), and {compared[0]} compares the pairs of a batch with one another, so "
+                f"it can't be computed part by part. {mend}"
+            )
+        if pairs == 1:
+            raise RunError(f"the GPU's memory is full with one pair at a time ({problem}). {mend}")

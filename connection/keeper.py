@@ -1,0 +1,143 @@
+"""Between two steps: evaluate, keep the best weights, write a checkpoint. At the end: measure what was kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from connection.calibration import Fitted
+from connection.checkpoints import Checkpoints
+from connection.environment import peak_memory_bytes
+from connection.heldout import predict, score, write_figures
+from connection.prepare import Prepared
+from connection.runfolder import RunFolder
+from connection.runstate import RunState
+from connection.settings import TrainSettings, as_json
+from connection.signals import StopSignals
+
+
+class Keeper:
+    """Keeps what a run, `started` at that time, has reached. `data` are its Datasets; `story` is settings.json's content."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        state: RunState,
+        run: RunFolder,
+        data: dict[str, Any],
+        stop: StopSignals,
+        story: dict[str, Any],
+        started: float,
+    ):
+        self.settings, self.state, self.run, self.stop, self.started = settings, state, run, stop, started
+        self.data, self.dev = data, data.get("dev")
+        self.told = {"settings": as_json(settings), "given": sorted(settings.given), "used": story}
+        self.checkpoints = Checkpoints(run.path / "checkpoints", settings.keep_checkpoints)
+        self.written = self._place()
+
+    def between_steps(self, epoch: int, steps_of_epoch: int) -> float:
+        """Called before each step: does what is due after the one before it, within an epoch; the seconds that it took."""
+        step = self.state.progress.step
+        if self.stop.asked or step % steps_of_epoch == 0:
+            return 0.0
+        clock = time.perf_counter()
+        every = self.settings.eval_steps
+        if every and step % every == 0 and self.state.progress.evaluated < step:
+            self.evaluate(epoch)
+        every = self.settings.checkpoint_steps
+        if every and step % every == 0 and not self.stop.asked:
+            self.checkpoint()
+        return time.perf_counter() - clock
+
+    def end_epoch(self, epoch: int) -> None:
+        """Called after an epoch's last step."""
+        figures = self.evaluate(epoch)
+        if not self.stop.asked:
+            self.state.progress.end_epoch(epoch, figures)
+            self.checkpoint()
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there is no dev file).
+
+        A signal ends it at once, with nothing changed: a run that is resumed evaluates again.
+        """
+        model, progress, average = self.state.model, self.state.progress, self.state.average
+        clock = time.perf_counter()
+        figures: dict[str, Any] = {}
+        self.state.optimizer.finish()
+        average.update(progress.step)
+        with average.in_place():
+            if self.dev:
+                try:
+                    with self.stop.at_once():
+                        cosine = predict(model, self.dev)
+                except KeyboardInterrupt:
+                    return {}
+                figures = score(cosine, self.dev)
+                self.run.log(step=progress.step, epoch=epoch, split="dev", **figures)
+            best = progress.best.get("spearman", -math.inf)
+            if not self.dev or figures["spearman"] > best:  # NaN, undefined, is never the best
+                progress.best, progress.best_step, progress.best_epoch = figures, progress.step, epoch
+                if self.dev:
+                    progress.best_cosine = cosine
+                    model.fitted = Fitted.of(cosine, self.dev.store.label[self.dev.places], self.dev.scale)  # travels in model/
+                self.run.save(model)
+        model.train()
+        progress.evaluated = progress.step
+        progress.evaluation_seconds += time.perf_counter() - clock
+        return figures
+
+    def checkpoint(self) -> None:
+        """Unless one of this very state is there. The optimizer is not asked to `finish`: without a signal it would not be."""
+        if self.written == self._place():
+            return
+        values = self.state.values() | self.told | {"metrics_bytes": self.run.flush()}
+        values["progress"]["seconds"] = self._seconds()
+        model = self.run.model if self.run.saved else None
+        self.checkpoints.write(self.state.progress.step, self.state.tensors(), values, model)
+        self.written = self._place()
+
+    def finish(self, results: dict[str, Any], prepared: Prepared, base: dict[str, np.ndarray]) -> None:
+        """Measures the best model on the test pairs, unless a signal ended the run; writes results.json and the files of pairs.
+
+        `results` has the figures of the base model, whose cosines are `base`, {part: (N,)}; it gets all others.
+        """
+        progress, run, average = self.state.progress, self.run, self.state.average
+        if not run.saved:  # never evaluated, or never with a defined figure: the weights as they are
+            self.state.optimizer.finish()
+            average.update(progress.step)
+            with average.in_place():
+                run.save(self.state.model)
+            progress.best_step = progress.step
+        final: dict[str, np.ndarray] = {"dev": progress.best_cosine} if progress.best else {}
+        results["final"] = {"dev": progress.best} if progress.best else {}
+        results |= {
+            "best_step": progress.best_step,
+            "steps": progress.step,
+            "skipped_steps": progress.skipped,
+            **progress.speed,
+        }
+        results |= {"peak_memory_bytes": peak_memory_bytes(self.state.model.device), "epoch_figures": progress.epochs}
+        try:
+            with self.stop.at_once():
+                if "test" in self.data:
+                    best = type(self.state.model).load(run.model)  # read back: what is measured is what is on disk
+                    final["test"] = predict(best.to(self.state.model.device), self.data["test"])
+                    results["final"]["test"] = score(final["test"], self.data["test"])
+                    run.log(step=progress.best_step, split="test", **results["final"]["test"])
+                held_out = {name: part for name, part in self.data.items() if name != "train"}
+                write_figures(run, prepared, held_out, {"base": base, "final": final}, results)
+        except KeyboardInterrupt:
+            pass
+        results["interrupted"], results["seconds"] = bool(self.stop.asked), self._seconds()
+        run.write_json("results.json", results)
+
+    def _seconds(self) -> float:
+        return self.state.progress.seconds + time.perf_counter() - self.started
+
+    def _place(self) -> tuple[int, int, int]:
+        progress = self.state.progress
+        return progress.step, progress.evaluated, len(progress.epochs)

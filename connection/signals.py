@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM while a run trains: it ends after its step, whole and resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+class StopSignals:
+    """From now on SIGINT and SIGTERM only set `asked`, to the signal's number, for the training loop to end after its step.
+
+    Further signals change nothing: what they ask for is on its way. Restore them at the end.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._at_once = False
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    @property
+    def status(self) -> int:
+        """The exit status that a shell gives a process which ends by this signal; 0 without one."""
+        return 128 + self.asked if self.asked else 0
+
+    @property
+    def name(self) -> str:
+        if not self.asked:
+            return ""
+        return "Ctrl-C" if self.asked == signal.SIGINT else signal.Signals(self.asked).name
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if not self.asked:
+            self.asked = number
+            print("\nEnds after this step ...", file=sys.stderr, flush=True)
+        if self._at_once:
+            self._at_once = False
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In this block, which may take long and changes nothing, a signal raises `KeyboardInterrupt`, even an earlier one."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

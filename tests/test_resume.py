@@ -1,0 +1,260 @@
+"""A run that was ended and goes on equals one that was not, to the last bit; and checkpoints that are damaged are not used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import bertFineTuningWithConnectionData as driver
+from connection.checkpoints import Checkpoints
+from connection.errors import InputError
+from ConnectionBert import ConnectionBert
+from tests.conftest import DRIVER, PAIRS, run_inside, write_pairs
+
+MANY = PAIRS * 5  # 10 steps of 4 pairs
+TIMES = ("seconds", "training_seconds", "evaluation_seconds", "_seconds_before")
+WAYS: dict[str, list[object]] = {
+    "packed, bf16, average": ["--precision", "bf16", "--ema", 0.9, "--eval-steps", 3, "--checkpoint-steps", 4],
+    "padded, fp32": ["--no-packing", "--precision", "fp32"],
+    "in parts, by workers": ["--part-size", 2, "--num-workers", 1, "--precision", "fp32", "--layer-decay", 0.9],
+    "a classifier": ["--loss", "softmax", "--no-packing", "--gradient-checkpointing"],
+}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return write_pairs(tmp_path / "pairs.csv", MANY)
+
+
+def train(folder, pairs, output, *flags):
+    words = [
+        "--model-dir",
+        folder,
+        "--train-file",
+        pairs,
+        "--dev-file",
+        pairs,
+        "--allow",
+        "leaked-pair",
+        "--output-dir",
+        output,
+    ]
+    words += ["--batch-size", 4, "--max-length", 32, "--epochs", 2, "--log-steps", 1, "--cache-dir", output.parent / "cache"]
+    return run_inside(driver.main, *words, "--learning-rate", "1e-3", *flags)
+
+
+def signal_in_step(monkeypatch, in_step, number):
+    """A real signal in the training step of this number, counted in this process."""
+    done, real = [], driver.training_step
+
+    def step(*words):
+        done.append(1)
+        if len(done) == in_step:
+            os.kill(os.getpid(), number)
+        return real(*words)
+
+    monkeypatch.setattr(driver, "training_step", step)
+
+
+def story(output):
+    """All that a run has reached, without times: tensors, plain values, metrics, the model."""
+    newest = Checkpoints(output / "checkpoints", 9).newest()
+    progress = {name: value for name, value in newest.values["progress"].items() if name not in TIMES}
+    progress["epochs"] = [{k: v for k, v in row.items() if "time" not in k} for row in progress["epochs"]]
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    lines = [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
+    results = json.loads((output / "results.json").read_text())
+    return (
+        newest.tensors,
+        progress,
+        newest.values["random"],
+        lines,
+        load_file(output / "model/model.safetensors"),
+        results["final"],
+    )
+
+
+def assert_same(one, two):
+    for a, b in zip(one, two, strict=True):
+        if isinstance(next(iter(a), None), str) and isinstance(next(iter(a.values())), torch.Tensor):
+            assert a.keys() == b.keys()
+            assert [name for name in a if not torch.equal(a[name], b[name])] == []
+        else:
+            assert a == b
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tiny_folder, pairs, tmp_path, monkeypatch, way):
+    """Ended at the first step, within an epoch, at an epoch's end, and at the last step; with dropout."""
+    assert train(tiny_folder, pairs, tmp_path / "whole", *WAYS[way]).returncode == 0
+    expected = story(tmp_path / "whole")
+    for step in (1, 6, 10, 20):
+        output = tmp_path / f"ended-{step}"
+        with monkeypatch.context() as patch:
+            signal_in_step(patch, step, signal.SIGTERM if step == 6 else signal.SIGINT)
+            ended = train(tiny_folder, pairs, output, *WAYS[way])
+        assert ended.returncode == (143 if step == 6 else 130), ended.stderr
+        assert json.loads((output / "results.json").read_text())["steps"] == step
+        torch.manual_seed(99)  # another process would have other numbers to draw
+        resumed = run_inside(driver.main, "--output-dir", output, "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        assert f"resumes from step-{step:06}" in resumed.stdout
+        assert_same(story(output), expected)
+
+
+def test_several_ends_and_a_process_of_its_own(tiny_folder, pairs, tmp_path):
+    """Ended by real signals from outside, twice in a row, until it is done: the result is that of one go."""
+    flags = ["--epochs", 6, "--checkpoint-steps", 7]
+    assert train(tiny_folder, pairs, tmp_path / "whole", *flags).returncode == 0
+    output = tmp_path / "ended"
+    words = ["--model-dir", tiny_folder, "--train-file", pairs, "--dev-file", pairs, "--allow", "leaked-pair",
+             "--batch-size", 4, "--max-length", 32, "--log-steps", 1, "--learning-rate", "1e-3", *flags]  # fmt: skip
+    words += ["--output-dir", output, "--cache-dir", tmp_path / "cache"]
+    statuses = []
+    for go in range(6):
+        command = [sys.executable, DRIVER, *words, *(["--resume"] if go else [])]
+        process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        reached = (output / "metrics.jsonl").read_text() if go else ""
+        deadline = time.monotonic() + 60
+        while go < 2 and time.monotonic() < deadline and process.poll() is None:
+            file = output / "metrics.jsonl"
+            if file.exists() and file.read_text().count("\n") > reached.count("\n") + 3:
+                break
+            time.sleep(0.005)
+        if go < 2:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        assert "Traceback" not in said
+        statuses.append(process.returncode)
+        if process.returncode == 0:
+            break
+        assert process.returncode in (130, 143), said
+    assert statuses[-1] == 0
+    assert len(statuses) > 1
+    assert_same(story(output), story(tmp_path / "whole"))
+
+
+def test_a_signal_while_dev_pairs_are_measured_ends_that_too(tiny_folder, pairs, tmp_path, monkeypatch):
+    assert train(tiny_folder, pairs, tmp_path / "whole", "--ema", 0.9).returncode == 0
+    real = ConnectionBert.encode_tokens
+    calls = []
+
+    def slow(self, *words, **flags):
+        calls.append(1)
+        if len(calls) == 2:  # after the base model's
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        return real(self, *words, **flags)
+
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    with monkeypatch.context() as patch:
+        patch.setattr(ConnectionBert, "encode_tokens", slow)
+        clock = time.perf_counter()
+        assert train(tiny_folder, pairs, tmp_path / "ended", "--ema", 0.9).returncode == 143
+        assert time.perf_counter() - clock < 25
+    assert run_inside(driver.main, "--output-dir", tmp_path / "ended", "--resume").returncode == 0
+    assert_same(story(tmp_path / "ended"), story(tmp_path / "whole"))
+
+
+def test_more_epochs_are_asked_for_aloud(tiny_folder, pairs, tmp_path):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output).returncode == 0
+    refused = run_inside(driver.main, "--output-dir", output, "--resume", "--epochs", 3, "--seed", 7)
+    assert refused.returncode == 2
+    assert "--epochs: 3 now, 2 in the run so far; for more of them give --extend" in refused.stderr
+    assert "--seed: 7 now, 42 in the run so far" in refused.stderr
+    more = run_inside(driver.main, "--output-dir", output, "--resume", "--extend", "--epochs", 3, "--log-steps", 2)
+    assert more.returncode == 0, more.stderr
+    results = json.loads((output / "results.json").read_text())
+    assert [row["epoch"] for row in results["epoch_figures"]] == [1, 2, 3]
+    assert results["steps"] == 30
+    for flags in (["--resume", "--overwrite"], ["--extend"], ["--resume", "--seeds", 2]):
+        assert run_inside(driver.main, "--output-dir", output, *flags).returncode == 2
+
+
+def test_a_run_that_is_done_can_be_resumed_without_harm(tiny_folder, pairs, tmp_path):
+    assert train(tiny_folder, pairs, tmp_path / "run").returncode == 0
+    before = story(tmp_path / "run")
+    assert run_inside(driver.main, "--output-dir", tmp_path / "run", "--resume").returncode == 0
+    assert_same(story(tmp_path / "run"), before)
+
+
+def test_another_file_or_model_is_refused(tiny_folder, pairs, tmp_path):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output).returncode == 0
+    resume = ["--output-dir", output, "--resume"]
+    moved = pairs.rename(tmp_path / "moved.csv")
+    gone = run_inside(driver.main, *resume)
+    assert gone.returncode == 2
+    assert "pairs.csv" in gone.stderr
+    there = [*resume, "--train-file", moved, "--dev-file", moved]
+    assert run_inside(driver.main, *there).returncode == 0  # the same content by another name
+    moved.write_text(moved.read_text().replace("guitar", "horse", 1))
+    changed = run_inside(driver.main, *there)
+    assert changed.returncode == 2
+    assert "a pair file has another content" in changed.stderr
+    write_pairs(moved, MANY)
+    ConnectionBert.load(tiny_folder).save(tmp_path / "other")
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    assert run_inside(driver.main, *there, "--model-dir", tmp_path / "other").returncode == 2 or weights
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "missing", "manifest", "link"])
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json", "model/model.safetensors"])
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(tiny_folder, pairs, tmp_path, harm, name):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output).returncode == 0
+    expected = story(output)
+    newest = output / "checkpoints" / "step-000020"
+    file = newest / name
+    content = file.read_bytes()
+    file.unlink()  # the model's files have other names too: those stay as they are
+    if harm == "truncated":
+        file.write_bytes(content[:-1])
+    elif harm == "flipped":
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif harm == "link":
+        (tmp_path / "outside").write_bytes(content)
+        file.symlink_to(tmp_path / "outside")
+    elif harm == "manifest":
+        file.write_bytes(content)
+        told = json.loads((newest / "manifest.json").read_text())
+        told["files"].pop("state.json")
+        (newest / "manifest.json").write_text(json.dumps(told))
+    shown = run_inside(driver.main, "--output-dir", output, "--resume")
+    assert shown.returncode == 0, shown.stderr
+    assert "step-000020 is damaged" in shown.stdout
+    assert "resumes from step-000010" in shown.stdout
+    assert_same(story(output), expected)
+
+
+def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tiny_folder, pairs, tmp_path):
+    for flags in ([], ["--keep-checkpoints", 0]):
+        if flags:
+            assert train(tiny_folder, pairs, tmp_path / "run", *flags).returncode == 0
+            assert not (tmp_path / "run" / "checkpoints").exists()
+        shown = run_inside(driver.main, "--output-dir", tmp_path / "run", "--resume")
+        assert shown.returncode == 2
+        assert "no checkpoint to resume from" in shown.stderr
+    with pytest.raises(InputError, match="no checkpoint"):
+        Checkpoints(tmp_path, 2).newest()
+
+
+def test_the_newest_checkpoints_stay_and_overwrite_clears_them(tiny_folder, pairs, tmp_path):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output, "--checkpoint-steps", 3, "--keep-checkpoints", 3).returncode == 0
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-000015", "step-000018", "step-000020"]
+    (output / ".model.0123abcd").mkdir()  # of a process that was killed
+    assert train(tiny_folder, pairs, output, "--overwrite", "--epochs", 1, "--dev-file", "").returncode == 0
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-000010"]
+    assert not list(output.glob(".*"))
