@@ -205,15 +205,15 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
     held.callback(stop.restore)
     keeper = Keeper(settings, state, run, data, stop, story, started)
     fitting = FittingParts(data["train"], optimizer, settings.part_size, loss_name)
+    pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
+    bar = held.enter_context(tqdm(total=steps, initial=progress.step, unit="step", leave=False, mininterval=pause))
 
     for epoch in range(len(progress.epochs) + 1, settings.epochs + 1):
         if progress.best and 0 < settings.patience < epoch - progress.best_epoch:
-            print(f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says.")
+            bar.write(f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says.")
             break
         batches.epoch, batches.first = epoch, progress.step - (epoch - 1) * len(batches)
-        pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
-        name = f"epoch {epoch}/{settings.epochs}"
-        bar = tqdm(total=steps, initial=progress.step, desc=name, unit="step", leave=False, mininterval=pause)
+        bar.set_description(f"epoch {epoch}/{settings.epochs}")
         model.train()
         clock = time.perf_counter()
         for batch in loader:
@@ -240,13 +240,13 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
                 optimizer.finish()
                 average.update(progress.step)
             clock = time.perf_counter()
-        bar.close()
         if not stop.asked:
             keeper.end_epoch(epoch)
         if stop.asked:
             keeper.checkpoint()
             break
 
+    bar.close()
     results |= {"epochs": settings.epochs, **machine, "seed": settings.seed}
     keeper.finish(results, prepared, base)
     write_html(run.path / "report.html", story, results)
