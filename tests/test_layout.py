@@ -21,9 +21,9 @@ TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset"
 ROOMS = (
     "errors environment findings losschoice settings flags encodings labels delimited typedfiles tablefile columns rowcheck "
     "pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw optimizer "
-    "average metrics bootstrap binary calibration ranking weights modules checkpoint badrows cachekey store similarity "
-    "testfiles split repeats audit prepare evaluation predictions slices worstfirst mistakes progress tables report "
-    "runfolder heldout seeds"
+    "average metrics bootstrap binary calibration ranking foldercheck architecture safeheader statedict zipweights weights "
+    "tokenizer modules checkpoint badrows cachekey store similarity testfiles split repeats audit prepare evaluation "
+    "predictions slices worstfirst mistakes progress tables report runfolder heldout seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -16,10 +16,12 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from connection.architecture import check_architecture
 from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, require_libraries
 from connection.errors import InputError, RunError, exit_status
-from connection.weights import WEIGHT_FILES, check_architecture, check_folder, read_json, read_tensors
+from connection.foldercheck import read_json
+from connection.weights import WEIGHT_FILES, check_folder, read_tensors
 from tools.hub import check_digest, hub_errors
 from tools.public_data import SETS, WITHOUT_HOME, fetch_public
 
