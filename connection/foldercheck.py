@@ -37,10 +37,10 @@ def fetch_command(folder: Path) -> str:
 def check_entries(folder: Path) -> None:
     """Raises `InputError` listing the entries of a folder that lead out of it, are no plain files, or are too large to read."""
     problems = []
-    home = folder.resolve()
+    home = os.path.realpath(folder)
     with os.scandir(home) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(home):
+            if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(home):
                 problems.append(f"{entry.name} is a link that leaves the folder: {os.readlink(entry.path)}")
             elif problem := _file_problem(Path(entry.path), limit_of(entry.name), folder_is_fine=not _is_read(entry.name)):
                 problems.append(f"{entry.name} {problem}")
