@@ -20,7 +20,8 @@ T = TypeVar("T")
 MIB = 1 << 20
 JSON_LIMIT = 4 * MIB  # of a file of settings; published ones have some kilobytes
 VOCABULARY_LIMIT = 32 * MIB  # the largest published BERT, of 500,000 pieces, has a tokenizer.json of 10 MB
-VOCABULARIES = ("vocab.txt", "vocab.json", "tokenizer.json")
+# Also the files that the library takes for a vocabulary where a folder has no tokenizer.json.
+VOCABULARIES = ("vocab.txt", "vocab.json", "tokenizer.json", "merges.txt", "tekken.json", "tiktoken.model")
 SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
             "modules.json", "sentence_bert_config.json", "connection.json")  # fmt: skip
 CODE_KEYS = ("auto_map", "custom_pipelines")  # where a config names Python files that the library would run
@@ -44,6 +45,8 @@ def check_entries(folder: Path) -> None:
                 problems.append(f"{entry.name} is a link that leaves the folder: {os.readlink(entry.path)}")
             elif problem := _file_problem(Path(entry.path), limit_of(entry.name), folder_is_fine=not _is_read(entry.name)):
                 problems.append(f"{entry.name} {problem}")
+            elif entry.name == "additional_chat_templates":  # the library would read whatever is in it
+                problems.append(f"{entry.name} is for chat models, a BERT has none")
     if any(" is a link " in problem for problem in problems):
         problems.append(f"a copy of the folder with the files themselves: cp -rL {folder} NEW_FOLDER")
     if problems:
@@ -56,7 +59,7 @@ def _is_read(name: str) -> bool:
 
 def limit_of(name: str) -> int | None:
     """The most bytes that a file of this name may have; None where nothing reads it whole."""
-    if name in VOCABULARIES or (name.startswith("tokenizer.") and not name.endswith(".py")):
+    if name in VOCABULARIES or name.startswith("tokenizer."):
         return VOCABULARY_LIMIT
     return JSON_LIMIT if name in SETTINGS else None
 

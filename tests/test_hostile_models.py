@@ -291,6 +291,7 @@ def twice_named(entries: dict[str, Any]) -> bytes:
 
 
 TUPLES = b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(60))  # each holds the one before it twice
+OLD_CALL = b"(S'touch mark'\nios\nsystem\n."
 BYTES_10_GB = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\xe4\x0bT\x02\x85R."
 # name: (what makes it of a good folder, the file that the message names, part of the message)
 CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
@@ -298,8 +299,8 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     **{f"open, {kind}": (pickled(opened, kind), BIN, "") for kind in KINDS},
     **{f"eval alone, {kind}": (pickled(evaluated, kind, inside=False), BIN, "") for kind in KINDS},
     "a legacy file of tensors": (saved(dict, legacy=True), BIN, "weights_only=True"),
-    "a pickle by the old opcodes": (after(saved(dict), written(BIN, b"(S'touch mark'\nios\nsystem\n." + b"0" * 200_000)), BIN, "a bare pickle"),
-    "the old opcodes in an archive": (program(b"\x80\x02(S'touch mark'\nios\nsystem\n."), BIN, "uses STRING"),
+    "a pickle by the old opcodes": (after(saved(dict), written(BIN, OLD_CALL + bytes(200_000))), BIN, "a bare pickle"),
+    "the old opcodes in an archive": (program(b"\x80\x02" + OLD_CALL), BIN, "uses STRING"),
     "a named call": (
         program(b"\x80\x02}X\x01\x00\x00\x00acos\nsystem\nX\x0a\x00\x00\x00touch mark\x85Rs."), BIN, "asks for os.system"),
     "10 GB by a call": (program(BYTES_10_GB), BIN, "builtins.bytearray"),
@@ -373,6 +374,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "a vocabulary of 10^6 lines": (written("vocab.txt", "a\n" * 10**6), "vocab.txt", "1,000,000 lines"),
     "a tokenizer.json of 1 GB": (sparse("tokenizer.json", 1 << 30, b"{}"), "tokenizer.json", "more than the 33,554,432"),
     "a tokenizer.json of brackets": (written("tokenizer.json", "[" * 10**6), "tokenizer", "can't be read"),
+    "chat templates": (written("additional_chat_templates/x.jinja", "{{ evil }}"), "additional_chat_templates", "none"),
     "modules elsewhere": (modules((1, {"path": "../../x"})), "modules.json", "'../../x'"),
     "modules at an absolute path": (modules((1, {"path": "/tmp"})), "modules.json", "'/tmp'"),
     "modules in the folder above": (modules((1, {"path": ".."})), "modules.json", "'..'"),
