@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.errors import InputError
-from connection.foldercheck import check_entries, read_json, refuse_code
+from connection.foldercheck import MIB, check_entries, read_json, refuse_code
 
 if TYPE_CHECKING:
     from transformers import BertConfig
@@ -23,6 +23,7 @@ SIZES = {
     "intermediate_size": 131_072,
 }
 OTHER_SIZES = {"max_position_embeddings": 1_000_000, "type_vocab_size": 1000, "num_labels": 100_000}  # with defaults
+MOST_BYTES = 16  # times 2 bytes a weight: float64, with a head as large as the encoder, has half of it
 DEFAULTS = {"max_position_embeddings": 512, "type_vocab_size": 2}
 
 
@@ -78,8 +79,13 @@ def parameters(config: Mapping[str, Any]) -> int:
 
 
 def check_size(config: Mapping[str, Any], weights_file: Path) -> None:
-    """Raises `InputError` where a weights file is too small for its config: a model of that size is then never allocated."""
+    """Raises `InputError` where a weights file is too small for its config, or far too large: neither is then allocated."""
     needed, there = 2 * parameters(config), weights_file.stat().st_size
+    if there > MOST_BYTES * needed + MIB:
+        raise InputError(
+            f"{weights_file} has {there:,} bytes, far more than the BERT of {needed // 2:,} weights that config.json "
+            "describes: the two don't belong together. Fetch or copy both again."
+        )
     if there < needed:
         raise InputError(
             f"{weights_file} has {there:,} bytes, and the BERT that config.json describes needs at least {needed:,} "

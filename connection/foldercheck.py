@@ -122,10 +122,10 @@ def whole(folder: Path, read: Callable[[], T]) -> T:
         before = _identity(folder)
         try:
             result = read()
-        except (InputError, OSError):
+        except (InputError, OSError) as error:
             same = before == _identity(folder)
             if (same and before) or (same and left < TRIES - 2) or not left:
-                raise
+                raise error if isinstance(error, InputError) else InputError(f"{folder} can't be read: {error}") from None
         else:
             if before == _identity(folder):
                 return result

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from connection.calibration import Fitted
 from connection.errors import InputError
-from connection.foldercheck import check_entries, read_json, read_json_value
+from connection.foldercheck import MIB, check_entries, read_json, read_json_value, require_file
 from connection.weights import WEIGHT_FILES, read_tensors
 
 POOLING_KEYS = {
@@ -143,6 +143,8 @@ def _pooler(folder: Path, pooling: str) -> dict[str, Tensor]:
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if file is None:
         raise InputError(f"{folder} has no {' or '.join(WEIGHT_FILES)}: fetch or copy the folder again.")
+    side = config["in_features"] if isinstance(config.get("in_features"), int) else 0
+    require_file(file, 8 * (side * side + side) + MIB)
     tensors = read_tensors(file)
     if set(tensors) != {"linear.weight", "linear.bias"}:
         raise InputError(f"{file} should hold linear.weight and linear.bias, not {', '.join(tensors)}: fetch or copy it again.")

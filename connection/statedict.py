@@ -109,8 +109,8 @@ def _called(code: Any, given: Any) -> Any:
         return TENSOR
     if name != "torch._utils._rebuild_tensor_v2":
         raise ValueError(f"it asks for {name:.100}, which named tensors do not need")
-    storage, offset, shape, strides = given[:4]
-    if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > DIMENSIONS:
+    storage, offset, shape, strides, _, hooks, *more = given
+    if not isinstance(storage, Storage) or hooks != {} or more or len(shape) != len(strides) or len(shape) > DIMENSIONS:
         raise ValueError("a tensor of it has an impossible form")
     if not all(type(number) is int and number >= 0 for number in (offset, *shape, *strides)):
         raise ValueError("a tensor of it has an impossible shape or place")

@@ -319,7 +319,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "entries that lead out": (renamed("/version", "/../../up"), BIN, "leads out"),
     "entries of another root": (renamed("pytorch_model/version", "/etc/x"), BIN, "out"),
     "two entries of one name": (renamed("data/1", "data/0"), BIN, "two entries"),
-    "a huge pickle": (program(lambda old: old[:-1] + b"N0" * 2_000_000 + b"."), BIN, "larger than that of any BERT"),
+    "a huge pickle": (program(lambda old: old[:-1] + b"N0" * 600_000 + b"."), BIN, "larger than that of any BERT"),
     "an entry larger than the file": (altered(oversized_entry), BIN, ""),
     "half an archive": (altered(lambda old: old[: len(old) // 2]), BIN, ""),
     "something behind the archive": (altered(lambda old: old + b"x" * 100), BIN, "behind it"),
@@ -327,7 +327,8 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "NaN in an archive": (saved(nan), BIN, "NaN"),
     "a header of 2^63 bytes": (written(SAFE, struct.pack("<Q", 2**63) + b"{}" * 100_000), SAFE, "header"),
     "a header longer than the file": (written(SAFE, struct.pack("<Q", 10**6) + b"{}" * 100_000), SAFE, "header"),
-    "a header of 200 MB": (sparse(SAFE, 300 << 20, struct.pack("<Q", 200 << 20)), SAFE, "more than the 1,048,576"),
+    "a header of 200 MB": (sparse(SAFE, 300 << 20, struct.pack("<Q", 200 << 20)), SAFE, "far more than the BERT"),
+    "a header of more than 1 MiB": (header(lambda entries: b" " * ((1 << 20) + 1)), SAFE, "more than the 1,048,576"),
     "a header of brackets": (header(lambda entries: b"[" * 100_000), SAFE, "not JSON"),
     "a header that is no text": (header(lambda entries: b"\xff" * 1000), SAFE, "not JSON"),
     "a header that is a list": (header(lambda entries: [1, 2]), SAFE, "no JSON object"),
@@ -374,6 +375,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "a vocabulary of 10^6 lines": (written("vocab.txt", "a\n" * 10**6), "vocab.txt", "1,000,000 lines"),
     "a tokenizer.json of 1 GB": (sparse("tokenizer.json", 1 << 30, b"{}"), "tokenizer.json", "more than the 33,554,432"),
     "a tokenizer.json of brackets": (written("tokenizer.json", "[" * 10**6), "tokenizer", "can't be read"),
+    "a Dense module of 1 GB": (after(modules(), sparse("2_Dense/model.safetensors", 1 << 30)), "2_Dense", "more than the"),
     "chat templates": (written("additional_chat_templates/x.jinja", "{{ evil }}"), "additional_chat_templates", "none"),
     "modules elsewhere": (modules((1, {"path": "../../x"})), "modules.json", "'../../x'"),
     "modules at an absolute path": (modules((1, {"path": "/tmp"})), "modules.json", "'/tmp'"),
@@ -484,6 +486,22 @@ def test_a_linked_folder_links_within_it_and_tied_or_transposed_weights_stay_all
     torch.save(state | tied, tiny_folder / BIN)
     weights = ConnectionBert.load(tiny_folder).encoder.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in tiny_encoder.state_dict().items())
+
+
+def test_padding_without_end_is_not_what_is_done(tiny_folder, mark):
+    """A tokenizer.json can ask to pad each sentence to 10^10 tokens."""
+    modules()(tiny_folder, mark)
+    before = ConnectionBert.load(tiny_folder).encode(["a dog"], progress=False)
+    padding = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    configured("tokenizer.json", padding=padding | {"strategy": {"Fixed": 10**10}})(tiny_folder, mark)
+    assert (ConnectionBert.load(tiny_folder).encode(["a dog"], progress=False) == before).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")
+def test_what_may_not_be_read_is_said_in_words(tiny_folder):
+    (tiny_folder / SAFE).chmod(0)
+    with pytest.raises(InputError, match="can't be read"):
+        ConnectionBert.load(tiny_folder)
 
 
 def test_an_old_torch_is_refused(monkeypatch):
