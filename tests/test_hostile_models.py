@@ -414,6 +414,22 @@ def test_there_are_enough_of_them():
     assert len(CASES) >= 40
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("os.system,", "open,", "eval alone,"))])
+def test_the_payloads_do_leave_a_mark_where_nothing_is_checked(tiny_folder, mark, name):
+    CASES[name][0](tiny_folder, mark)
+    if name.endswith("raw"):
+        pickle.loads((tiny_folder / BIN).read_bytes())
+    else:
+        torch.load(tiny_folder / BIN, weights_only=False)
+    assert mark.exists()
+
+
+def test_the_python_files_do_leave_a_mark_where_they_are_run(tiny_folder, mark):
+    CASES["remote code"][0](tiny_folder, mark)
+    subprocess.run([sys.executable, tiny_folder / "modeling_evil.py"], check=True)
+    assert mark.exists()
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", CASES)
 def test_refused_in_words_and_without_a_mark(tiny_folder, mark, name):
