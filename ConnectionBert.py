@@ -18,19 +18,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from tqdm import tqdm
-from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
+from transformers import BertModel
 
+from connection.architecture import bert_config, check_size, read_config
 from connection.calibration import Fitted
 from connection.checkpoint import atomic_folder
 from connection.environment import pick_precision, resolve
 from connection.errors import InputError, RunError
 from connection.fast_bert import FastBert
 from connection.flat import FlatWeights
+from connection.foldercheck import whole
 from connection.modules import read_modules, write_modules
 from connection.packing import PackedBatch, pack
 from connection.pooling import POOLING
+from connection.tokenizer import read_tokenizer
 from connection.tokens import tokenize
-from connection.weights import check_architecture, check_folder, encoder_tensors, read_json, read_tensors
+from connection.weights import check_folder, encoder_tensors, read_tensors
 
 TOKENS_AT_ONCE = 16_384  # in encode(): bounds its memory where sentences are long
 
@@ -83,17 +86,25 @@ class ConnectionBert(nn.Module):
         Raises `InputError` that says what is missing or wrong in the folder and how to mend it.
         """
         folder = resolve(folder)
+        return whole(folder, lambda: cls._read(folder, pooling, max_length))  # another process may be replacing it
+
+    @classmethod
+    def _read(cls, folder: Path, pooling: str | None, max_length: int | None) -> ConnectionBert:
+        """What `load` says, of a folder that stays as it is meanwhile."""
         weights_file = check_folder(folder)
+        config = read_config(folder)
+        check_size(config, weights_file)  # before anything of the config's size is allocated
         own = read_modules(folder)
         tensors = read_tensors(weights_file)
         if "pooler_weights" in own:  # what sentence-transformers applies after [CLS]: it goes before the encoder's own pooler
             prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
             tensors |= {f"{prefix}pooler.dense.{name}": tensor for name, tensor in own["pooler_weights"].items()}
-        encoder = _random_encoder(folder, has_pooler=any("pooler.dense." in name for name in tensors))
+        has_pooler = any("pooler.dense." in name for name in tensors)
+        encoder = _random_encoder(config, has_pooler, folder / "config.json")
         shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
         state, unused = encoder_tensors(tensors, shapes, weights_file)
         encoder.load_state_dict(state)
-        tokenizer, remarks = _tokenizer(folder, encoder.config.vocab_size)
+        tokenizer, remarks = read_tokenizer(folder)
         model = cls(
             encoder,
             tokenizer,
@@ -252,52 +263,25 @@ class ConnectionBert(nn.Module):
 
 def module_tree(folder: str | Path) -> str:
     """The module tree of the BERT that a folder's config.json describes; its weights are neither needed nor read."""
+    folder = resolve(folder)
     with torch.device("meta"):
-        return str(_random_encoder(resolve(folder), has_pooler=True))
+        return str(_random_encoder(read_config(folder), True, folder / "config.json"))
 
 
 def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a model folder alone."""
     folder = resolve(folder)
-    check_folder(folder)
-    return _tokenizer(folder, read_json(folder / "config.json").get("vocab_size", 0))[0]
+
+    def read() -> Any:
+        check_folder(folder)
+        return read_tokenizer(folder)[0]
+
+    return whole(folder, read)
 
 
-def _random_encoder(folder: Path, has_pooler: bool) -> BertModel:
-    """The BERT that a folder's config.json describes, its weights still random."""
-    file = folder / "config.json"
-    config = read_json(file)
-    check_architecture(config, file)
+def _random_encoder(config: dict[str, Any], has_pooler: bool, file: Path) -> BertModel:
+    """The BERT that a checked config describes, its weights still random."""
     try:
-        return BertModel(BertConfig.from_dict(config | {"chunk_size_feed_forward": 0}), add_pooling_layer=has_pooler)
+        return BertModel(bert_config(config), add_pooling_layer=has_pooler)
     except Exception as error:  # whatever the library finds wrong with a value is the file's fault
-        raise InputError(f"{file} is not the config of a BERT: {error}") from None
-
-
-def _tokenizer(folder: Path, vocab_size: int) -> tuple[Any, list[str]]:
-    """The folder's tokenizer, and remarks for a person.
-
-    From a vocab.txt alone, a vocabulary with upper-case pieces is taken for a cased one.
-    """
-    try:
-        if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        else:
-            pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-            cased = any(piece != piece.lower() for piece in pieces if not piece.startswith("["))
-            tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True, do_lower_case=not cased)
-    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise InputError(f"The tokenizer in {folder} can't be read: {error}. Fetch or copy its files again.") from None
-    pieces = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)  # tokens that had to be added have no weights
-    counts = f"{len(tokenizer)} pieces, config.json says vocab_size {vocab_size}"
-    special = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.cls_token, tokenizer.sep_token]
-    names = ("padding", "unknown", "[CLS]", "[SEP]")
-    missing = [name for name, token in zip(names, special, strict=True) if pieces.get(token, vocab_size) >= vocab_size]
-    problems = [f"it has no {name} token" for name in missing]
-    if len(tokenizer) > vocab_size or len(tokenizer) < 0.97 * vocab_size:  # some vocab_sizes are rounded up, by little
-        problems.append(f"it has {counts}")
-    if not problems and not tokenizer("abc 123", add_special_tokens=False)["input_ids"]:
-        problems.append("it makes no tokens of 'abc 123'")
-    if problems:
-        raise InputError.listing(f"The tokenizer in {folder} does not belong to this model, or is damaged:", problems)
-    return tokenizer, [f"the tokenizer has {counts}"] if len(tokenizer) < vocab_size else []
+        raise InputError(f"{file} is not the config of a BERT: {error!s:.500}") from None

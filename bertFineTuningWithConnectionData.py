@@ -210,7 +210,9 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
 
     for epoch in range(len(progress.epochs) + 1, settings.epochs + 1):
         if progress.best and 0 < settings.patience < epoch - progress.best_epoch:
-            bar.write(f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says.")
+            bar.write(
+                f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {settings.patience} says."
+            )
             break
         batches.epoch, batches.first = epoch, progress.step - (epoch - 1) * len(batches)
         bar.set_description(f"epoch {epoch}/{settings.epochs}")

@@ -65,7 +65,12 @@ class Runs:
     def words(self, output: Path, *flags: Any) -> list[str]:
         words = ["--model-dir", self.model, "--train-file", self.pairs, "--dev-file", self.pairs, "--allow", "leaked-pair"]
         words += ["--output-dir", output, "--cache-dir", self.work / "cache", "--batch-size", 4, "--max-length", 32]
-        words += ["--threads", 1]  # so small a model gains nothing by two
+        words += [
+            "--threads",
+            1,
+            "--precision",
+            "fp32",
+        ]  # so small a model gains nothing by two; nothing hangs on a measurement
         return [str(word) for word in [*words, "--learning-rate", "1e-3", "--log-steps", 1, *self.flags, *flags]]
 
     def start(self, words: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:

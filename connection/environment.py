@@ -10,6 +10,7 @@ import importlib.util
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub")
+OLDEST_TORCH = (2, 10)
 WORTHWHILE = 1.5  # from this gain on bf16 is taken: a smaller one is the measurement's noise, or not worth the digits
 
 
@@ -54,6 +56,18 @@ def require_libraries() -> None:
     missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
         raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements.txt")
+    require_torch()
+
+
+def require_torch() -> None:
+    """Raises `InputError` for a PyTorch whose reader of weights has known ways to run a file's code."""
+    version = importlib.metadata.version("torch")
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise InputError(
+            f"PyTorch {version} is too old to read weights safely: {oldest} or later is needed. "
+            "Type: pip install -r requirements.txt"
+        )
 
 
 def file_sha256(path: Path) -> str:

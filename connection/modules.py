@@ -9,6 +9,7 @@ the same computation.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from connection.calibration import Fitted
 from connection.errors import InputError
-from connection.weights import WEIGHT_FILES, read_json, read_tensors
+from connection.foldercheck import MIB, check_entries, read_json, read_json_value, require_file
+from connection.weights import WEIGHT_FILES, read_tensors
 
 POOLING_KEYS = {
     "pooling_mode_mean_tokens": "mean",
@@ -31,6 +33,7 @@ POOLING_KEYS = {
 # Names that sentence-transformers gives to what is called otherwise here.
 NAMES = {"mean_sqrt_len_tokens": "mean-sqrt-len", "weightedmean": "weighted-mean", "lasttoken": "last"}
 POOLER = {"bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}  # what makes a square Dense module one
+FOLDER_NAME = re.compile(r"([\w-][\w. -]*)?")  # or none: the model folder itself
 KINDS = [["Transformer", "Pooling", *dense, *normal] for dense in ([], ["Dense"]) for normal in ([], ["Normalize"])]
 
 
@@ -108,15 +111,22 @@ def write_modules(
 
 
 def _module_paths(file: Path) -> dict[str, str]:
-    """{kind: folder} of modules.json."""
+    """{kind: folder} of modules.json. Raises `InputError` for modules of another library, and folders elsewhere."""
     try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
-        paths = {module["type"].rsplit(".", 1)[-1]: str(module["path"]) for module in modules}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        modules = {module["type"]: module["path"] for module in read_json_value(file)}
+        paths = {kind.rsplit(".", 1)[-1]: path for kind, path in modules.items()}
+    except (TypeError, KeyError, AttributeError):
         raise InputError(f"{file} is damaged: fetch or copy it again.") from None
-    if list(paths) not in KINDS:
+    if list(paths) not in KINDS or not all(kind.startswith("sentence_transformers.") for kind in modules):
         usable = "Transformer, Pooling, Dense (as BERT's pooler) and Normalize"
-        raise InputError(f"{file}: the modules {', '.join(paths)}; only {usable} can be used here")
+        raise InputError(
+            f"{file}: the modules {', '.join(modules):.300}; only sentence-transformers' {usable} can be used here"
+        )
+    for path in paths.values():
+        if not isinstance(path, str) or not FOLDER_NAME.fullmatch(path):
+            raise InputError(f"{file}: the path {path!r:.100} is not the name of a folder in the model folder")
+        if path and (file.parent / path).is_dir():
+            check_entries(file.parent / path)
     return paths
 
 
@@ -133,6 +143,8 @@ def _pooler(folder: Path, pooling: str) -> dict[str, Tensor]:
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if file is None:
         raise InputError(f"{folder} has no {' or '.join(WEIGHT_FILES)}: fetch or copy the folder again.")
+    side = config["in_features"] if isinstance(config.get("in_features"), int) else 0
+    require_file(file, 8 * (side * side + side) + MIB)
     tensors = read_tensors(file)
     if set(tensors) != {"linear.weight", "linear.bias"}:
         raise InputError(f"{file} should hold linear.weight and linear.bias, not {', '.join(tensors)}: fetch or copy it again.")

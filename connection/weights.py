@@ -5,19 +5,20 @@ Nothing here opens a connection, and nothing but tensors is ever unpickled.
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from connection.environment import ROOT
+from connection.environment import require_torch
 from connection.errors import InputError
+from connection.foldercheck import check_entries, fetch_command, require_file
+from connection.safeheader import check_safetensors
+from connection.zipweights import check_zip
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
 BY_HAND = "transformers/bert/README.md says how to place the files by hand"
@@ -31,6 +32,7 @@ def check_folder(folder: Path) -> Path:
     mend = f"{fetch_command(folder)} fetches a model; {BY_HAND}"
     if not folder.is_dir():
         raise InputError(f"There is no model folder {folder}. {mend}.")
+    check_entries(folder)
     problems = []
     for names in (("config.json",), WEIGHT_FILES, ("vocab.txt", "tokenizer.json")):
         present = [folder / name for name in names if (folder / name).is_file()]
@@ -46,54 +48,22 @@ def check_folder(folder: Path) -> Path:
     return next(folder / name for name in WEIGHT_FILES if (folder / name).is_file())
 
 
-def fetch_command(folder: Path) -> str:
-    """The command that fetches the model of a folder again, as far as its name tells."""
-    known = folder.parent == ROOT / "transformers" / "bert"
-    again = " --overwrite" if known and folder.exists() else ""
-    return f"python -m tools.download {folder.name if known else 'bert-base-uncased'}{again}"
-
-
 def _is_lfs_pointer(file: Path) -> bool:
     with open(file, "rb") as stream:
         return stream.read(40).startswith(b"version https://git-lfs")
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises `InputError` for anything else."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} can't be read: {error.strerror}. {fetch_command(file.parent)} fetches a model.") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not a JSON file: {error}. Fetch or copy it again.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} holds no JSON object. Fetch or copy it again.")
-    return value
-
-
-def check_architecture(config: Mapping[str, Any], file: Path) -> None:
-    """Raises `InputError` unless the config is a BERT's (Google's own early configs name no model type)."""
-    kind = config.get("model_type", "bert")
-    if kind != "bert":
-        raise InputError(f"{file} is of another architecture, {kind!r}: this project fine-tunes BERT (model_type 'bert').")
-    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    problems = [
-        f"{name}: {config.get(name)!r} is not a positive whole number"
-        for name in sizes
-        if not (isinstance(config.get(name), int) and config[name] > 0)
-    ]
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        problems.append(f"position_embedding_type {config['position_embedding_type']!r}: only absolute positions can be used")
-    if config.get("is_decoder"):
-        problems.append("is_decoder is true: an encoder is needed")
-    if not problems and config["hidden_size"] % config["num_attention_heads"]:
-        problems.append(f"hidden_size {config['hidden_size']} is no multiple of {config['num_attention_heads']} heads")
-    if problems:
-        raise InputError.listing(f"{file} is not the config of a BERT:", problems)
-
-
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a weights file, on the CPU. Raises `InputError` when it is damaged or holds anything but tensors."""
+    """All tensors of a weights file, on the CPU. Raises `InputError` when it is damaged or holds anything but tensors.
+
+    The file's own account of itself is checked against its size before a library opens it.
+    """
+    require_file(file)
+    if file.suffix == ".safetensors":
+        check_safetensors(file)
+    else:
+        check_zip(file)
+        require_torch()
     again = f"It may be truncated or damaged: copy it again, or {fetch_command(file.parent)}."
     try:
         if file.suffix == ".safetensors":

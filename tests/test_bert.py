@@ -10,10 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
-from transformers import AutoModel, AutoTokenizer, BertForPreTraining, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertForPreTraining, BertModel
 
 import bertFineTuningWithConnectionData as driver
-import ConnectionBert as module
 from connection.errors import InputError
 from connection.packing import pack
 from connection.pooling import POOLING
@@ -450,7 +449,7 @@ def test_forward_reads_both_sides_in_one_encoder_call(tiny_folder, monkeypatch):
 
 
 def test_print_model_shows_bert_base(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | module.BertConfig().to_dict()))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | BertConfig().to_dict()))
     shown = run_command(DRIVER, "--print-model", "--model-dir", tmp_path)
     assert shown.returncode == 0, shown.stderr
     text = shown.stdout

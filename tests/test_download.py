@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -202,29 +205,108 @@ def test_what_cannot_be_had_is_said_in_words(hub, tmp_path, model, environment, 
     assert not (tmp_path / "bert").exists() or list((tmp_path / "bert").iterdir()) == []
 
 
-def test_a_download_killed_half_way_leaves_no_half_folder(hub, tmp_path):
+@pytest.fixture
+def slow_hub(hub):
+    """A hub whose weights, 48 MB, stop half way, until they are let go: its address, and the events of both."""
     handler, _ = hub
-    reached, release = threading.Event(), threading.Event()
+    handler.files["model.safetensors"] = bytes(range(256)) * (48 << 12)
+    handler.reached, handler.release, handler.starts = threading.Event(), threading.Event(), []
     plain = handler.answer
 
     def slow(self, content, headers, may_break=False):
         if may_break and self.command == "GET":
-            reached.set()
-            release.wait(30)
+            self.starts.append(self.headers.get("Range"))
+            if len(self.starts) == 1:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content[: len(content) // 2])
+                self.reached.set()
+                self.release.wait(60)
+                return
         plain(self, content, headers, may_break)
 
     handler.answer = slow
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1", "PATH": "/usr/bin:/bin"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.download", "some/bert", "--to", str(tmp_path / "bert")],
-        env=environment, cwd=download.ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert reached.wait(60)
-    process.terminate()
-    release.set()
-    process.communicate(timeout=60)
+    yield handler, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_download_killed_half_way_goes_on_where_it_broke_off(slow_hub, tmp_path, changed):
+    """No half folder meanwhile; nothing of the first try is used where the model is another one by then."""
+    handler, address = slow_hub
+    bert = tmp_path / "bert"
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "tools.download", "some/bert", "--to", str(bert)]
+    process = subprocess.Popen(command, env=environment, cwd=download.ROOT, stderr=subprocess.PIPE, text=True)
+    assert handler.reached.wait(60)
+    wait_for(lambda: [part for part in bert.rglob("*.part") if part.stat().st_size >= 20_000_000])
+    process.terminate()
+    process.communicate(timeout=60)
+    handler.release.set()
     assert process.returncode == 143
+    assert [path.name for path in bert.iterdir()] == [".bert.partial"]
+    if changed:
+        handler.commit = "f" * 40
+        handler.files["model.safetensors"] = bytes(48 << 20)
+    again = subprocess.run(command, env=environment, cwd=download.ROOT, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert (handler.starts[1] is None) == changed
+    if not changed:
+        assert int(handler.starts[1].removeprefix("bytes=").rstrip("-")) >= 20_000_000
+    assert (bert / "bert" / "model.safetensors").read_bytes() == handler.files["model.safetensors"]
+    assert sorted(path.name for path in (bert / "bert").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    assert [path.name for path in bert.iterdir()] == ["bert"]
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+# --- proxies -----------------------------------------------------------------------------------------------------------
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Notes where it should connect to, and connects to nothing."""
+
+    asked: ClassVar[list[str]]
+
+    def log_message(self, *words):
+        pass
+
+    def do_CONNECT(self):
+        self.asked.append(self.path)
+        self.send_error(502)
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "environment"),
+    [
+        ("some/bert", "hub.invalid:443", {"HF_ENDPOINT": "https://hub.invalid", "HF_HUB_OFFLINE": "0"}),
+        ("all-MiniLM-L6-v2", "index.invalid:443", {"PIP_INDEX_URL": "https://index.invalid/simple", "PIP_RETRIES": "0"}),
+    ],
+)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+def test_the_proxy_variables_are_honoured(tmp_path, monkeypatch, model, asked, environment, variable):
+    """By both libraries that open connections: huggingface_hub's HTTP client, and pip."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith("PIP_"):
+            monkeypatch.delenv(name)
+
+    class Handler(Proxy):
+        asked: ClassVar[list[str]] = []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxy = {variable: f"http://127.0.0.1:{server.server_port}", "PIP_CONFIG_FILE": os.devnull, "HF_HUB_DISABLE_XET": "1"}
+    shown = run_command("-m", "tools.download", model, "--to", tmp_path / "bert", **(environment | proxy))
+    server.shutdown()
+    assert shown.returncode == 1
+    assert "Traceback" not in shown.stderr
+    assert asked in Handler.asked
     assert list((tmp_path / "bert").iterdir()) == []

