@@ -6,6 +6,7 @@ The libraries are loaded once and the process forked for each run, so that hundr
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -90,6 +91,7 @@ class Runs:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(status)
 
     def run(self, output: Path, *flags: Any, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
@@ -103,19 +105,23 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def every_step(work: Callable[[], object]) -> None:
+    """From now on, in this process, does `work` before each training step."""
+    real = driver.training_step
+
+    def step(*words: Any) -> Any:
+        work()
+        return real(*words)
+
+    driver.training_step = step
+
+
 def in_step(number: int, work: Callable[[], None]) -> Callable[[], None]:
     """For `prepare`: does `work` before the training step of this number, counted in that process."""
 
     def prepare() -> None:
-        done, real = [0], driver.training_step
-
-        def step(*words: Any) -> Any:
-            done[0] += 1
-            if done[0] == number:
-                work()
-            return real(*words)
-
-        driver.training_step = step
+        done = itertools.count(1)
+        every_step(lambda: work() if next(done) == number else None)
 
     return prepare
 

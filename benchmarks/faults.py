@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fault_runs import Runs, at_operation, ended, in_step, last_step, newest_step, reached, wait_for
+from benchmarks.fault_runs import Runs, at_operation, ended, every_step, in_step, last_step, newest_step, reached, wait_for
 from benchmarks.turns import MINILM, machine
 from connection.checkpoints import Checkpoints, damage
 from connection.environment import ROOT
@@ -219,16 +219,13 @@ def long(work: Path, times: int) -> Outcome:
     runs, file = Runs(work / "runs", 400, "--epochs", 100, "--eval-steps", 50, "--checkpoint-steps", 50), work / "seen.txt"
 
     def prepare() -> None:
-        import bertFineTuningWithConnectionData as driver
-
-        real, stream = driver.training_step, open(file, "w")  # noqa: SIM115 - to the process's end
-
-        def step(*words: object) -> object:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            stream.write(f"{pages * 4096} {len(os.listdir('/proc/self/fd'))}\n")
-            return real(*words)  # type: ignore[arg-type]
-
-        driver.training_step = step  # type: ignore[assignment]
+        stream = open(file, "w")  # noqa: SIM115 - to the process's end
+        page = resource.getpagesize()
+        every_step(
+            lambda: stream.write(
+                f"{page * int(Path('/proc/self/statm').read_text().split()[1])} {len(os.listdir('/proc/self/fd'))}\n"
+            )
+        )
 
     status, said = runs.run(work / "run", prepare=prepare)
     if status:
@@ -248,14 +245,14 @@ def together(work: Path, times: int) -> Outcome:
     """Two trainings, each saving its model at every step, while a third process reads one of them again and again."""
     from ConnectionBert import ConnectionBert
 
-    runs = Runs(work / "runs", 4, "--epochs", 400, "--keep-checkpoints", 0)
+    runs = Runs(work / "runs", 4, "--epochs", 200, "--keep-checkpoints", 0)
     outputs = [work / name for name in ("one", "two")]
     children = []
     for output in outputs:
         words = runs.words(output)
         place = words.index("--dev-file")
         words = words[:place] + words[place + 2 :] + ["--dev-fraction", "0", "--test-fraction", "0"]
-        children.append(runs.start(words, work / f"{output.name}.txt"))
+        children.append(runs.start(words, work / f"{output.name}.txt", lambda: every_step(lambda: time.sleep(0.1))))
     wait_for(lambda: last_step(outputs[0]) > 2, children[0])
     second, _ = runs.run(outputs[0], "--overwrite")
     read, seen = 0, set()

@@ -124,7 +124,7 @@ def whole(folder: Path, read: Callable[[], T]) -> T:
             result = read()
         except (InputError, OSError) as error:
             same = before == _identity(folder)
-            if (same and before) or (same and left < TRIES - 2) or not left:
+            if same and (before or left < TRIES - 2):
                 raise error if isinstance(error, InputError) else InputError(f"{folder} can't be read: {error}") from None
         else:
             if before == _identity(folder):
@@ -133,10 +133,11 @@ def whole(folder: Path, read: Callable[[], T]) -> T:
     raise InputError(f"{folder} was replaced {TRIES} times while it was being read. Try again when its writer is done.")
 
 
-def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """Which folder stands at a path; None for none. The time tells a new folder that took over the number of a removed one."""
+def _identity(folder: Path) -> tuple[int, int, int, int] | None:
+    """Which folder stands at a path; None for none. The times tell a new folder that took over the number of a removed one; the
+    last one is set by a rename too."""
     try:
         status = folder.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns

@@ -622,7 +622,7 @@ def which(model: ConnectionBert, folders: dict[str, Path]) -> str:
 
 
 REPLACE = """
-import shutil, sys
+import shutil, sys, time
 from pathlib import Path
 from connection.checkpoint import atomic_folder
 target, *models = map(Path, sys.argv[1:])
@@ -631,6 +631,7 @@ while True:
         with atomic_folder(target) as new:
             shutil.copytree(model, new, dirs_exist_ok=True)
         print("replaced", flush=True)
+        time.sleep(0.05)  # reading takes about as long: every second time it is replaced meanwhile
 """
 
 
