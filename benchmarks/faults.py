@@ -9,6 +9,7 @@ small full disk is a tmpfs, which only root can make: without it that part is le
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import re
@@ -92,7 +93,8 @@ def operations(work: Path, times: int) -> Outcome:
     runs = Runs(work / "runs", 20, "--epochs", 2, "--checkpoint-steps", 2, "--keep-checkpoints", 1)
     runs.run(work / "whole")
     expected = reached(work / "whole")
-    equal = done = anew = 0
+    done = anew = 0
+    different = []
     while True:
         output = work / f"run-{done}"
         status, _ = runs.run(output, prepare=at_operation(done + 1, output, work / "operation.txt"))
@@ -101,10 +103,12 @@ def operations(work: Path, times: int) -> Outcome:
         done += 1
         begun = bool(Checkpoints(output / "checkpoints", 9).steps())
         anew += not begun
-        status, _ = runs.run(output, *(["--resume"] if begun else ["--overwrite"]))
-        equal += status == 0 and reached(output) == expected
+        status, said = runs.run(output, *(["--resume"] if begun else ["--overwrite"]))
+        if status or reached(output) != expected:
+            different.append(f"{(work / 'operation.txt').read_text()}, then status {status}: {said.strip()[-300:]}")
         shutil.rmtree(output)
-    return equal == done > 50, f"{equal} of {done} runs equal to the last bit after it ({anew} had no checkpoint yet)"
+    told = f"{done - len(different)} of {done} runs equal to the last bit after it ({anew} had no checkpoint yet)"
+    return not different and done > 50, "; ".join([told, *different[:3]])
 
 
 def disk(work: Path, times: int) -> Outcome:
@@ -245,26 +249,41 @@ def together(work: Path, times: int) -> Outcome:
     """Two trainings, each saving its model at every step, while a third process reads one of them again and again."""
     from ConnectionBert import ConnectionBert
 
+    saved, real = work / "saved.txt", ConnectionBert.save
+
+    def digest(model: ConnectionBert) -> str:
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in model.encoder.state_dict().values())).hexdigest()
+
+    def save(model: ConnectionBert, folder: str | Path) -> None:
+        with open(saved, "a") as stream:
+            stream.write(digest(model) + "\n")
+        real(model, folder)
+
+    def prepare() -> None:
+        ConnectionBert.save = save  # type: ignore[method-assign]
+        every_step(lambda: time.sleep(0.1))
+
     runs = Runs(work / "runs", 4, "--epochs", 200, "--keep-checkpoints", 0)
-    outputs = [work / name for name in ("one", "two")]
-    children = []
-    for output in outputs:
-        words = runs.words(output)
-        place = words.index("--dev-file")
-        words = words[:place] + words[place + 2 :] + ["--dev-fraction", "0", "--test-fraction", "0"]
-        children.append(runs.start(words, work / f"{output.name}.txt", lambda: every_step(lambda: time.sleep(0.1))))
-    wait_for(lambda: last_step(outputs[0]) > 2, children[0])
-    second, _ = runs.run(outputs[0], "--overwrite")
-    read, seen = 0, set()
-    while not os.waitid(os.P_PID, children[0], os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        try:
-            model = ConnectionBert.load(outputs[0] / "model")
-        except InputError as error:
-            return False, f"read {read} times, then: {error}"
-        read += 1
-        seen.add(model.encoder.embeddings.word_embeddings.weight.sum().item())
-    fine = [ended(child) for child in children] == [0, 0] and second == 2
-    return fine and read > 20, f"read {read} times, {len(seen)} models, each whole; a second training in one folder refused"
+    outputs, children = [work / name for name in ("one", "two")], []
+    try:
+        for output in outputs:
+            words = runs.words(output)
+            place = words.index("--dev-file")
+            words = words[:place] + words[place + 2 :] + ["--dev-fraction", "0", "--test-fraction", "0"]
+            children.append(runs.start(words, work / f"{output.name}.txt", prepare))
+        wait_for(lambda: last_step(outputs[0]) > 2, children[0])
+        second, _ = runs.run(outputs[0], "--overwrite")
+        read: list[str] = []
+        while not os.waitid(os.P_PID, children[0], os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            read.append(digest(ConnectionBert.load(outputs[0] / "model")))
+        whole = set(read) <= set(saved.read_text().split())
+        fine = whole and second == 2 and [ended(child) for child in children] == [0, 0] and len(read) > 20
+        told = f"read {len(read)} times, {len(set(read))} models, {'each' if whole else 'NOT each'} as it was saved"
+        return fine, f"{told}; a second training in one folder: status {second}"
+    except InputError as error:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        return False, str(error)
 
 
 def cost(work: Path, times: int) -> Outcome:
