@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)  # models so tiny gain nothing by more; the processes that tests start have all cores
 MINILM = ROOT / "transformers" / "bert" / "all-MiniLM-L6-v2"
 DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
