@@ -46,24 +46,30 @@ class RunFolder:
     """Opens the folder for a run, which holds it (connection/runlock.py): anew, or from the checkpoint `kept`.
 
     A new run removes an earlier one's figures and checkpoints, and replaces its model/ when it first saves one. A run that goes
-    on has metrics.jsonl and model/ as they were at the checkpoint. Raises `InputError` when the folder can't be written. See
-    `require_free`, which comes before it.
+    on has metrics.jsonl and model/ as they were at the checkpoint. `story` is settings.json's content: by that file the folder is
+    known for a run's, so it comes before the others. Raises `InputError` when the folder can't be written. See `require_free`,
+    which comes before it.
     """
 
-    def __init__(self, path: Path, kept: Kept | None = None):
+    def __init__(self, path: Path, story: dict[str, Any] | None = None, kept: Kept | None = None):
         self.path = path
         self.saved = False  # whether this run has saved a model
         checkpoints = Checkpoints(path / "checkpoints", 0)
         try:
             path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path, "model", at_once=True)
+            for left in path.glob(".*.json.new"):
+                left.unlink()
             if kept:
                 checkpoints.remove_leftovers()
                 self._go_on(kept)
             else:
                 checkpoints.clear()
                 for name in FILES:
-                    (path / name).unlink(missing_ok=True)
+                    if name != "settings.json":
+                        (path / name).unlink(missing_ok=True)
+            if story:
+                self.write_json("settings.json", story)
             (path / "metrics.jsonl").touch()
         except OSError as error:
             raise _unwritable(path, error) from None

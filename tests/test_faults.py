@@ -190,7 +190,7 @@ def test_killed_at_any_file_operation_a_run_has_a_whole_checkpoint_and_a_whole_m
         step = int((run / "model" / "config.json").read_text())
         assert step in (2, 3)
         assert (run / "model" / "model.safetensors").read_bytes() == bytes([step]) * 1000
-        opened = RunFolder(run, kept)  # what goes on from it: the checkpoint's own best model, and nothing left over
+        opened = RunFolder(run, None, kept)  # what goes on from it: the checkpoint's own best model, and nothing left over
         assert opened.saved
         assert (run / "model" / "config.json").read_text() == str(kept.values["step"])
         assert not [path.name for path in run.rglob(".*")]
