@@ -46,9 +46,9 @@ class RunFolder:
     """Opens the folder for a run, which holds it (connection/runlock.py): anew, or from the checkpoint `kept`.
 
     A new run removes an earlier one's figures and checkpoints, and replaces its model/ when it first saves one. A run that goes
-    on has metrics.jsonl and model/ as they were at the checkpoint. `story` is settings.json's content: by that file the folder is
-    known for a run's, so it comes before the others. Raises `InputError` when the folder can't be written. See `require_free`,
-    which comes before it.
+    on has metrics.jsonl and model/ as they were at the checkpoint. `story` is settings.json's content: by that file the folder
+    is known for a run's, so it comes before the others. Raises `InputError` when the folder can't be written. See
+    `require_free`, which comes before it.
     """
 
     def __init__(self, path: Path, story: dict[str, Any] | None = None, kept: Kept | None = None):
