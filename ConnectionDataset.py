@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -144,6 +145,13 @@ def _leave_signals_to_parent(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal, SIGTERM those of a container; only the training process may act on them."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """End the processes that prepare batches: they heed no other signal, so that nobody waits for them in vain."""
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 def make_datasets(

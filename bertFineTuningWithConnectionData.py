@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the libraries are imported late, so that --help and a misty
 
     from connection.adamw import AdamW
     from connection.checkpoints import Kept
+    from connection.runlock import Lock
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import PairBatch
 
@@ -97,20 +98,29 @@ def _main(argv: list[str]) -> int:
         from connection.seeds import train_seeds
 
         return train_seeds(settings, train)
-    if settings.resume:
-        from connection.resume import continued
-
-        return train(*continued(settings))
     return train(settings)
 
 
-def train(settings: TrainSettings, kept: Kept | None = None) -> int:
-    """Fine-tune as `settings` say, from the checkpoint `kept` where there is one, and write the run folder; the exit status."""
+def train(settings: TrainSettings) -> int:
+    """Fine-tune as `settings` say, or go on with the run that they name, and write the run folder; the exit status."""
     with contextlib.ExitStack() as held:
-        return _train(settings, kept, held)
+        kept = lock = None
+        if settings.resume:
+            from connection.resume import continued
+
+            settings, kept, lock = continued(settings, held)
+        try:
+            return _train(settings, held, kept, lock)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not settings.num_workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+                raise
+            raise RunError(
+                "a process that prepares batches was ended from outside, perhaps for want of memory: --num-workers 0 has none. "
+                "--resume goes on from the last checkpoint."
+            ) from None
 
 
-def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStack) -> int:
+def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | None, lock: Lock | None) -> int:
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -122,7 +132,7 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
     from connection.heldout import score
     from connection.keeper import Keeper
     from connection.losschoice import choose_dims, choose_loss
-    from connection.needs import memory_remark, require_space
+    from connection.needs import checkpoints_to_come, memory_remark, require_space
     from connection.objective import make_objective
     from connection.optimizer import make_optimizer, make_schedule
     from connection.progress import SKIPPED_AT_MOST, Progress
@@ -135,7 +145,7 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
     from connection.signals import StopSignals
     from connection.similarity import model_digest, remembered_cosines
     from ConnectionBert import ConnectionBert
-    from ConnectionDataset import ShuffledBatches, make_loader, read_datasets
+    from ConnectionDataset import ShuffledBatches, end_workers, make_loader, read_datasets
 
     started = time.perf_counter()
     environment.keep_pages()
@@ -155,14 +165,17 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
     story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
     story |= {"loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}  # as they are used
     of_model = model_digest(model)
-    story |= {"model_sha256": of_model.hexdigest()}
+    digests = {part: story["data_sha256"][str(store.path)] for part, store in prepared.stores.items()}
+    story |= {"model_sha256": of_model.hexdigest(), "parts_sha256": digests}
     output = environment.expand(settings.output_dir).resolve()
     remarks += require_same(kept, story) if kept else []
-    require_free(output, settings.overwrite or settings.resume, environment.resolve(settings.model_dir))
+    require_free(output, settings.overwrite, environment.resolve(settings.model_dir), going_on=bool(kept))
+    batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     size = sum(weight.numel() for weight in model.encoder.parameters())
-    require_space(output, size, bool(settings.ema), settings.keep_checkpoints if not kept else 1)
-    held.enter_context(hold(output))
-    run = RunFolder(output, story, kept)
+    steps = len(batches) * settings.epochs
+    require_space(output, size, bool(settings.ema), checkpoints_to_come(settings, len(batches), output))
+    lock = lock or held.enter_context(hold(output))
+    run = RunFolder(output, story, kept, lock)
     run.write_json("audit.json", {"findings": findings_json(prepared.findings)})
     skipped = prepared.write_skipped(run.path / "skipped_rows.csv")
     remarks += [f"{skipped} rows are skipped, see {run.path / 'skipped_rows.csv'}"] * bool(skipped)
@@ -185,9 +198,8 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
         run.log(step=0, split=name, **figures)
 
     data["train"].packed = settings.packing
-    batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     loader = make_loader(data["train"], batches, settings.num_workers, device.type == "cuda", settings.part_size)
-    steps = len(batches) * settings.epochs
+    held.callback(end_workers)
     less_memory, dropout = settings.gradient_checkpointing, settings.dropout
     weights = model.prepare_training(precision, settings.packing, settings.seed, less_memory, dropout)
     objective = make_objective(loss_name, settings.scale, dims, model.encoder.config.hidden_size, targets).to(device)
@@ -197,12 +209,15 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
     progress = Progress()
     seed_random(settings.seed)
     state = RunState(model, objective, optimizer, average, progress)
-    if kept:
-        state.restore(kept.tensors, kept.values)
-        print(f"resumes from {kept.folder.name}: step {progress.step + 1} of {steps} comes next")
     stop = StopSignals()
     held.callback(stop.restore)
     keeper = Keeper(settings, state, run, data, stop, story, started)
+    if kept:
+        state.restore(kept.tensors, kept.values)
+        kept.tensors.clear()  # they are the file's memory
+        print(f"resumes from {kept.folder.name}: {progress.step} of {steps} steps are done")
+        if not settings.extend:
+            keeper.went_on()
     fitting = FittingParts(data["train"], optimizer, settings.part_size, loss_name)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
     bar = held.enter_context(tqdm(total=steps, initial=progress.step, unit="step", leave=False, mininterval=pause))
@@ -251,7 +266,7 @@ def _train(settings: TrainSettings, kept: Kept | None, held: contextlib.ExitStac
     results |= {"epochs": settings.epochs, **machine, "seed": settings.seed}
     keeper.finish(results, prepared, base)
     write_html(run.path / "report.html", story, results)
-    print_end(results, steps, stop.name)
+    print_end(results, steps, stop.name, bool(settings.keep_checkpoints))
     if settings.seeds == 1:  # of several, the best one's model is yet to be found
         print_next(run.model)
     return stop.status
@@ -273,7 +288,7 @@ def training_step(
     import torch
 
     optimizer.before(torch.cat([part.tokens.words for part in batch]).unique())
-    pairs, total = sum(len(part.rows) for part in batch), 0.0
+    pairs, total = sum(len(part.rows) for part in batch), torch.zeros((), device=model.device)
     for number, part in enumerate(batch):
         if number:
             optimizer.add()
@@ -282,7 +297,7 @@ def training_step(
         loss = objective(u, v, part.target, part.sentences) * (len(part.rows) / pairs)
         loss.backward()
         total = total + loss.detach()
-    norm = optimizer.update(rate, max_grad_norm)
+    norm = optimizer.update(rate, max_grad_norm, total)
     return total + 0 * norm  # NaN where the norm is not finite
 
 

@@ -59,7 +59,7 @@ class Checkpoints:
 
     def steps(self) -> list[Path]:
         """The folders, newest first."""
-        found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
+        found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name) and _is_folder(path)]
         return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
     def newest(self) -> Kept:
@@ -72,10 +72,16 @@ class Checkpoints:
                     continue
                 values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
                 return Kept(folder, load_file(folder / TENSORS), values, notes)
-            except (OSError, SafetensorError, ValueError) as error:
+            except (OSError, SafetensorError, ValueError, RecursionError) as error:
                 notes.append(f"{folder} can't be read ({error!s:.200}) and is not used")
-        title = f"There is no checkpoint to resume from in {self.folder}: without --resume the run begins anew."
+        title = f"There is no checkpoint to resume from in {self.folder}: --overwrite in place of --resume begins the run anew."
         raise InputError.listing(title, notes) if notes else InputError(title)
+
+    def go_on_from(self, taken: Path) -> None:
+        """Remove what is newer than the one that a run goes on from: it is damaged, or the run will come to it again."""
+        self.remove_leftovers()
+        for folder in self.steps()[: self.steps().index(taken)]:
+            remove_folder(folder)
 
     def clear(self) -> None:
         """Remove all of them, and what killed processes left of others."""
@@ -119,6 +125,10 @@ def _write_manifest(folder: Path, step: int) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     told = {path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in files}
     (folder / MANIFEST).write_text(_manifest(step, told), encoding="utf-8")
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _manifest(step: int, files: dict[str, Any]) -> str:

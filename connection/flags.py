@@ -33,7 +33,9 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
     if not problems and values["dev_fraction"] + values["test_fraction"] >= 1:
         problems.append("--dev-fraction: with --test-fraction it leaves no pairs for training; their sum must be below 1")
     if values["resume"] and (values["overwrite"] or (values["seeds"] or 1) > 1):
-        problems.append("--resume: goes with neither --overwrite nor --seeds; of several seeds, resume one's own folder")
+        problems.append(
+            "--resume: goes with neither --overwrite nor --seeds; of several seeds, resume one's own folder, with --seeds 1"
+        )
     if values["extend"] and not values["resume"]:
         problems.append("--extend: goes with --resume")
     if problems:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from connection.adamw import BETAS, EPSILON, AdamW
+from connection.adamw import BETAS, EPSILON, AdamW, spoilt
 from connection.flat import FlatWeights
 
 CHUNK = 1 << 17  # numbers; their float32 gradients stay in the processor's cache between two operations
@@ -86,10 +86,10 @@ class FlatAdamW(AdamW):
         return gradient, words
 
     @torch.no_grad()
-    def update(self, rate: float, max_norm: float) -> Tensor:
+    def update(self, rate: float, max_norm: float, loss: Tensor | None = None) -> Tensor:
         weights = self.weights
         whole, words = self._gathered()
-        norm = self._norm(whole, *([words[1]] if words else []))
+        norm = spoilt(self._norm(whole, *([words[1]] if words else [])), loss)
         self.updating = True
         self._step(rate, norm, max_norm)
         self.steps += 1

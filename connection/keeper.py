@@ -36,7 +36,7 @@ class Keeper:
         self.data, self.dev = data, data.get("dev")
         self.told = {"settings": as_json(settings), "given": sorted(settings.given), "used": story}
         self.checkpoints = Checkpoints(run.path / "checkpoints", settings.keep_checkpoints)
-        self.written = self._place()
+        self.written: tuple[int, int, int] | None = None
 
     def between_steps(self, epoch: int, steps_of_epoch: int) -> float:
         """Called before each step: does what is due after the one before it, within an epoch; the seconds that it took."""
@@ -55,14 +55,14 @@ class Keeper:
     def end_epoch(self, epoch: int) -> None:
         """Called after an epoch's last step."""
         figures = self.evaluate(epoch)
-        if not self.stop.asked:
+        if figures is not None:
             self.state.progress.end_epoch(epoch, figures)
             self.checkpoint()
 
-    def evaluate(self, epoch: int) -> dict[str, float]:
+    def evaluate(self, epoch: int) -> dict[str, float] | None:
         """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there is no dev file).
 
-        A signal ends it at once, with nothing changed: a run that is resumed evaluates again.
+        None where a signal ended the measurement, with nothing changed: a run that is resumed evaluates again.
         """
         model, progress, average = self.state.model, self.state.progress, self.state.average
         clock = time.perf_counter()
@@ -75,7 +75,7 @@ class Keeper:
                     with self.stop.at_once():
                         cosine = predict(model, self.dev)
                 except KeyboardInterrupt:
-                    return {}
+                    return None
                 figures = score(cosine, self.dev)
                 self.run.log(step=progress.step, epoch=epoch, split="dev", **figures)
             best = progress.best.get("spearman", -math.inf)
@@ -94,7 +94,7 @@ class Keeper:
         """Unless one of this very state is there. The optimizer is not asked to `finish`: without a signal it would not be."""
         if self.written == self._place():
             return
-        values = self.state.values() | self.told | {"metrics_bytes": self.run.flush()}
+        values = self.state.values() | self.told | self.run.flush()
         values["progress"]["seconds"] = self._seconds()
         model = self.run.model if self.run.saved else None
         self.checkpoints.write(self.state.progress.step, self.state.tensors(), values, model)
@@ -121,22 +121,29 @@ class Keeper:
             **progress.speed,
         }
         results |= {"peak_memory_bytes": peak_memory_bytes(self.state.model.device), "epoch_figures": progress.epochs}
-        try:
-            with self.stop.at_once():
-                if "test" in self.data:
-                    best = type(self.state.model).load(run.model)  # read back: what is measured is what is on disk
+        if "test" in self.data and not self.stop.asked:
+            best = type(self.state.model).load(run.model)  # read back: what is measured is what is on disk
+            try:
+                with self.stop.at_once():
                     final["test"] = predict(best.to(self.state.model.device), self.data["test"])
-                    results["final"]["test"] = score(final["test"], self.data["test"])
-                    run.log(step=progress.best_step, split="test", **results["final"]["test"])
-                held_out = {name: part for name, part in self.data.items() if name != "train"}
-                write_figures(run, prepared, held_out, {"base": base, "final": final}, results)
-        except KeyboardInterrupt:
-            pass
-        results["interrupted"], results["seconds"] = bool(self.stop.asked), self._seconds()
+            except KeyboardInterrupt:
+                pass
+        results["interrupted"] = bool(self.stop.asked)  # from here on a signal comes too late: the files are written whole
+        if not self.stop.asked:
+            if "test" in final:
+                results["final"]["test"] = score(final["test"], self.data["test"])
+                run.log(step=progress.best_step, split="test", **results["final"]["test"])
+            held_out = {name: part for name, part in self.data.items() if name != "train"}
+            write_figures(run, prepared, held_out, {"base": base, "final": final}, results)
+        results["seconds"] = self._seconds()
         run.write_json("results.json", results)
 
     def _seconds(self) -> float:
         return self.state.progress.seconds + time.perf_counter() - self.started
+
+    def went_on(self) -> None:
+        """Called where the state is that of the newest checkpoint."""
+        self.written = self._place()
 
     def _place(self) -> tuple[int, int, int]:
         progress = self.state.progress

@@ -23,18 +23,28 @@ def checkpoint_bytes(weights: int, averaged: bool) -> int:
 def require_space(folder: Path, weights: int, averaged: bool, checkpoints: int) -> None:
     """Raises `InputError` where the disk of `folder`, which need not be there yet, has no room for the run's files.
 
-    `checkpoints` are those yet to be written. One more is there while the oldest is replaced; so is a second model.
+    `checkpoints` are those that will be added; each may have a best model of its own. One more is there while the oldest is
+    replaced; so is a second model.
     """
-    one = checkpoint_bytes(weights, averaged)
-    needed = (checkpoints + 1) * one * bool(checkpoints) + 2 * 4 * weights + 2**24
+    model = 4 * weights + 2**20
+    one = checkpoint_bytes(weights, averaged) + model
+    needed = (checkpoints + 1) * one * bool(checkpoints) + 2 * model + 2**24
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
-        fewer = f"; --keep-checkpoints 0 needs {_size(2 * 4 * weights)}" if checkpoints else ""
+        fewer = f"; --keep-checkpoints 0 needs {_size(2 * model + 2**24)}" if checkpoints else ""
         raise InputError(
             f"--output-dir {folder}: this run writes up to {_size(needed)} ({checkpoints} checkpoints of {_size(one)} each, "
             f"the model, room to replace them), and its disk has {_size(free)} free. Free some, give another folder{fewer}."
         )
+
+
+def checkpoints_to_come(settings: TrainSettings, steps_of_epoch: int, output: Path) -> int:
+    """How many checkpoints a run adds to those that are in its folder, as far as they are kept."""
+    every = settings.checkpoint_steps
+    written = settings.epochs * (1 + (steps_of_epoch // every if every else 0)) + 1
+    there = len(list((output / "checkpoints").glob("step-*"))) if settings.resume else 0
+    return max(min(settings.keep_checkpoints, written) - there, min(settings.keep_checkpoints, 1))
 
 
 def memory_remark(settings: TrainSettings, precision: str, config: Any, weights: int, tokens: TokenStore) -> str:

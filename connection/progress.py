@@ -78,4 +78,4 @@ class Progress:
         """Go on from `values` and `tensors`, which may have been JSON meanwhile. Raises `KeyError` where one is missing."""
         for name in self.values():
             setattr(self, name, values[name])
-        self.best_cosine = tensors["best_cosine"].numpy() if tensors else None
+        self.best_cosine = tensors["best_cosine"].numpy().copy() if tensors else None

@@ -110,7 +110,7 @@ def _curve(epochs: list[dict[str, Any]], name: str) -> str:
     )
 
 
-def print_end(results: dict[str, Any], steps: int, ended_by: str) -> None:
+def print_end(results: dict[str, Any], steps: int, ended_by: str, resumable: bool) -> None:
     """The end of a run of `steps` planned steps on the terminal: its tables, and what ended it early."""
     if results["epoch_figures"]:
         print("", text(epoch_table(results["epoch_figures"])), sep="\n")
@@ -122,7 +122,7 @@ def print_end(results: dict[str, Any], steps: int, ended_by: str) -> None:
         print("", errors_sentence(results["slices"]), sep="\n")
     if results["interrupted"]:
         held = f"model/ holds the weights of step {results['best_step']}"
-        print(f"\nEnded by {ended_by} after step {results['steps']} of {steps}; {held}.")
+        print(f"\nEnded by {ended_by} after step {results['steps']} of {steps}; {held}." + " --resume goes on." * resumable)
 
 
 def print_next(model: Path) -> None:

@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from connection import environment
 from connection.checkpoints import Checkpoints, Kept
 from connection.errors import InputError
 from connection.flags import check_values, flag_of
+from connection.runlock import Lock, hold
 from connection.settings import TrainSettings, as_json
 
 # Settings that change nothing in what is trained; those that each start has anew; those that name files, whose content is
 # compared.
 MAY_DIFFER = {"cache_dir", "log_steps", "num_workers", "checkpoint_steps", "keep_checkpoints", "on_nonfinite"}
-OF_THIS_START = {"output_dir", "overwrite", "resume", "extend", "print_model"}
+OF_THIS_START = {"output_dir", "overwrite", "resume", "extend", "print_model", "seeds"}
 FILES = {"model_dir", "train_file", "dev_file", "test_file"}
 AS_USED = ("device", "precision", "threads")  # what "auto" came to: it stays so
+# What settings.json says of a run that must be so again, and how it is called.
+SAME = {
+    "model_sha256": "the model in --model-dir (SHA-256)", "label_min": "label scale from", "label_max": "label scale to",
+    "pooling": "pooling", "loss": "objective", "matryoshka_dims": "Matryoshka dimensions", "device": "device",
+}  # fmt: skip
+DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
-def continued(settings: TrainSettings) -> tuple[TrainSettings, Kept]:
-    """The settings of the run in `settings.output_dir`, and its newest checkpoint.
+def continued(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[TrainSettings, Kept, Lock]:
+    """The settings of the run in `settings.output_dir`, its newest checkpoint, and the folder's lock, which `held` lets go.
 
     A flag that is not given now is as it was; so is an unchanged constant. Raises `InputError` that lists the settings which
     differ and could change the result, or when there is no whole checkpoint.
     """
     output = environment.expand(settings.output_dir).resolve()
+    if not output.is_dir():
+        raise InputError(f"There is no checkpoint to resume from: --output-dir {output} is not there.")
+    lock = held.enter_context(hold(output))  # first: a run that is about to end may still write checkpoints, and remove some
     kept = Checkpoints(output / "checkpoints", settings.keep_checkpoints).newest()
     try:
-        then, given = kept.values["settings"], set(kept.values["given"])
-        used = {name: kept.values["used"][name] for name in AS_USED}
-        values, problems = check_values({name: then[name] for name in as_json(settings)})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{kept.folder} is of another version of this project: it lacks {error}") from None
+        values, problems = _values(settings, kept)
+    except DAMAGED as error:
+        raise InputError(f"{kept.folder} is of another version of this project, or changed: {error!r:.200}") from None
+    if problems:
+        title = f"The run in {output} can't be resumed with other settings. Leave these out, or begin a new run elsewhere:"
+        raise InputError.listing(title, problems, limit=len(problems))
+    return TrainSettings(**values, given=frozenset({*kept.values["given"], *settings.given})), kept, lock
+
+
+def _values(settings: TrainSettings, kept: Kept) -> tuple[dict[str, Any], list[str]]:
+    """Every setting of the run that goes on, and what is wrong with those that are asked for now."""
+    then, given = kept.values["settings"], set(kept.values["given"])
+    if "train_file" in given:  # then the bundled dev and test pairs were not meant
+        given |= {"dev_file", "test_file"}
+    used = {name: kept.values["used"][name] for name in AS_USED}
+    values, problems = check_values({name: then[name] for name in as_json(settings)} | used)
     for name, value in as_json(settings).items():
-        # What came from a flag then and has none now is meant to be as it was; else a constant has been edited.
+        # What came from a flag then and has none now is meant to be as it was; else a constant may have been edited.
         asked = name in settings.given or name not in given
-        if name in OF_THIS_START or (asked and name in MAY_DIFFER) or (name in FILES and name in settings.given):
+        if name in OF_THIS_START or (asked and name in MAY_DIFFER | FILES):
             values[name] = value
-        elif name in AS_USED and value in ("auto", 0, used[name]):
-            values[name] = used[name]
-        elif asked and name not in FILES and value != values[name]:
+        elif asked and value != values[name] and not (name in AS_USED and value in ("auto", 0)):
             more = name == "epochs" and value > values[name]
             if more and settings.extend:
                 values[name] = value
@@ -48,10 +68,7 @@ def continued(settings: TrainSettings) -> tuple[TrainSettings, Kept]:
                 problems.append(f"{flag_of(name)}: {value!r} now, {values[name]!r} in the run so far{also}")
     if settings.extend and not problems and values["epochs"] <= then["epochs"]:
         problems.append(f"--extend: --epochs must be above the {then['epochs']} of the run so far")
-    if problems:
-        title = f"The run in {output} can't be resumed with other settings. Leave these out, or begin a new run elsewhere:"
-        raise InputError.listing(title, problems, limit=len(problems))
-    return TrainSettings(**values, given=frozenset(given | set(settings.given))), kept
+    return values, problems
 
 
 def require_same(kept: Kept, story: dict[str, Any]) -> list[str]:
@@ -59,22 +76,21 @@ def require_same(kept: Kept, story: dict[str, Any]) -> list[str]:
 
     Raises `InputError` where a pair file, the model or what was understood of them is not as it was.
     """
-    then = kept.values["used"]
-    files = {"a pair file": "data_sha256", "the model in --model-dir": "model_sha256"}
-    problems = []
-    for what, key in files.items():
-        before, now = (list(value.values()) if isinstance(value := told[key], dict) else value for told in (then, story))
-        if before != now:
-            problems.append(f"{what} has another content than when the run began")
-    for key in ("label_min", "label_max", "pooling", "loss", "matryoshka_dims", "device"):
-        if then[key] != story[key]:
-            problems.append(f"{key} is {story[key]} now, {then[key]} in the run so far")
+    try:
+        then = {key: kept.values["used"][key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
+        parts = {part: then["parts_sha256"].get(part) for part in (*then["parts_sha256"], *story["parts_sha256"])}
+        versions = {name: then["versions"].get(name) for name in story["versions"]} | {"git commit": then["git_commit"]}
+    except DAMAGED as error:
+        raise InputError(f"{kept.folder} is of another version of this project, or changed: {error!r:.200}") from None
+    problems = [
+        f"the {part} pairs ({story[f'{part}_file'] or 'none'}) are not those of the run so far"
+        for part, digest in parts.items()
+        if story["parts_sha256"].get(part) != digest
+    ]
+    problems += [f"{SAME[key]}: {story[key]} now, {then[key]} in the run so far" for key in SAME if then[key] != story[key]]
     if problems:
         raise InputError.listing(f"The run can't be resumed from {kept.folder}:", problems)
-    versions = [
-        f"{name} {then['versions'].get(name)} -> {version}"
-        for name, version in story["versions"].items()
-        if then["versions"].get(name) != version
-    ]
-    remark = "note: other versions than at the start, so not equal to the last bit: " + ", ".join(versions)
-    return [*(f"note: {note}" for note in kept.notes), *([remark] if versions else [])]
+    now = story["versions"] | {"git commit": story["git_commit"]}
+    changed = [f"{name} {versions[name]} -> {version}" for name, version in now.items() if versions[name] != version]
+    remark = "note: other versions than at the start, so perhaps not equal to the last bit: " + ", ".join(changed)
+    return [*(f"note: {note}" for note in kept.notes), *([remark] if changed else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,24 +12,29 @@ from typing import Any
 
 from connection.checkpoint import atomic_folder, link_or_copy, remove_leftovers
 from connection.checkpoints import Checkpoints, Kept
+from connection.environment import file_sha256
 from connection.errors import InputError
 from connection.mistakes import FILE as ERRORS
 from connection.predictions import FILE as PREDICTIONS
 from connection.runlock import FILE as LOCK
+from connection.runlock import Lock
 
 FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html")
 FOLDERS = ("model", "checkpoints")
 
 
-def require_free(path: Path, overwrite: bool, model_dir: Path) -> None:
+def require_free(path: Path, overwrite: bool, model_dir: Path, going_on: bool = False) -> None:
     """Raises `InputError` when a run can't have this folder.
 
     It is not empty and `overwrite` is off, or holds something of these names that is not of a run, or the model to start from.
+    That of a run that is `going_on` is known for one by its checkpoints.
     """
     if model_dir.is_relative_to(path):
         raise InputError(
             f"--model-dir lies in --output-dir {path}, whose model/ this run would replace: give another --output-dir"
         )
+    if going_on:
+        return
     try:
         there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
         if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not overwrite:
@@ -43,7 +49,7 @@ def require_free(path: Path, overwrite: bool, model_dir: Path) -> None:
 
 
 class RunFolder:
-    """Opens the folder for a run, which holds it (connection/runlock.py): anew, or from the checkpoint `kept`.
+    """Opens the folder for a run, which has its `lock`: anew, or from the checkpoint `kept`.
 
     A new run removes an earlier one's figures and checkpoints, and replaces its model/ when it first saves one. A run that goes
     on has metrics.jsonl and model/ as they were at the checkpoint. `story` is settings.json's content: by that file the folder
@@ -51,8 +57,8 @@ class RunFolder:
     `require_free`, which comes before it.
     """
 
-    def __init__(self, path: Path, story: dict[str, Any] | None = None, kept: Kept | None = None):
-        self.path = path
+    def __init__(self, path: Path, story: dict[str, Any] | None = None, kept: Kept | None = None, lock: Lock | None = None):
+        self.path, self.lock = path, lock
         self.saved = False  # whether this run has saved a model
         checkpoints = Checkpoints(path / "checkpoints", 0)
         try:
@@ -61,8 +67,8 @@ class RunFolder:
             for left in path.glob(".*.json.new"):
                 left.unlink()
             if kept:
-                checkpoints.remove_leftovers()
                 self._go_on(kept)
+                checkpoints.go_on_from(kept.folder)
             else:
                 checkpoints.clear()
                 for name in FILES:
@@ -76,10 +82,14 @@ class RunFolder:
 
     def _go_on(self, kept: Kept) -> None:
         """What was logged after the checkpoint comes again; a better model than its best one comes again too."""
-        with open(self.path / "metrics.jsonl", "ab") as file:
-            if file.tell() < kept.values["metrics_bytes"]:
-                raise InputError(f"{file.name} is shorter than when {kept.folder} was written: it was changed or replaced.")
-            file.truncate(kept.values["metrics_bytes"])
+        metrics, length = self.path / "metrics.jsonl", kept.values["metrics_bytes"]
+        before = metrics.read_bytes()[:length] if metrics.is_file() else b""
+        if len(before) != length or hashlib.sha256(before).hexdigest() != kept.values["metrics"]:
+            raise InputError(
+                f"{metrics} is not as it was when {kept.folder} was written: put it back as it was, or begin anew with "
+                "--overwrite in place of --resume."
+            )
+        os.truncate(metrics, length)
         model = kept.folder / "model"
         self.saved = model.is_dir()
         if self.saved:
@@ -92,11 +102,13 @@ class RunFolder:
 
     def save(self, model: Any) -> None:
         """Put a ConnectionBert into model/, in place of what is there."""
+        self.require()
         model.save(self.model)
         self.saved = True
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
+        self.require()
         new = self.path / f".{name}.new"
         try:
             new.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
@@ -106,14 +118,21 @@ class RunFolder:
 
     def log(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
+        self.require()
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(plain_json(figures), allow_nan=False) + "\n")
 
-    def flush(self) -> int:
-        """Bring metrics.jsonl to the disk; its size in bytes."""
-        with open(self.path / "metrics.jsonl", "ab") as file:
+    def flush(self) -> dict[str, Any]:
+        """Bring metrics.jsonl to the disk; its size in bytes, and its SHA-256."""
+        self.require()
+        with open(self.path / "metrics.jsonl", "rb+") as file:
             os.fsync(file.fileno())
-            return file.tell()
+            return {"metrics_bytes": file.seek(0, 2), "metrics": file_sha256(self.path / "metrics.jsonl")}
+
+    def require(self) -> None:
+        """Raises `FileNotFoundError` where the folder is no longer this run's. Called before each write."""
+        if self.lock:
+            self.lock.require()
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

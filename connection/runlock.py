@@ -20,8 +20,27 @@ except ImportError:  # Windows
 FILE = ".lock"
 
 
+class Lock:
+    """That of a folder, whose lock file is open as `handle`."""
+
+    def __init__(self, file: Path, handle: int):
+        self.file, self.handle = file, handle
+
+    def is_ours(self) -> bool:
+        """Whether the file at its place is still this one: the folder may be gone, or another of that name."""
+        try:
+            return os.path.samestat(os.fstat(self.handle), self.file.stat())
+        except OSError:
+            return False
+
+    def require(self) -> None:
+        """Raises `FileNotFoundError` where it is not."""
+        if not self.is_ours():
+            raise FileNotFoundError(2, "The run's folder was removed, or replaced by another", str(self.file.parent))
+
+
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[Lock]:
     """Makes the folder where it is missing, and has it to itself in this block.
 
     Raises `InputError` when another process has it, or it can't be written. The lock is the system's, which ends with the
@@ -31,7 +50,7 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
             if not _locked(handle):
                 owner = _owner(handle)
                 os.close(handle)
@@ -39,7 +58,8 @@ def hold(folder: Path) -> Iterator[None]:
                     f"--output-dir {folder} is in use by another training ({_who(owner)}): give another folder, or wait for it "
                     f"to end. If there is no such process any more, remove {file}."
                 )
-            if file.exists() and os.path.samestat(os.fstat(handle), file.stat()):
+            lock = Lock(file, handle)
+            if lock.is_ours():
                 break
             os.close(handle)  # the one before removed its file between our two looks at it
         os.ftruncate(handle, 0)
@@ -47,10 +67,11 @@ def hold(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"--output-dir {folder} can't be written: {error.strerror}") from None
     try:
-        yield
+        yield lock
     finally:
-        with contextlib.suppress(OSError):
-            file.unlink()
+        if lock.is_ours():
+            with contextlib.suppress(OSError):
+                file.unlink()
         os.close(handle)
 
 

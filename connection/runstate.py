@@ -62,5 +62,5 @@ class RunState:
             self.average.restore(kinds["average"])
             self.progress.restore(values["progress"], kinds.get("progress", {}))
             restore_random(values["random"], self.model.fast.dropout if self.model.fast else None)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(f"the checkpoint is not of this model and these settings: {error!s:.300}") from None

@@ -44,6 +44,7 @@ def _train_each(settings: TrainSettings, train: Callable[[TrainSettings], int], 
             folder = output / f"seed-{seed}"
             print(f"\nseed {seed}, run {len(rows) + 1} of {settings.seeds}", flush=True)
             own: dict[str, Any] = {"seed": seed, "split_seed": settings.seed_of_split, "output_dir": str(folder)}
+            own["given"] = settings.given | own.keys()  # as if typed: a resumed run is to keep them
             status = train(dataclasses.replace(settings, **own))
             if status:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -31,6 +32,7 @@ from connection.runfolder import RunFolder
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, write_pairs
 
+EMPTY = hashlib.sha256(b"").hexdigest()
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the fault is made with Linux's own means")
 
 
@@ -90,29 +92,56 @@ def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(tiny_folder, pairs, tm
     assert run_inside(driver.main, "--output-dir", output, "--resume", "--extend", "--epochs", 3).returncode == 0
 
 
-@pytest.mark.parametrize("fault", ["vanished", "in the way"])
-def test_a_folder_that_can_not_be_written_ends_the_run(tiny_folder, pairs, tmp_path, monkeypatch, fault):
+@pytest.mark.parametrize("dev", [True, False])
+@pytest.mark.parametrize("fault", ["vanished", "replaced", "in the way"])
+def test_a_folder_that_can_not_be_written_ends_the_run(tiny_folder, pairs, tmp_path, monkeypatch, fault, dev):
+    """Nothing is written where the folder is no longer this run's, and another one's lock stays."""
     output, real, steps = tmp_path / "run", driver.training_step, []
 
     def step(*words):
         steps.append(1)
         if len(steps) == 5:
-            if fault == "vanished":
-                shutil.rmtree(output)
-            else:
+            if fault == "in the way":
                 (output / "checkpoints").write_text("a file")
+            else:
+                shutil.rmtree(output)
+            if fault == "replaced":
+                output.mkdir()
+                (output / ".lock").write_text("of another")
         return real(*words)
 
     monkeypatch.setattr(driver, "training_step", step)
-    ended = train(tiny_folder, pairs, output, "--log-steps", 100)
+    flags = [] if dev else ["--dev-file", "", "--dev-fraction", 0, "--test-fraction", 0]
+    ended = train(tiny_folder, pairs, output, "--log-steps", 100, *flags)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert ended.stderr.strip().splitlines()[-1].startswith("The run stopped: ")
     assert output.exists() == (fault != "vanished")
+    if fault == "replaced":
+        assert [path.name for path in output.iterdir()] == [".lock"]
+
+
+@LINUX
+def test_a_process_that_prepares_batches_and_is_killed_ends_the_run(tiny_folder, pairs, tmp_path):
+    code = (
+        "import multiprocessing, os, signal, sys, bertFineTuningWithConnectionData as d\n"
+        "real, seen = d.training_step, []\n"
+        "def step(*words):\n"
+        "    seen.append(1)\n"
+        "    if len(seen) == 3: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
+        "    return real(*words)\n"
+        "d.training_step = step\n"
+        "sys.exit(d.main(sys.argv[1:]))\n"
+    )
+    words = words_of(tiny_folder, pairs, tmp_path / "run", "--num-workers", 2, "--epochs", 500)
+    shown = run_command("-c", code, *words, cwd=ROOT, timeout=100)
+    assert shown.returncode == 1
+    assert "Traceback" not in shown.stderr
+    assert "--num-workers 0" in shown.stderr
 
 
 def test_the_room_for_checkpoints_is_looked_at_before_the_start(tiny_folder, pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**24 + 300_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**24 + 2**22))
     refused = train(tiny_folder, pairs, tmp_path / "run")
     assert refused.returncode == 2
     assert "2 checkpoints of" in refused.stderr
@@ -168,7 +197,9 @@ def test_killed_at_any_file_operation_a_run_has_a_whole_checkpoint_and_a_whole_m
             (new / "model.safetensors").write_bytes(bytes([step]) * 1000)
             (new / "config.json").write_text(str(step))
         tensors = {"model.weight": torch.full((100,), float(step))}
-        Checkpoints(run / "checkpoints", 2).write(step, tensors, {"metrics_bytes": 0, "step": step}, run / "model")
+        Checkpoints(run / "checkpoints", 2).write(
+            step, tensors, {"metrics_bytes": 0, "metrics": EMPTY, "step": step}, run / "model"
+        )
 
     for step in (1, 2):
         save(step)
@@ -209,13 +240,15 @@ def broken_loss(monkeypatch, broken_steps, kind="loss"):
         loss = cosine_mse(u, v, target, sentences)
         if len(calls) not in broken_steps:
             return loss
+        if kind == "loss alone":  # its gradient is as it was
+            return loss + math.inf
         return loss * math.nan if kind == "loss" else loss + (u * 0).sum().abs().sqrt()  # sqrt at 0: infinite slope
 
     monkeypatch.setattr("connection.losses.cosine_mse", loss_of)
 
 
 @pytest.mark.parametrize("packing", ["--packing", "--no-packing"])
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
+@pytest.mark.parametrize("kind", ["loss", "gradient", "loss alone"])
 def test_a_skipped_batch_changes_nothing(tiny_folder, pairs, tmp_path, monkeypatch, kind, packing):
     """As if its gradient had not been: the state after it, but for the random numbers and counts, is the one before it."""
     flags = ["--loss", "cosine-mse", "--on-nonfinite", "skip", "--checkpoint-steps", 1, "--keep-checkpoints", 50, packing]
@@ -268,8 +301,8 @@ def test_a_weight_that_is_not_finite_stops_the_next_step(tiny_folder, pairs, tmp
 def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(tiny_folder, pairs, tmp_path, monkeypatch):
     real = AdamW.update
 
-    def update(self, rate, max_norm):
-        norm = real(self, rate, max_norm)
+    def update(self, *words):
+        norm = real(self, *words)
         next(iter(self.adamw.state.values()))["exp_avg"][0] = math.inf
         return norm
 
@@ -389,6 +422,12 @@ def test_without_system_locks_the_process_that_is_named_counts(tmp_path, monkeyp
 
     monkeypatch.setattr(runlock, "fcntl", None)
     host = runlock.socket.gethostname()
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / ".lock").symlink_to(tmp_path / "target")
+    with pytest.raises(InputError, match="can't be written"), runlock.hold(tmp_path):
+        pass
+    assert (tmp_path / "target").read_text() == "mine"
+    (tmp_path / ".lock").unlink()
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for pid, name, free in ((ended.pid, host, True), (os.getppid(), host, False), (ended.pid, "another", False)):

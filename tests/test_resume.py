@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 import bertFineTuningWithConnectionData as driver
 from connection.checkpoints import Checkpoints
 from connection.errors import InputError
+from connection.runfolder import RunFolder
+from connection.runstate import RunState
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, PAIRS, run_inside, write_pairs
 
@@ -201,11 +203,113 @@ def test_another_file_or_model_is_refused(tiny_folder, pairs, tmp_path):
     moved.write_text(moved.read_text().replace("guitar", "horse", 1))
     changed = run_inside(driver.main, *there)
     assert changed.returncode == 2
-    assert "a pair file has another content" in changed.stderr
+    assert f"the train pairs ({moved}) are not those of the run so far" in changed.stderr
+    assert f"the dev pairs ({moved})" in changed.stderr
     write_pairs(moved, MANY)
-    ConnectionBert.load(tiny_folder).save(tmp_path / "other")
-    weights = load_file(tmp_path / "other" / "model.safetensors")
-    assert run_inside(driver.main, *there, "--model-dir", tmp_path / "other").returncode == 2 or weights
+    swapped = run_inside(driver.main, *there, "--dev-file", "", "--test-file", moved)
+    assert swapped.returncode == 2
+    assert "the dev pairs (none)" in swapped.stderr
+    assert f"the test pairs ({moved})" in swapped.stderr
+    model = ConnectionBert.load(tiny_folder)
+    model.save(tmp_path / "same")
+    assert run_inside(driver.main, *there, "--model-dir", tmp_path / "same", "--max-length", 32).returncode == 0
+    model.encoder.embeddings.LayerNorm.bias.data[0] += 1
+    model.save(tmp_path / "other")
+    other = run_inside(driver.main, *there, "--model-dir", tmp_path / "other")
+    assert other.returncode == 2
+    assert "the model in --model-dir" in other.stderr
+
+
+def test_an_edited_constant_counts_as_a_flag(tiny_folder, pairs, tmp_path, monkeypatch):
+    constants = {"MODEL_DIR": str(tiny_folder), "TRAIN_FILE": str(pairs), "DEV_FILE": str(pairs), "TEST_FILE": "",
+                 "ALLOW": "leaked-pair", "OUTPUT_DIR": str(tmp_path / "run"), "CACHE_DIR": str(tmp_path / "cache"),
+                 "BATCH_SIZE": 4, "MAX_LENGTH": 32, "EPOCHS": 1}  # fmt: skip
+    for name, value in constants.items():
+        monkeypatch.setattr(driver, name, value)
+    assert run_inside(driver.main).returncode == 0
+    monkeypatch.setattr(driver, "RESUME", True)
+    for name, value, said in (("LEARNING_RATE", 1e-3, "--learning-rate: 0.001 now"), ("EPOCHS", 2, "--epochs: 2 now"),
+                              ("TRAIN_FILE", str(write_pairs(tmp_path / "other.csv")), "the train pairs")):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, name, value)
+            refused = run_inside(driver.main)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+    assert run_inside(driver.main).returncode == 0
+
+
+def test_an_extension_that_is_ended_before_its_first_step_is_not_forgotten(tiny_folder, pairs, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output).returncode == 0
+    real = RunState.restore
+
+    def restore(self, tensors, values):
+        real(self, tensors, values)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunState, "restore", restore)
+        assert run_inside(driver.main, "--output-dir", output, "--resume", "--extend", "--epochs", 3).returncode == 143
+    assert run_inside(driver.main, "--output-dir", output, "--resume").returncode == 0
+    assert json.loads((output / "results.json").read_text())["steps"] == 30
+
+
+@pytest.mark.parametrize("moment", ["log", "save"])
+def test_a_signal_just_after_a_measurement_loses_and_repeats_nothing(tiny_folder, pairs, tmp_path, monkeypatch, moment):
+    assert train(tiny_folder, pairs, tmp_path / "whole").returncode == 0
+    real = getattr(RunFolder, moment)
+
+    def signalled(self, *words, **figures):
+        if moment == "save" or (figures.get("split") == "dev" and figures["step"]):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *words, **figures)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, moment, signalled)
+        assert train(tiny_folder, pairs, tmp_path / "ended").returncode == 143
+    assert run_inside(driver.main, "--output-dir", tmp_path / "ended", "--resume").returncode == 0
+    assert_same(story(tmp_path / "ended"), story(tmp_path / "whole"))
+
+
+def test_a_run_of_several_seeds_is_resumed_in_the_seeds_own_folder(tiny_folder, pairs, tmp_path, monkeypatch):
+    flags = ["--seeds", 2, "--dev-file", "", "--dev-fraction", 0.2]
+    assert train(tiny_folder, pairs, tmp_path / "whole", *flags, "--seed", 43, "--seeds", 1, "--split-seed", 42).returncode == 0
+    with monkeypatch.context() as patch:
+        steps = json.loads((tmp_path / "whole" / "results.json").read_text())["steps"]
+        signal_in_step(patch, steps + 3, signal.SIGTERM)  # of the second seed
+        assert train(tiny_folder, pairs, tmp_path / "seeds", *flags).returncode == 143
+    resumed = run_inside(driver.main, "--output-dir", tmp_path / "seeds" / "seed-43", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same(story(tmp_path / "seeds" / "seed-43"), story(tmp_path / "whole"))
+
+
+def test_a_whole_checkpoint_never_goes_for_a_damaged_one(tiny_folder, pairs, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output, "--checkpoint-steps", 4, "--keep-checkpoints", 3).returncode == 0
+    for name in ("step-000016", "step-000020"):
+        (output / "checkpoints" / name / "state.json").write_text("{}")
+    (output / "checkpoints" / "step-999999").mkdir()
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 2, signal.SIGTERM)
+        assert run_inside(driver.main, "--output-dir", output, "--resume", "--keep-checkpoints", 2).returncode == 143
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-000012", "step-000014"]
+
+
+def test_metrics_that_were_changed_are_not_gone_on_with(tiny_folder, pairs, tmp_path):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output).returncode == 0
+    metrics = (output / "metrics.jsonl").read_text()
+    for content in ("{}\n" + metrics, metrics[:-20], None):
+        if content is None:
+            (output / "metrics.jsonl").unlink()
+        else:
+            (output / "metrics.jsonl").write_text(content)
+        refused = run_inside(driver.main, "--output-dir", output, "--resume")
+        assert refused.returncode == 2
+        assert "metrics.jsonl is not as it was" in refused.stderr
+    (output / "metrics.jsonl").write_text(metrics)
+    (output / "settings.json").unlink()  # a checkpoint has them too
+    assert run_inside(driver.main, "--output-dir", output, "--resume").returncode == 0
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "missing", "manifest", "link"])
