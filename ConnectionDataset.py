@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from connection.environment import resolve
-from connection.errors import InputError
+from connection.errors import InputError, RunError
 from connection.labels import LabelScale
 from connection.packing import PackedBatch, pack
 from connection.prepare import Prepared, prepare
@@ -147,11 +148,25 @@ def _leave_signals_to_parent(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def end_workers() -> None:
-    """End the processes that prepare batches: they heed no other signal, so that nobody waits for them in vain."""
-    for process in multiprocessing.active_children():
-        process.kill()
-        process.join()
+@contextlib.contextmanager
+def batch_workers(count: int) -> Iterator[None]:
+    """At this block's end the processes that prepare batches end too: they heed no other signal, so that nobody waits in vain.
+
+    Raises `RunError` in place of the errors of one that was killed.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not count or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+            raise
+        raise RunError(
+            "a process that prepares batches was ended from outside, perhaps for want of memory: --num-workers 0 has none. "
+            "--resume goes on from the last checkpoint."
+        ) from None
+    finally:
+        for process in multiprocessing.active_children() if count else ():
+            process.kill()
+            process.join()
 
 
 def make_datasets(

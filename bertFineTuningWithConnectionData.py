@@ -104,23 +104,17 @@ def _main(argv: list[str]) -> int:
 def train(settings: TrainSettings) -> int:
     """Fine-tune as `settings` say, or go on with the run that they name, and write the run folder; the exit status."""
     with contextlib.ExitStack() as held:
-        kept = lock = None
-        if settings.resume:
-            from connection.resume import continued
+        from ConnectionDataset import batch_workers
 
-            settings, kept, lock = continued(settings, held)
-        try:
-            return _train(settings, held, kept, lock)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if not settings.num_workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
-                raise
-            raise RunError(
-                "a process that prepares batches was ended from outside, perhaps for want of memory: --num-workers 0 has none. "
-                "--resume goes on from the last checkpoint."
-            ) from None
+        held.enter_context(batch_workers(settings.num_workers))
+        if not settings.resume:
+            return _train(settings, held)
+        from connection.resume import continued
+
+        return _train(*continued(settings, held))
 
 
-def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | None, lock: Lock | None) -> int:
+def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | None = None, lock: Lock | None = None) -> int:
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -137,7 +131,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     from connection.optimizer import make_optimizer, make_schedule
     from connection.progress import SKIPPED_AT_MOST, Progress
     from connection.randomness import seed_random
-    from connection.report import print_end, print_next, write_html
+    from connection.report import print_end, print_next, print_start, write_html
     from connection.resume import require_same
     from connection.runfolder import RunFolder, require_free
     from connection.runlock import hold
@@ -145,7 +139,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     from connection.signals import StopSignals
     from connection.similarity import model_digest, remembered_cosines
     from ConnectionBert import ConnectionBert
-    from ConnectionDataset import ShuffledBatches, end_workers, make_loader, read_datasets
+    from ConnectionDataset import ShuffledBatches, make_loader, read_datasets
 
     started = time.perf_counter()
     environment.keep_pages()
@@ -179,11 +173,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     run.write_json("audit.json", {"findings": findings_json(prepared.findings)})
     skipped = prepared.write_skipped(run.path / "skipped_rows.csv")
     remarks += [f"{skipped} rows are skipped, see {run.path / 'skipped_rows.csv'}"] * bool(skipped)
-    print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
-    print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
-    rows = "packed rows" if settings.packing else "padded rows"
-    print(f"device {device}, {precision} ({why}), {rows}, {machine['threads']} threads, seed {settings.seed}")
-    print(f"loss   {loss_name} ({reason}){', at the dimensions ' if dims else ''}{', '.join(map(str, dims))}")
+    print_start(model.summary, model.notes, {name: part.summary for name, part in data.items()}, remarks, why, story)
     if device.type == "cpu":
         print(memory_remark(settings, precision, model.encoder.config, size, prepared.stores["train"].tokens), end="")
 
@@ -199,7 +189,6 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
 
     data["train"].packed = settings.packing
     loader = make_loader(data["train"], batches, settings.num_workers, device.type == "cuda", settings.part_size)
-    held.callback(end_workers)
     less_memory, dropout = settings.gradient_checkpointing, settings.dropout
     weights = model.prepare_training(precision, settings.packing, settings.seed, less_memory, dropout)
     objective = make_objective(loss_name, settings.scale, dims, model.encoder.config.hidden_size, targets).to(device)

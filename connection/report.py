@@ -6,6 +6,7 @@ import html
 import json
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,19 @@ def _curve(epochs: list[dict[str, Any]], name: str) -> str:
         f'<h3>{name}</h3><svg viewBox="0 0 600 200" width="600" font-size="12" text-anchor="middle" role="img">'
         f'<polyline points="{line}" fill="none" stroke="#26c" stroke-width="2"/>{labels}</svg>'
     )
+
+
+def print_start(
+    model: str, notes: Sequence[str], data: Mapping[str, str], remarks: Sequence[str], why: str, story: Mapping[str, Any]
+) -> None:
+    """What a run trains, on the terminal: one line each for the model, with `notes`, and for the pair files; then how, as
+    settings.json's `story` says, and `why` in that precision."""
+    print(f"model  {model}", *(f"       note: {note}" for note in notes), sep="\n")
+    print(*(f"{name:5}  {summary}" for name, summary in data.items()), *remarks, sep="\n")
+    rows = "packed rows" if story["packing"] else "padded rows"
+    machine = f"{story['device']}, {story['precision']} ({why}), {rows}, {story['threads']} threads"
+    dims = f", at the dimensions {story['matryoshka_dims'].replace(',', ', ')}" if story["matryoshka_dims"] else ""
+    print(f"device {machine}, seed {story['seed']}", f"loss   {story['loss']} ({story['loss_reason']}){dims}", sep="\n")
 
 
 def print_end(results: dict[str, Any], steps: int, ended_by: str, resumable: bool) -> None:

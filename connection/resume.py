@@ -26,8 +26,9 @@ SAME = {
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
-def continued(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[TrainSettings, Kept, Lock]:
-    """The settings of the run in `settings.output_dir`, its newest checkpoint, and the folder's lock, which `held` lets go.
+def continued(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[TrainSettings, contextlib.ExitStack, Kept, Lock]:
+    """The settings of the run in `settings.output_dir`, `held` itself, the run's newest checkpoint, and the folder's lock,
+    which `held` lets go.
 
     A flag that is not given now is as it was; so is an unchanged constant. Raises `InputError` that lists the settings which
     differ and could change the result, or when there is no whole checkpoint.
@@ -44,7 +45,7 @@ def continued(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[Trai
     if problems:
         title = f"The run in {output} can't be resumed with other settings. Leave these out, or begin a new run elsewhere:"
         raise InputError.listing(title, problems, limit=len(problems))
-    return TrainSettings(**values, given=frozenset({*kept.values["given"], *settings.given})), kept, lock
+    return TrainSettings(**values, given=frozenset({*kept.values["given"], *settings.given})), held, kept, lock
 
 
 def _values(settings: TrainSettings, kept: Kept) -> tuple[dict[str, Any], list[str]]:
