@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 .PHONY: train test check clean
 
 train: .venv/installed $(MODEL)/model.safetensors
-	$(RUN) bertFineTuningWithConnectionData.py --model-dir $(MODEL) --output-dir output/make-train --overwrite --epochs 8 --learning-rate 5e-5
+	$(RUN) bertFineTuningWithConnectionData.py --model-dir $(MODEL) --output-dir output/make-train --overwrite --epochs 8
 
 test: check $(MODEL)/model.safetensors
 	$(RUN) -m pytest

@@ -24,10 +24,17 @@ MOST_CLASSES = 20  # distinct labels that softmax tells apart
 SMALL_BATCH = 8  # pairs; smaller batches are often all of one label
 
 
-def pick_loss(kind: str, batch_size: int) -> tuple[str, str]:
-    """What `--loss auto` stands for, and why. This function is the whole rule: change it here, nowhere else."""
+def pick_loss(kind: str, batch_size: int, in_parts: bool = False, distinct: int = 2) -> tuple[str, str]:
+    """What `--loss auto` stands for, and why: for so many distinct labels of a kind, and batches that are perhaps `in_parts`.
+
+    This function is the whole rule: change it here, nowhere else. What it rests on is in docs/objectives.md.
+    """
+    if kind == "graded" and (in_parts or distinct < 2):
+        return "cosine-mse", "graded labels, not to be compared with one another: each is a cosine to reach"
+    if kind == "graded" and batch_size < SMALL_BATCH:
+        return "cosine-mse", f"graded labels; batches below {SMALL_BATCH} pairs hold too few to rank them"
     if kind == "graded":
-        return "cosine-mse", "graded labels: each one is a cosine to reach"
+        return "cosent", "graded labels: ranks the pairs of a batch by them"
     if batch_size < SMALL_BATCH:
         return "contrastive", f"binary labels; batches below {SMALL_BATCH} pairs hold too few to compare one with another"
     return "online-contrastive", "binary labels: learns from the pairs of a batch that are still on the wrong side of another"
@@ -68,7 +75,7 @@ def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int,
     Raises `InputError` that lists the objectives that do fit, when one does not.
     """
     if text.strip() == "auto":
-        chosen = pick_loss(kind, batch_size)
+        chosen = pick_loss(kind, batch_size, 0 < part_size < batch_size, len(targets))
         _require_parts(chosen[0], part_size, batch_size)
         return chosen
     fitting = [name for name in FITS if not _lacks(name, kind, targets)]

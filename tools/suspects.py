@@ -29,6 +29,7 @@ TRAINING = ("model_dir columns label_min label_max on_bad_rows cache_dir batch_s
             "epochs seed device precision threads").split()  # fmt: skip
 DEFAULTS: dict[str, Any] = {"columns": "", "on_bad_rows": "stop", "cache_dir": "output/cache", "max_length": 128, "seed": 42}
 EPOCHS, FOLDS = 1, 2  # as measured: docs/mistakes.md
+AS_MEASURED: dict[str, Any] = {"loss": "cosine-mse", "learning_rate": 2e-5, "dropout": 0.1}  # where no flag says otherwise
 SHOWN = 20
 
 
@@ -78,6 +79,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high}
     asked |= {"seeds": 1, "patience": 0, "keep_checkpoints": 0, "model_dir": str(resolve(model))}
     asked |= {name: values[name] for name in ("epochs", "seed")}
+    asked = AS_MEASURED | asked
     machine = {name: asked.pop(name) for name in ("device", "threads") if name in asked} | {"cache_dir": str(cache)}
     weights = file_sha256(check_folder(resolve(model)))
     told = {
