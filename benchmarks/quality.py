@@ -42,16 +42,16 @@ PEER |= {
     f"peer, {loss}, 5e-5, no dropout": {"loss": loss, "learning_rate": 5e-5, "dropout": 0.0}
     for loss in ("CosineSimilarityLoss", "CoSENTLoss")
 }
-# Lines that differ in one thing show what it brings.
-NO_DROPOUT = ["--learning-rate=5e-5", "--dropout=0"]
+# Lines that differ in one thing show what it brings; the first one is what a user gets.
+REGRESSION = ["--loss=cosine-mse", "--learning-rate=2e-5", "--dropout=0.1"]
 OURS = {
-    "as it comes": [],
-    "cosine-mse, 5e-5, no dropout, average": ["--loss=cosine-mse", *NO_DROPOUT, "--ema=0.995"],
-    "cosent": ["--loss=cosent"],
-    "cosent, 5e-5": ["--loss=cosent", "--learning-rate=5e-5"],
-    "cosent, 5e-5, no dropout": ["--loss=cosent", *NO_DROPOUT],
-    "cosent, 5e-5, no dropout, average": ["--loss=cosent", *NO_DROPOUT, "--ema=0.995"],
-    "cosent, 8e-5, layer decay": ["--loss=cosent", "--learning-rate=8e-5", "--layer-decay=0.8"],
+    "by default": [],
+    "average": ["--ema=0.995"],
+    "dropout": ["--dropout=0.1"],
+    "2e-5, dropout": ["--learning-rate=2e-5", "--dropout=0.1"],
+    "scale 10": ["--scale=10"],
+    "cosine-mse, 2e-5, dropout": REGRESSION,
+    "8e-5, layer decay, dropout": ["--learning-rate=8e-5", "--layer-decay=0.8", "--dropout=0.1"],
 }
 
 
@@ -83,7 +83,14 @@ def run_line(name: str, seed: int, given: argparse.Namespace, files: dict[str, s
     else:
         folder = result.with_suffix(".run")
         flags: dict[str, Any] = {f"{part}-file": file for part, file in files.items()}
-        flags |= {"model-dir": MINILM, "output-dir": folder, "overwrite": None, "epochs": EPOCHS, "batch-size": BATCH}
+        flags |= {
+            "model-dir": MINILM,
+            "output-dir": folder,
+            "overwrite": None,
+            "epochs": EPOCHS,
+            "batch-size": BATCH,
+            "keep-checkpoints": 0,
+        }
         flags |= {
             "label-min": low,
             "label-max": 5,
