@@ -1,4 +1,4 @@
-"""Fine-tune a local BERT on labelled sentence pairs (Sentence-BERT's cosine regression, arXiv 1908.10084).
+"""Fine-tune a local BERT on labelled sentence pairs (the siamese Sentence-BERT, arXiv 1908.10084).
 
 Run it with flags, or edit the constants below: each is the default of the flag with its name, EPOCHS of --epochs.
 What a setting means and which values it takes stands in connection/settings.py; --help prints it.
