@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--show", default=SHOWN, type=int, metavar="N", help=f"rows on the terminal (default: {SHOWN})")
     helps = {field.name: field.metadata["help"].replace("%", "%%") for field in setting_fields()}
     for name in TRAINING:
-        default = f"default: {EPOCHS}" if name == "epochs" else "default: as in training"
+        default = f"default: {({'epochs': EPOCHS} | AS_MEASURED).get(name, 'as in training')}"
         parser.add_argument(flag_of(name), metavar="X", help=f"{helps[name]} ({default})")
     given = parser.parse_args(flag_words(sys.argv[1:] if argv is None else argv))
     return exit_status(lambda: find_suspects(given))
