@@ -26,9 +26,8 @@ class FittingParts:
 
     def __call__(self, step: Callable[[list[Any]], Tensor], batch: list[Any]) -> Tensor:
         """Raises `RunError` where the objective can't be computed in parts, one pair does not fit, or weights are lost."""
-        rows = torch.cat([part.rows for part in batch])
         if self.size != self.given:
-            batch = self._parts(rows)
+            batch = self._parts(batch)
         while True:
             try:
                 return step(batch)
@@ -44,9 +43,10 @@ class FittingParts:
                 f"\nThe GPU's memory is full ({problem:.200}): from here on {self.size} pairs at a time, same batches.",
                 flush=True,
             )
-            batch = self._parts(rows)
+            batch = self._parts(batch)
 
-    def _parts(self, rows: Tensor) -> list[Any]:
+    def _parts(self, batch: list[Any]) -> list[Any]:
+        rows = torch.cat([part.rows for part in batch])
         parts: list[Any] = self.data.collate_parts([self.data[row] for row in rows.tolist()], self.size)
         return parts
 

@@ -87,6 +87,23 @@ def run_inside(main, *words) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
+def training_words(folder, pairs, output, *flags) -> list[object]:
+    """The training command's flags for a short run of a tiny model, dev pairs among them; of two that say the same the later one counts."""
+    words = [
+        "--model-dir",
+        folder,
+        "--train-file",
+        pairs,
+        "--dev-file",
+        pairs,
+        "--allow",
+        "leaked-pair",
+        "--output-dir",
+        output,
+    ]
+    return [*words, "--batch-size", 4, "--max-length", 32, "--learning-rate", "1e-3", "--epochs", 2, *flags]
+
+
 @pytest.fixture
 def tiny_encoder() -> BertModel:
     torch.manual_seed(0)

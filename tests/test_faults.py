@@ -30,7 +30,7 @@ from connection.fitting import FittingParts
 from connection.losses import cosine_mse
 from connection.runfolder import RunFolder
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, write_pairs
+from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, training_words, write_pairs
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the fault is made with Linux's own means")
@@ -41,24 +41,8 @@ def pairs(tmp_path):
     return write_pairs(tmp_path / "pairs.csv", PAIRS * 5)  # 10 steps of 4 pairs
 
 
-def words_of(folder, pairs, output, *flags):
-    words = [
-        "--model-dir",
-        folder,
-        "--train-file",
-        pairs,
-        "--dev-file",
-        pairs,
-        "--allow",
-        "leaked-pair",
-        "--output-dir",
-        output,
-    ]
-    return [*words, "--batch-size", 4, "--max-length", 32, "--learning-rate", "1e-3", "--epochs", 2, *flags]
-
-
 def train(folder, pairs, output, *flags):
-    return run_inside(driver.main, *words_of(folder, pairs, output, *flags))
+    return run_inside(driver.main, *training_words(folder, pairs, output, *flags))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -133,7 +117,7 @@ def test_a_process_that_prepares_batches_and_is_killed_ends_the_run(tiny_folder,
         "d.training_step = step\n"
         "sys.exit(d.main(sys.argv[1:]))\n"
     )
-    words = words_of(tiny_folder, pairs, tmp_path / "run", "--num-workers", 2, "--epochs", 500)
+    words = training_words(tiny_folder, pairs, tmp_path / "run", "--num-workers", 2, "--epochs", 500)
     shown = run_command("-c", code, *words, cwd=ROOT, timeout=100)
     assert shown.returncode == 1
     assert "Traceback" not in shown.stderr

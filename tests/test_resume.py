@@ -19,7 +19,7 @@ from connection.errors import InputError
 from connection.runfolder import RunFolder
 from connection.runstate import RunState
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, PAIRS, run_inside, write_pairs
+from tests.conftest import DRIVER, PAIRS, run_inside, training_words, write_pairs
 
 MANY = PAIRS * 5  # 10 steps of 4 pairs
 TIMES = ("seconds", "training_seconds", "evaluation_seconds", "_seconds_before")
@@ -37,20 +37,8 @@ def pairs(tmp_path):
 
 
 def train(folder, pairs, output, *flags):
-    words = [
-        "--model-dir",
-        folder,
-        "--train-file",
-        pairs,
-        "--dev-file",
-        pairs,
-        "--allow",
-        "leaked-pair",
-        "--output-dir",
-        output,
-    ]
-    words += ["--batch-size", 4, "--max-length", 32, "--epochs", 2, "--log-steps", 1, "--cache-dir", output.parent / "cache"]
-    return run_inside(driver.main, *words, "--learning-rate", "1e-3", *flags)
+    own = ["--log-steps", 1, "--cache-dir", output.parent / "cache"]
+    return run_inside(driver.main, *training_words(folder, pairs, output, *own, *flags))
 
 
 def signal_in_step(monkeypatch, in_step, number):
