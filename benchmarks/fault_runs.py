@@ -113,7 +113,7 @@ def every_step(work: Callable[[], object]) -> None:
         work()
         return real(*words)
 
-    driver.training_step = step
+    driver.training_step = step  # type: ignore[assignment]
 
 
 def in_step(number: int, work: Callable[[], None]) -> Callable[[], None]:
@@ -142,11 +142,11 @@ def at_operation(number: int, folder: Path, counted: Path) -> Callable[[], None]
                     counted.write_text(f"{event} {words[0]}")
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        def watched_fsync(handle: int) -> None:
+        def watched_fsync(handle: Any) -> None:
             watch("open", [str(folder)])
             fsync(handle)
 
-        os.fsync = watched_fsync
+        os.fsync = watched_fsync  # type: ignore[assignment]
         sys.addaudithook(watch)
 
     return prepare

@@ -88,7 +88,7 @@ def run_inside(main, *words) -> subprocess.CompletedProcess:
 
 
 def training_words(folder, pairs, output, *flags) -> list[object]:
-    """The training command's flags for a short run of a tiny model, dev pairs among them; of two that say the same the later one counts."""
+    """The flags of a short run of a tiny model, dev pairs among them; of two that say the same the later one counts."""
     words = [
         "--model-dir",
         folder,

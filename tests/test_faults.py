@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 import bertFineTuningWithConnectionData as driver
+from benchmarks.fault_runs import at_operation, ended
 from connection import needs
 from connection.adamw import AdamW
 from connection.checkpoint import atomic_folder
@@ -149,23 +150,9 @@ def killed_at(number: int, folder: Path, work) -> bool:
     """Whether a child process that does `work` was killed before its file operation of this number in `folder`."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    done, fsync = [0], os.fsync
-    kinds = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "os.chmod", "fsync")
-
-    def watch(event, words):
-        if event in kinds and any(str(folder) in os.fsdecode(word) for word in words if isinstance(word, str | bytes | Path)):
-            done[0] += 1
-            if done[0] == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    def watched_fsync(handle):
-        watch("fsync", [str(folder)])
-        fsync(handle)
-
+        return ended(child) == -signal.SIGKILL
     try:
-        os.fsync = watched_fsync
-        sys.addaudithook(watch)
+        at_operation(number, folder, folder / "operation.txt")()
         work()
     finally:
         os._exit(0)

@@ -11,9 +11,9 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import bertFineTuningWithConnectionData as driver
+from benchmarks.fault_runs import reached
 from connection.checkpoints import Checkpoints
 from connection.errors import InputError
 from connection.runfolder import RunFolder
@@ -22,7 +22,6 @@ from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, PAIRS, run_inside, training_words, write_pairs
 
 MANY = PAIRS * 5  # 10 steps of 4 pairs
-TIMES = ("seconds", "training_seconds", "evaluation_seconds", "_seconds_before")
 WAYS: dict[str, list[object]] = {
     "packed, bf16, average": ["--precision", "bf16", "--ema", 0.9, "--eval-steps", 3, "--checkpoint-steps", 4],
     "padded, fp32": ["--no-packing", "--precision", "fp32"],
@@ -54,38 +53,20 @@ def signal_in_step(monkeypatch, in_step, number):
     monkeypatch.setattr(driver, "training_step", step)
 
 
-def story(output):
-    """All that a run has reached, without times: tensors, plain values, metrics, the model."""
-    newest = Checkpoints(output / "checkpoints", 9).newest()
-    progress = {name: value for name, value in newest.values["progress"].items() if name not in TIMES}
-    progress["epochs"] = [{k: v for k, v in row.items() if "time" not in k} for row in progress["epochs"]]
-    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    lines = [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
-    results = json.loads((output / "results.json").read_text())
-    return (
-        newest.tensors,
-        progress,
-        newest.values["random"],
-        lines,
-        load_file(output / "model/model.safetensors"),
-        results["final"],
-    )
-
-
 def assert_same(one, two):
-    for a, b in zip(one, two, strict=True):
-        if isinstance(next(iter(a), None), str) and isinstance(next(iter(a.values())), torch.Tensor):
-            assert a.keys() == b.keys()
-            assert [name for name in a if not torch.equal(a[name], b[name])] == []
-        else:
-            assert a == b
+    """All that two runs have reached, as of `reached`."""
+    assert one.keys() == two.keys()
+    assert one["bits"].keys() == two["bits"].keys()
+    assert [name for name in one["bits"] if one["bits"][name] != two["bits"][name]] == []
+    for part in one.keys() - {"bits"}:
+        assert one[part] == two[part]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tiny_folder, pairs, tmp_path, monkeypatch, way):
     """Ended at the first step, within an epoch, at an epoch's end, and at the last step; with dropout."""
     assert train(tiny_folder, pairs, tmp_path / "whole", *WAYS[way]).returncode == 0
-    expected = story(tmp_path / "whole")
+    expected = reached(tmp_path / "whole")
     for step in (1, 6, 10, 20):
         output = tmp_path / f"ended-{step}"
         with monkeypatch.context() as patch:
@@ -97,7 +78,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tiny_folder, 
         resumed = run_inside(driver.main, "--output-dir", output, "--resume")
         assert resumed.returncode == 0, resumed.stderr
         assert f"resumes from step-{step:06}" in resumed.stdout
-        assert_same(story(output), expected)
+        assert_same(reached(output), expected)
 
 
 def test_several_ends_and_a_process_of_its_own(tiny_folder, pairs, tmp_path):
@@ -112,11 +93,11 @@ def test_several_ends_and_a_process_of_its_own(tiny_folder, pairs, tmp_path):
     for go in range(6):
         command = [sys.executable, DRIVER, *words, *(["--resume"] if go else [])]
         process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        reached = (output / "metrics.jsonl").read_text() if go else ""
+        logged = (output / "metrics.jsonl").read_text() if go else ""
         deadline = time.monotonic() + 60
         while go < 2 and time.monotonic() < deadline and process.poll() is None:
             file = output / "metrics.jsonl"
-            if file.exists() and file.read_text().count("\n") > reached.count("\n") + 3:
+            if file.exists() and file.read_text().count("\n") > logged.count("\n") + 3:
                 break
             time.sleep(0.005)
         if go < 2:
@@ -130,7 +111,7 @@ def test_several_ends_and_a_process_of_its_own(tiny_folder, pairs, tmp_path):
         assert process.returncode in (130, 143), said
     assert statuses[-1] == 0
     assert len(statuses) > 1
-    assert_same(story(output), story(tmp_path / "whole"))
+    assert_same(reached(output), reached(tmp_path / "whole"))
 
 
 def test_a_signal_while_dev_pairs_are_measured_ends_that_too(tiny_folder, pairs, tmp_path, monkeypatch):
@@ -152,7 +133,7 @@ def test_a_signal_while_dev_pairs_are_measured_ends_that_too(tiny_folder, pairs,
         assert train(tiny_folder, pairs, tmp_path / "ended", "--ema", 0.9).returncode == 143
         assert time.perf_counter() - clock < 25
     assert run_inside(driver.main, "--output-dir", tmp_path / "ended", "--resume").returncode == 0
-    assert_same(story(tmp_path / "ended"), story(tmp_path / "whole"))
+    assert_same(reached(tmp_path / "ended"), reached(tmp_path / "whole"))
 
 
 def test_more_epochs_are_asked_for_aloud(tiny_folder, pairs, tmp_path):
@@ -173,9 +154,9 @@ def test_more_epochs_are_asked_for_aloud(tiny_folder, pairs, tmp_path):
 
 def test_a_run_that_is_done_can_be_resumed_without_harm(tiny_folder, pairs, tmp_path):
     assert train(tiny_folder, pairs, tmp_path / "run").returncode == 0
-    before = story(tmp_path / "run")
+    before = reached(tmp_path / "run")
     assert run_inside(driver.main, "--output-dir", tmp_path / "run", "--resume").returncode == 0
-    assert_same(story(tmp_path / "run"), before)
+    assert_same(reached(tmp_path / "run"), before)
 
 
 def test_another_file_or_model_is_refused(tiny_folder, pairs, tmp_path):
@@ -256,7 +237,7 @@ def test_a_signal_just_after_a_measurement_loses_and_repeats_nothing(tiny_folder
         patch.setattr(RunFolder, moment, signalled)
         assert train(tiny_folder, pairs, tmp_path / "ended").returncode == 143
     assert run_inside(driver.main, "--output-dir", tmp_path / "ended", "--resume").returncode == 0
-    assert_same(story(tmp_path / "ended"), story(tmp_path / "whole"))
+    assert_same(reached(tmp_path / "ended"), reached(tmp_path / "whole"))
 
 
 def test_a_run_of_several_seeds_is_resumed_in_the_seeds_own_folder(tiny_folder, pairs, tmp_path, monkeypatch):
@@ -268,7 +249,7 @@ def test_a_run_of_several_seeds_is_resumed_in_the_seeds_own_folder(tiny_folder, 
         assert train(tiny_folder, pairs, tmp_path / "seeds", *flags).returncode == 143
     resumed = run_inside(driver.main, "--output-dir", tmp_path / "seeds" / "seed-43", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert_same(story(tmp_path / "seeds" / "seed-43"), story(tmp_path / "whole"))
+    assert_same(reached(tmp_path / "seeds" / "seed-43"), reached(tmp_path / "whole"))
 
 
 def test_a_whole_checkpoint_never_goes_for_a_damaged_one(tiny_folder, pairs, tmp_path, monkeypatch):
@@ -305,7 +286,7 @@ def test_metrics_that_were_changed_are_not_gone_on_with(tiny_folder, pairs, tmp_
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(tiny_folder, pairs, tmp_path, harm, name):
     output = tmp_path / "run"
     assert train(tiny_folder, pairs, output).returncode == 0
-    expected = story(output)
+    expected = reached(output)
     newest = output / "checkpoints" / "step-000020"
     file = newest / name
     content = file.read_bytes()
@@ -327,7 +308,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(tiny_fol
     assert shown.returncode == 0, shown.stderr
     assert "step-000020 is damaged" in shown.stdout
     assert "resumes from step-000010" in shown.stdout
-    assert_same(story(output), expected)
+    assert_same(reached(output), expected)
 
 
 def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tiny_folder, pairs, tmp_path):
