@@ -152,7 +152,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
     prepared, data, remarks = read_datasets(settings, model.tokenizer)
     targets = prepared.scale.target(np.array(prepared.stores["train"].labels)).tolist()  # the distinct ones
-    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size, settings.part_size)
+    loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
     dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     machine = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
     story = as_json(settings) | machine | environment.describe([store.path for store in prepared.stores.values()])
@@ -207,7 +207,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
         print(f"resumes from {kept.folder.name}: {progress.step} of {steps} steps are done")
         if not settings.extend:
             keeper.went_on()
-    fitting = FittingParts(data["train"], optimizer, settings.part_size, loss_name)
+    fitting = FittingParts(data["train"], optimizer, settings.part_size)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
     bar = held.enter_context(tqdm(total=steps, initial=progress.step, unit="step", leave=False, mininterval=pause))
 
@@ -269,25 +269,26 @@ def training_step(
     max_grad_norm: float,
     batch: list[PairBatch],
 ) -> torch.Tensor:
-    """One update on a batch of B pairs, in parts of b that are encoded one after the other, at a learning rate; the loss, a
+    """One update on a batch of B pairs, perhaps in parts that are encoded one after the other, at a learning rate; the loss, a
     scalar.
 
     When the loss or a gradient is not finite, NaN, and no weight is changed.
     """
     import torch
 
+    from connection.parts import backward_in_parts
+
     optimizer.before(torch.cat([part.tokens.words for part in batch]).unique())
-    pairs, total = sum(len(part.rows) for part in batch), torch.zeros((), device=model.device)
-    for number, part in enumerate(batch):
-        if number:
-            optimizer.add()
-        part = part.to(model.device)
-        u, v, _ = model(part.tokens)  # 2b sentences -> (b, H) twice
-        loss = objective(u, v, part.target, part.sentences) * (len(part.rows) / pairs)
+    parts = [part.to(model.device) for part in batch]
+    if len(parts) > 1:
+        loss = backward_in_parts(model, objective, optimizer, parts)
+    else:
+        (pairs,) = parts
+        u, v, _ = model(pairs.tokens)  # 2B sentences -> (B, H) twice
+        loss = objective(u, v, pairs.target, pairs.sentences)
         loss.backward()
-        total = total + loss.detach()
-    norm = optimizer.update(rate, max_grad_norm, total)
-    return total + 0 * norm  # NaN where the norm is not finite
+    norm = optimizer.update(rate, max_grad_norm, loss.detach())
+    return loss.detach() + 0 * norm  # NaN where the norm is not finite
 
 
 def non_finite(step: int, rows: str, model: Path | None) -> str:

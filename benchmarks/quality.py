@@ -42,16 +42,18 @@ PEER |= {
     f"peer, {loss}, 5e-5, no dropout": {"loss": loss, "learning_rate": 5e-5, "dropout": 0.0}
     for loss in ("CosineSimilarityLoss", "CoSENTLoss")
 }
-# Lines that differ in one thing show what it brings; the first one is what a user gets.
-REGRESSION = ["--loss=cosine-mse", "--learning-rate=2e-5", "--dropout=0.1"]
+# The first line is what a user gets; each other one but the last differs from it in one thing, and shows what that brings.
 OURS = {
     "by default": [],
-    "average": ["--ema=0.995"],
     "dropout": ["--dropout=0.1"],
-    "2e-5, dropout": ["--learning-rate=2e-5", "--dropout=0.1"],
+    "2e-5": ["--learning-rate=2e-5"],
+    "cosine-mse": ["--loss=cosine-mse"],
+    "average": ["--ema=0.995"],
+    "layer decay": ["--layer-decay=0.8"],
+    "cosine schedule": ["--schedule=cosine"],
+    "frozen embeddings": ["--freeze-embeddings"],
     "scale 10": ["--scale=10"],
-    "cosine-mse, 2e-5, dropout": REGRESSION,
-    "8e-5, layer decay, dropout": ["--learning-rate=8e-5", "--layer-decay=0.8", "--dropout=0.1"],
+    "cosine-mse, 2e-5, dropout": ["--loss=cosine-mse", "--learning-rate=2e-5", "--dropout=0.1"],
 }
 
 

@@ -10,22 +10,21 @@ from torch import Tensor
 
 from connection.adamw import AdamW
 from connection.errors import RunError
-from connection.losschoice import OF_PAIRS, parse_loss
 
 
 class FittingParts:
     """Calls a step with a batch in parts that fit the memory: when one does not, in parts of half as many pairs, from then on.
 
     The gradient is that of the whole batch, as with `--part-size`. `data` is the ConnectionDataset of the batches, `size` the
-    pairs of their parts, 0 for all, and `loss` the objective's name.
+    pairs of their parts, 0 for all.
     """
 
-    def __init__(self, data: Any, optimizer: AdamW, size: int, loss: str):
-        self.data, self.optimizer, self.loss = data, optimizer, loss
+    def __init__(self, data: Any, optimizer: AdamW, size: int):
+        self.data, self.optimizer = data, optimizer
         self.size = self.given = size
 
     def __call__(self, step: Callable[[list[Any]], Tensor], batch: list[Any]) -> Tensor:
-        """Raises `RunError` where the objective can't be computed in parts, one pair does not fit, or weights are lost."""
+        """Raises `RunError` where one pair does not fit, or weights are lost."""
         if self.size != self.given:
             batch = self._parts(batch)
         while True:
@@ -55,12 +54,6 @@ class FittingParts:
         if self.optimizer.updating:
             raise RunError(
                 f"the GPU's memory ran out within an update of the weights ({problem}). {mend} --resume goes on before."
-            )
-        compared = [name for name in parse_loss(self.loss) if name not in OF_PAIRS]
-        if compared:
-            raise RunError(
-                f"the GPU's memory is full ({problem}), and {compared[0]} compares the pairs of a batch with one another, so "
-                f"it can't be computed part by part. {mend}"
             )
         if pairs == 1:
             raise RunError(f"the GPU's memory is full with one pair at a time ({problem}). {mend}")

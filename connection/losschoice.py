@@ -19,18 +19,17 @@ FITS = {
     "multiple-negatives-symmetric": ("graded", "binary"),
     "softmax": ("graded", "binary"),
 }
-OF_PAIRS = ("cosine-mse", "contrastive", "softmax")  # means over pairs: a batch's is the weighted mean of its parts'
 MOST_CLASSES = 20  # distinct labels that softmax tells apart
 SMALL_BATCH = 8  # pairs; smaller batches are often all of one label
 
 
-def pick_loss(kind: str, batch_size: int, in_parts: bool = False, distinct: int = 2) -> tuple[str, str]:
-    """What `--loss auto` stands for, and why: for so many distinct labels of a kind, and batches that are perhaps `in_parts`.
+def pick_loss(kind: str, batch_size: int, distinct: int = 2) -> tuple[str, str]:
+    """What `--loss auto` stands for, and why: for so many distinct labels of a kind, and batches of that size.
 
     This function is the whole rule: change it here, nowhere else. What it rests on is in docs/objectives.md.
     """
-    if kind == "graded" and (in_parts or distinct < 2):
-        return "cosine-mse", "graded labels, not to be compared with one another: each is a cosine to reach"
+    if kind == "graded" and distinct < 2:
+        return "cosine-mse", "all labels are the same, and none is to be ranked above another: each is a cosine to reach"
     if kind == "graded" and batch_size < SMALL_BATCH:
         return "cosine-mse", f"graded labels; batches below {SMALL_BATCH} pairs hold too few to rank them"
     if kind == "graded":
@@ -69,15 +68,13 @@ def parse_dims(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}, reverse=True))
 
 
-def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int, part_size: int = 0) -> tuple[str, str]:
+def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int) -> tuple[str, str]:
     """The objective that `text` asks for on training labels of this kind, and why; `targets` are the distinct ones, in [0, 1].
 
     Raises `InputError` that lists the objectives that do fit, when one does not.
     """
     if text.strip() == "auto":
-        chosen = pick_loss(kind, batch_size, 0 < part_size < batch_size, len(targets))
-        _require_parts(chosen[0], part_size, batch_size)
-        return chosen
+        return pick_loss(kind, batch_size, len(targets))
     fitting = [name for name in FITS if not _lacks(name, kind, targets)]
     for name in parse_loss(text):
         if name not in fitting:
@@ -85,7 +82,6 @@ def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int,
                 f"--loss {name} needs {_lacks(name, kind, targets)}; the training labels are {kind}, {len(targets)} distinct "
                 f"ones. These fit: {', '.join(fitting)}; or leave the choice to --loss auto."
             )
-    _require_parts(text, part_size, batch_size)
     return text, "as asked"
 
 
@@ -100,16 +96,6 @@ def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
     if name.startswith("multiple-negatives") and not max(targets, default=0) > 0.5:
         return "connected pairs, labelled above the middle of the scale"
     return ""
-
-
-def _require_parts(loss: str, part_size: int, batch_size: int) -> None:
-    """Raises `InputError` where an objective compares the pairs of a batch, and so can't be computed part by part."""
-    compared = [name for name in parse_loss(loss) if name not in OF_PAIRS]
-    if 0 < part_size < batch_size and compared:
-        raise InputError(
-            f"--part-size: {compared[0]} compares the pairs of a batch with one another, so it can't be computed part by part. "
-            f"These can: {', '.join(OF_PAIRS)}. Or give a smaller --batch-size."
-        )
 
 
 def choose_dims(text: str, loss: str, hidden_size: int) -> tuple[int, ...]:

@@ -52,11 +52,7 @@ class TrainSettings:
     output_dir: str = setting("run folder: settings, figures, report and model/ are written here")
     epochs: int = setting("passes over the training pairs", low=1, high=1_000_000)
     batch_size: int = setting("pairs in a training step", low=1, high=1_000_000)
-    part_size: int = setting(
-        "pairs of a step in the encoder at a time, for less memory, where the objective is a mean over pairs; 0: all",
-        low=0,
-        high=1_000_000,
-    )
+    part_size: int = setting("pairs of a step in the encoder at a time, for less memory; 0: all", low=0, high=1_000_000)
     gradient_checkpointing: bool = setting("compute each layer again in the backward pass: less memory, more time")
     learning_rate: float = setting("highest learning rate, reached at the end of the warm-up", above=0, high=1)
     warmup_ratio: float = setting("share of all steps in which the learning rate rises from 0", low=0, high=1)

@@ -527,7 +527,7 @@ def test_frozen_embeddings_stay_as_they_are(tiny_folder, pair_file, tmp_path, pa
 
 @pytest.mark.parametrize("packing", ["--packing", "--no-packing"])
 def test_less_memory_changes_no_result(tiny_folder, pair_file, tmp_path, packing):
-    """Parts of a batch, and layers computed twice: the same weights come out. Dropout is off, as it is drawn part by part."""
+    """Parts of a batch, and layers computed twice: the same weights come out. Dropout is off, as each part draws its own."""
     found = {}
     for name, flags in {"plain": (), "parts": ("--part-size", 3), "twice": ("--gradient-checkpointing",)}.items():
         shown = train(tiny_folder, pair_file, tmp_path / name, packing, "--precision", "fp32", "--epochs", 2, "--dropout", 0,
@@ -545,12 +545,6 @@ def test_layers_computed_twice_have_the_same_dropout(tiny_folder, pair_file, tmp
         assert shown.returncode == 0, shown.stderr
     once, twice = (weights_of(tmp_path / name / "model") for name in ("once", "twice"))
     assert all(torch.equal(once[name], twice[name]) for name in once)
-
-
-def test_objectives_that_compare_pairs_are_not_computed_in_parts(tiny_folder, pair_file, tmp_path):
-    shown = train(tiny_folder, pair_file, tmp_path / "run", "--loss", "cosine-mse+cosent", "--part-size", 2)
-    assert (shown.returncode, (tmp_path / "run").exists()) == (2, False)
-    assert "--part-size: cosent compares the pairs of a batch" in shown.stderr
 
 
 def test_patience_ends_a_run_that_gets_no_better(tiny_folder, pair_file, tmp_path):

@@ -76,7 +76,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
         raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
     labels = data["train"].store.label[data["train"].places]
     targets = prepared.scale.target(np.unique(labels)).tolist()
-    loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size, settings.part_size)
+    loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
     rows = {}
     for name, part in data.items():
         wanted = np.zeros(len(part.store), bool)
