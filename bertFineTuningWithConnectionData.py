@@ -161,6 +161,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     of_model = model_digest(model)
     digests = {part: story["data_sha256"][str(store.path)] for part, store in prepared.stores.items()}
     story |= {"model_sha256": of_model.hexdigest(), "parts_sha256": digests}
+    story |= {"asked": as_json(settings), "given": sorted(settings.given)}
     output = environment.expand(settings.output_dir).resolve()
     remarks += require_same(kept, story) if kept else []
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir), going_on=bool(kept))

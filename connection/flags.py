@@ -32,12 +32,10 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
     problems += [f"{flag_of(name)}: is empty" for name in ("model_dir", "train_file", "output_dir") if values[name] == ""]
     if not problems and values["dev_fraction"] + values["test_fraction"] >= 1:
         problems.append("--dev-fraction: with --test-fraction it leaves no pairs for training; their sum must be below 1")
-    if values["resume"] and (values["overwrite"] or (values["seeds"] or 1) > 1):
-        problems.append(
-            "--resume: goes with neither --overwrite nor --seeds; of several seeds, resume one's own folder, with --seeds 1"
-        )
-    if values["extend"] and not values["resume"]:
-        problems.append("--extend: goes with --resume")
+    if values["resume"] and values["overwrite"]:
+        problems.append("--resume: does not go with --overwrite")
+    if values["extend"] and (not values["resume"] or (values["seeds"] or 1) > 1):
+        problems.append("--extend: goes with --resume, of one seed at a time")
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
     if hasattr(given, "train_file"):

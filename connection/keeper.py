@@ -15,7 +15,7 @@ from connection.heldout import predict, score, write_figures
 from connection.prepare import Prepared
 from connection.runfolder import RunFolder
 from connection.runstate import RunState
-from connection.settings import TrainSettings, as_json
+from connection.settings import TrainSettings
 from connection.signals import StopSignals
 
 
@@ -32,9 +32,8 @@ class Keeper:
         story: dict[str, Any],
         started: float,
     ):
-        self.settings, self.state, self.run, self.stop, self.started = settings, state, run, stop, started
+        self.settings, self.state, self.run, self.stop, self.story, self.started = settings, state, run, stop, story, started
         self.data, self.dev = data, data.get("dev")
-        self.told = {"settings": as_json(settings), "given": sorted(settings.given), "used": story}
         self.checkpoints = Checkpoints(run.path / "checkpoints", settings.keep_checkpoints)
         self.written: tuple[int, int, int] | None = None
 
@@ -94,7 +93,7 @@ class Keeper:
         """Unless one of this very state is there. The optimizer is not asked to `finish`: without a signal it would not be."""
         if self.written == self._place():
             return
-        values = self.state.values() | self.told | self.run.flush()
+        values = self.state.values() | {"settings": self.story} | self.run.flush()
         values["progress"]["seconds"] = self._seconds()
         model = self.run.model if self.run.saved else None
         self.checkpoints.write(self.state.progress.step, self.state.tensors(), values, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 from connection import environment
@@ -38,22 +39,28 @@ def continued(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[Trai
         raise InputError(f"There is no checkpoint to resume from: --output-dir {output} is not there.")
     lock = held.enter_context(hold(output))  # first: a run that is about to end may still write checkpoints, and remove some
     kept = Checkpoints(output / "checkpoints", settings.keep_checkpoints).newest()
+    return settings_then(settings, kept.values.get("settings", {}), kept.folder), held, kept, lock
+
+
+def settings_then(settings: TrainSettings, story: dict[str, Any], place: Path) -> TrainSettings:
+    """The settings of an earlier run of which settings.json, or a checkpoint of `place`, says `story`, with those given now."""
     try:
-        values, problems = _values(settings, kept)
+        values, problems = _values(settings, story)
     except DAMAGED as error:
-        raise InputError(f"{kept.folder} is of another version of this project, or changed: {error!r:.200}") from None
+        raise InputError(f"{place} is of another version of this project, or changed: {error!r:.200}") from None
     if problems:
+        output = environment.expand(settings.output_dir).resolve()
         title = f"The run in {output} can't be resumed with other settings. Leave these out, or begin a new run elsewhere:"
         raise InputError.listing(title, problems, limit=len(problems))
-    return TrainSettings(**values, given=frozenset({*kept.values["given"], *settings.given})), held, kept, lock
+    return TrainSettings(**values, given=frozenset({*story["given"], *settings.given}))
 
 
-def _values(settings: TrainSettings, kept: Kept) -> tuple[dict[str, Any], list[str]]:
+def _values(settings: TrainSettings, story: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Every setting of the run that goes on, and what is wrong with those that are asked for now."""
-    then, given = kept.values["settings"], set(kept.values["given"])
+    then, given = story["asked"], set(story["given"])
     if "train_file" in given:  # then the bundled dev and test pairs were not meant
         given |= {"dev_file", "test_file"}
-    used = {name: kept.values["used"][name] for name in AS_USED}
+    used = {name: story[name] for name in AS_USED}
     values, problems = check_values({name: then[name] for name in as_json(settings)} | used)
     for name, value in as_json(settings).items():
         # What came from a flag then and has none now is meant to be as it was; else a constant may have been edited.
@@ -78,7 +85,7 @@ def require_same(kept: Kept, story: dict[str, Any]) -> list[str]:
     Raises `InputError` where a pair file, the model or what was understood of them is not as it was.
     """
     try:
-        then = {key: kept.values["used"][key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
+        then = {key: kept.values["settings"][key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
         parts = {part: then["parts_sha256"].get(part) for part in (*then["parts_sha256"], *story["parts_sha256"])}
         versions = {name: then["versions"].get(name) for name in story["versions"]} | {"git commit": then["git_commit"]}
     except DAMAGED as error:

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
+import bertFineTuningWithConnectionData as driver
+
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)  # models so tiny gain nothing by more; the processes that tests start have all cores
 MINILM = ROOT / "transformers" / "bert" / "all-MiniLM-L6-v2"
@@ -102,6 +104,19 @@ def training_words(folder, pairs, output, *flags) -> list[object]:
         output,
     ]
     return [*words, "--batch-size", 4, "--max-length", 32, "--learning-rate", "1e-3", "--epochs", 2, *flags]
+
+
+def signal_in_step(monkeypatch, in_step, number):
+    """A real signal in the training step of this number, counted in this process."""
+    done, real = [], driver.training_step
+
+    def step(*words):
+        done.append(1)
+        if len(done) == in_step:
+            os.kill(os.getpid(), number)
+        return real(*words)
+
+    monkeypatch.setattr(driver, "training_step", step)
 
 
 @pytest.fixture

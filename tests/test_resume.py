@@ -19,7 +19,7 @@ from connection.errors import InputError
 from connection.runfolder import RunFolder
 from connection.runstate import RunState
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, PAIRS, run_inside, training_words, write_pairs
+from tests.conftest import DRIVER, PAIRS, run_inside, signal_in_step, training_words, write_pairs
 
 MANY = PAIRS * 5  # 10 steps of 4 pairs
 WAYS: dict[str, list[object]] = {
@@ -38,19 +38,6 @@ def pairs(tmp_path):
 def train(folder, pairs, output, *flags):
     own = ["--log-steps", 1, "--cache-dir", output.parent / "cache"]
     return run_inside(driver.main, *training_words(folder, pairs, output, *own, *flags))
-
-
-def signal_in_step(monkeypatch, in_step, number):
-    """A real signal in the training step of this number, counted in this process."""
-    done, real = [], driver.training_step
-
-    def step(*words):
-        done.append(1)
-        if len(done) == in_step:
-            os.kill(os.getpid(), number)
-        return real(*words)
-
-    monkeypatch.setattr(driver, "training_step", step)
 
 
 def assert_same(one, two):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import signal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 import bertFineTuningWithConnectionData as driver
 from connection.errors import RunError
 from connection.seeds import over_seeds
-from tests.conftest import PAIRS, run_inside, write_pairs
+from tests.conftest import PAIRS, run_inside, signal_in_step, write_pairs
 
 MANY = [(f"the {a} dog sees {n}", f"the {b} cat sees {n}", score) for n, (a, b, score) in enumerate(PAIRS * 12)]
 FIGURES = ("predictions.csv", "metrics.jsonl")
@@ -113,6 +114,64 @@ def test_a_failure_in_a_later_seed_keeps_the_earlier_ones_and_the_folder_usable(
     assert read(output)["final"] == read(output / "seed-7")["final"]
     assert (output / "model" / "model.safetensors").is_file()
     assert run("--output-dir", output, "--seeds", 2, "--overwrite").returncode == 0
+
+
+@pytest.mark.parametrize("moment", ["before it", "in it", "at its end"])
+def test_resumed_at_any_seed_the_run_is_as_one_that_was_not_stopped(run, tmp_path, monkeypatch, moment):
+    assert run("--output-dir", tmp_path / "whole", "--seeds", 3, "--seed", 7, "--eval-steps", 5).returncode == 0
+    train, output = driver.train, tmp_path / "out"
+
+    def stopped(settings):
+        if settings.seed == 8 and moment == "before it":
+            raise KeyboardInterrupt
+        if settings.seed == 8 and moment == "in it":
+            signal_in_step(patch, 9, signal.SIGTERM)
+        status = train(settings)
+        if settings.seed == 8 and moment == "at its end":
+            raise KeyboardInterrupt
+        return status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "train", stopped)
+        assert run("--output-dir", output, "--seeds", 3, "--seed", 7, "--eval-steps", 5).returncode in (130, 143)
+    trained = []
+
+    def noted(settings):
+        trained.append(settings.seed)
+        return train(settings)
+
+    monkeypatch.setattr(driver, "train", noted)
+    shown = run_inside(driver.main, "--output-dir", output, "--seeds", 3, "--resume")
+    assert shown.returncode == 0, shown.stderr
+    assert "seed 7 is done" in shown.stdout
+    assert trained == ([9] if moment == "at its end" else [8, 9])
+    assert read(output)["seeds"] == read(tmp_path / "whole")["seeds"]
+    assert read(output)["interrupted"] is False
+    for name in ("predictions.csv", "model/model.safetensors"):
+        assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert [path.parent for path in output.rglob("model.safetensors")] == [output / "model"]
+
+
+def test_seeds_are_resumed_with_their_own_settings_or_not_at_all(run, tmp_path):
+    output = tmp_path / "out"
+    again = functools.partial(run_inside, driver.main, "--output-dir", output, "--resume")
+    refused = again("--seeds", 2)
+    assert refused.returncode == 2
+    assert "holds no run of several seeds" in refused.stderr
+    assert run("--output-dir", output, "--seeds", 1, "--seed", 7).returncode == 0
+    assert again("--seeds", 2).returncode == 2
+    output = tmp_path / "several"
+    again = functools.partial(run_inside, driver.main, "--output-dir", output, "--resume")
+    assert run("--output-dir", output, "--seeds", 2, "--seed", 7).returncode == 0
+    refused = again("--seeds", 3, "--learning-rate", "1e-4", "--seed", 5)
+    assert refused.returncode == 2
+    assert "--learning-rate: 0.0001 now, 0.003 in the run so far" in refused.stderr
+    assert "--seed: 5 now, 7 in the run so far" in refused.stderr
+    story = read(output / "seed-8", "settings.json")  # as of an earlier run that --overwrite was to replace
+    (output / "seed-8" / "settings.json").write_text(json.dumps(story | {"learning_rate": 0.1}))
+    mixed = again("--seeds", 2)
+    assert mixed.returncode == 1
+    assert "seed-8 can't be compared with seed-7: learning_rate" in mixed.stderr
 
 
 def test_overwrite_removes_earlier_seeds_and_nothing_else_of_such_a_name(run, tmp_path):

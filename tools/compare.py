@@ -12,7 +12,7 @@ from connection.environment import require_libraries, resolve
 from connection.errors import InputError, exit_status
 
 # These differ from run to run without making a difference to the model.
-NOT_COMPARED = ("output_dir", "cache_dir", "overwrite", "print_model", "log_steps")
+NOT_COMPARED = ("output_dir", "cache_dir", "overwrite", "print_model", "log_steps", "asked", "given")
 RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
@@ -88,9 +88,11 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     for key, value in settings.items():
         if key == "data_sha256" and isinstance(value, dict):
             flat |= {"data files (SHA-256)": ", ".join(str(digest)[:12] for digest in value.values())}
+        elif key in NOT_COMPARED:
+            continue
         elif isinstance(value, dict):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
-        elif key not in NOT_COMPARED:
+        else:
             flat[key] = value
     return flat
 
