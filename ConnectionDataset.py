@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -137,15 +138,20 @@ def make_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_leave_ends_to_parent,
         generator=torch.Generator(),  # the loader draws numbers of its own: not from dropout's generator, then
     )
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, SIGTERM those of a container; only the training process may act on them."""
+def _leave_ends_to_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, SIGTERM those of a container; only the training process may act on them.
+
+    And only it speaks: the thread that hands batches over prints a traceback when the training process is gone first. Errors of
+    the Dataset reach that process another way.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = lambda *error: None
 
 
 @contextlib.contextmanager
