@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from connection import environment
 from connection.errors import RunError, exit_status
 from connection.flags import read_settings
-from connection.settings import TrainSettings, as_json
+from connection.settings import TrainSettings
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
     import torch
@@ -138,6 +138,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     from connection.runstate import RunState
     from connection.signals import StopSignals
     from connection.similarity import model_digest, remembered_cosines
+    from connection.story import run_story
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ShuffledBatches, make_loader, read_datasets
 
@@ -155,13 +156,9 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     loss_name, reason = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
     dims = choose_dims(settings.matryoshka_dims, loss_name, model.encoder.config.hidden_size)
     machine = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
-    story = as_json(settings) | machine | environment.describe([store.path for store in prepared.stores.values()])
-    story |= {"pooling": model.pooling, "label_min": prepared.scale.low, "label_max": prepared.scale.high}
-    story |= {"loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}  # as they are used
+    used = {"pooling": model.pooling, "loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}
     of_model = model_digest(model)
-    digests = {part: story["data_sha256"][str(store.path)] for part, store in prepared.stores.items()}
-    story |= {"model_sha256": of_model.hexdigest(), "parts_sha256": digests}
-    story |= {"asked": as_json(settings), "given": sorted(settings.given)}
+    story = run_story(settings, prepared, of_model.hexdigest(), machine | used)
     output = environment.expand(settings.output_dir).resolve()
     remarks += require_same(kept, story) if kept else []
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir), going_on=bool(kept))

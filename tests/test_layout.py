@@ -23,7 +23,7 @@ ROOMS = (
     "rowcheck pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw "
     "optimizer average randomness parts progress runstate metrics bootstrap binary calibration ranking foldercheck "
     "architecture safeheader statedict zipweights weights tokenizer modules checkpoint checkpoints badrows cachekey store "
-    "similarity testfiles split repeats audit prepare evaluation predictions slices worstfirst mistakes tables report "
+    "similarity testfiles split repeats audit prepare story evaluation predictions slices worstfirst mistakes tables report "
     "runlock runfolder heldout signals needs fitting resume keeper seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
