@@ -18,6 +18,7 @@ from connection import environment
 from connection.errors import RunError, exit_status
 from connection.flags import read_settings
 from connection.settings import TrainSettings
+from connection.signals import run_to_the_end
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
     import torch
@@ -159,7 +160,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     used = {"pooling": model.pooling, "loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}
     of_model = model_digest(model)
     story = run_story(settings, prepared, of_model.hexdigest(), machine | used)
-    output = environment.expand(settings.output_dir).resolve()
+    output = environment.output_folder(settings.output_dir)
     remarks += require_same(kept, story) if kept else []
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir), going_on=bool(kept))
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
@@ -205,7 +206,7 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
         print(f"resumes from {kept.folder.name}: {progress.step} of {steps} steps are done")
         if not settings.extend:
             keeper.went_on()
-    fitting = FittingParts(data["train"], optimizer, settings.part_size)
+    fitting = FittingParts(data["train"], optimizer, settings.part_size, progress)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
     bar = held.enter_context(tqdm(total=steps, initial=progress.step, unit="step", leave=False, mininterval=pause))
 
@@ -298,4 +299,4 @@ def non_finite(step: int, rows: str, model: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_the_end(main)

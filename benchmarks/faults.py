@@ -195,22 +195,21 @@ def damaged(work: Path, times: int) -> Outcome:
     runs.run(output)
     checkpoints = Checkpoints(output / "checkpoints", 9)
     newest, before = checkpoints.steps()[:2]
-    kept, tried, found = work / "kept", 0, 0
-    shutil.copytree(newest, kept)
-    for file in [path.relative_to(kept) for path in kept.rglob("*") if path.is_file()]:
-        content = (kept / file).read_bytes()
+    tried = found = 0
+    for file in [path for path in newest.rglob("*") if path.is_file()]:
+        content = file.read_bytes()
         for harm in ("deleted", "cut", *["turned"] * 20):
-            shutil.rmtree(newest)
-            shutil.copytree(kept, newest)
             place = draw.randrange(len(content))
             turned = content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
             if harm == "deleted":
-                (newest / file).unlink()
+                file.unlink()
             else:
-                (newest / file).write_bytes(content[:place] if harm == "cut" else turned)
+                file.write_bytes(content[:place] if harm == "cut" else turned)
             opened = checkpoints.newest()
+            file.write_bytes(content)
             tried += 1
             found += opened.folder == before and len(opened.notes) == 1
+    file.write_bytes(turned)
     status, said = runs.run(output, "--resume")
     return (
         found == tried and status == 0 and "is damaged" in said,

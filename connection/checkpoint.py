@@ -63,7 +63,7 @@ def replace_folder(new: Path, target: Path) -> None:
     finally:
         if old.exists() and not target.exists():  # interrupted between the two renames
             old.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def _exchange(one: Path, two: Path) -> bool:
@@ -83,14 +83,6 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def link_or_copy(source: str, target: str) -> None:
-    """For files that are never changed, only replaced: a second name costs no room. Some file systems have none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _beside(target: Path) -> Path:
     """A hidden name in the same folder that nobody else takes."""
     return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
@@ -103,7 +95,15 @@ def remove_leftovers(parent: Path, name: str, at_once: bool = False) -> None:
     """
     for path in parent.glob(".*") if parent.is_dir() else ():
         if re.fullmatch(rf"\.{name}\.[0-9a-f]{{8}}", path.name) and (at_once or _abandoned(path)):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """A folder with what is in it, a link or a file alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

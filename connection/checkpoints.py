@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from connection.checkpoint import atomic_folder, link_or_copy, remove_folder, remove_leftovers
+from connection.checkpoint import atomic_folder, remove_folder, remove_leftovers
 from connection.environment import file_sha256
 from connection.errors import InputError
 
@@ -51,7 +51,7 @@ class Checkpoints:
                 raise OSError(f"{self.folder} could not be written: {error}") from None
             (new / VALUES).write_text(json.dumps(values) + "\n", encoding="utf-8")
             if model:
-                shutil.copytree(model, new / "model", copy_function=link_or_copy)
+                shutil.copytree(model, new / "model")  # no links: damage to one file is to be that of one checkpoint
             shutil.copymode(new / VALUES, new / TENSORS)  # which is made readable by its owner alone
             _write_manifest(new, step)
         for old in self.steps()[self.keep :]:
@@ -100,7 +100,8 @@ def damage(folder: Path) -> str:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
         manifest = json.loads(text)
         files = manifest["files"]
-        there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+        paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        there = {path.relative_to(folder).as_posix(): path for path in paths}
         if text != _manifest(manifest["step"], files) or folder.name != f"step-{manifest['step']:06}":
             return f"{MANIFEST} is not as it was written"
         if odd := [name for name, path in there.items() if path.resolve() != folder.resolve() / name or not path.is_file()]:

@@ -41,6 +41,16 @@ def resolve(path: str | Path) -> Path:
         raise InputError(f"{str(path)[:200]} can't be opened: {getattr(error, 'strerror', None) or error!s:.200}") from None
 
 
+def output_folder(name: str) -> Path:
+    """An absolute path, of a folder that need not be there. Raises `InputError` for a name that can't be one."""
+    folder = expand(name)
+    try:
+        folder.exists()
+        return folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"--output-dir {name:.200}: {getattr(error, 'strerror', None) or error!s:.200}") from None
+
+
 def expand(path: str | Path) -> Path:
     """~ as the home folder, where there is one of that name."""
     return Path(os.path.expanduser(path))

@@ -37,6 +37,12 @@ def exit_status(work: Callable[[], int], failed: str = "The run stopped", stoppe
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        if not isinstance(error, MemoryError) and "allocate memory" not in said and "out of memory" not in said:
+            raise
+        print(f"{failed}: the memory is full ({said:.200}). Fewer or shorter sentences at a time need less.", file=sys.stderr)
+        return 1
     except (RunError, OSError) as error:
         print(f"{failed}: {error}", file=sys.stderr)
         return 1

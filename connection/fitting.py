@@ -10,22 +10,22 @@ from torch import Tensor
 
 from connection.adamw import AdamW
 from connection.errors import RunError
+from connection.progress import Progress
 
 
 class FittingParts:
     """Calls a step with a batch in parts that fit the memory: when one does not, in parts of half as many pairs, from then on.
 
     The gradient is that of the whole batch, as with `--part-size`. `data` is the ConnectionDataset of the batches, `size` the
-    pairs of their parts, 0 for all.
+    pairs of their parts, 0 for all. A run that is resumed goes on with the parts that `progress` tells of.
     """
 
-    def __init__(self, data: Any, optimizer: AdamW, size: int):
-        self.data, self.optimizer = data, optimizer
-        self.size = self.given = size
+    def __init__(self, data: Any, optimizer: AdamW, size: int, progress: Progress):
+        self.data, self.optimizer, self.given, self.progress = data, optimizer, size, progress
 
     def __call__(self, step: Callable[[list[Any]], Tensor], batch: list[Any]) -> Tensor:
         """Raises `RunError` where one pair does not fit, or weights are lost."""
-        if self.size != self.given:
+        if self.progress.part_size not in (0, self.given):
             batch = self._parts(batch)
         while True:
             try:
@@ -37,16 +37,15 @@ class FittingParts:
             self.optimizer.discard()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.size = -(-max(len(part.rows) for part in batch) // 2)
+            self.progress.part_size = size = -(-max(len(part.rows) for part in batch) // 2)
             print(
-                f"\nThe GPU's memory is full ({problem:.200}): from here on {self.size} pairs at a time, same batches.",
-                flush=True,
+                f"\nThe GPU's memory is full ({problem:.200}): from here on {size} pairs at a time, same batches.", flush=True
             )
             batch = self._parts(batch)
 
     def _parts(self, batch: list[Any]) -> list[Any]:
         rows = torch.cat([part.rows for part in batch])
-        parts: list[Any] = self.data.collate_parts([self.data[row] for row in rows.tolist()], self.size)
+        parts: list[Any] = self.data.collate_parts([self.data[row] for row in rows.tolist()], self.progress.part_size)
         return parts
 
     def _require_smaller(self, problem: str, pairs: int) -> None:

@@ -30,6 +30,7 @@ class Progress:
     evaluated: int = 0  # the last step that was evaluated on dev
     skipped: int = 0  # steps that changed nothing, since their loss or gradient was not finite
     skipped_in_a_row: int = 0
+    part_size: int = 0  # pairs at a time, since a GPU was full; 0: as many as asked for
     _loss: tuple[float, int] = (0.0, 0)  # of this epoch: the sum, and of how many steps
     _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
 
@@ -75,7 +76,11 @@ class Progress:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "best_cosine"}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Go on from `values` and `tensors`, which may have been JSON meanwhile. Raises `KeyError` where one is missing."""
-        for name in self.values():
+        """Go on from `values` and `tensors`, which may have been JSON meanwhile. Raises `KeyError` where one is missing,
+        `TypeError` for one of another kind."""
+        for name, default in self.values().items():
+            kinds = {int: (int,), float: (int, float), dict: (dict,)}.get(type(default), (list, tuple))
+            if type(values[name]) not in kinds:
+                raise TypeError(f"{name} is {values[name]!r:.100}")
             setattr(self, name, values[name])
         self.best_cosine = tensors["best_cosine"].numpy().copy() if tensors else None

@@ -34,7 +34,7 @@ def continued(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[Trai
     A flag that is not given now is as it was; so is an unchanged constant. Raises `InputError` that lists the settings which
     differ and could change the result, or when there is no whole checkpoint.
     """
-    output = environment.expand(settings.output_dir).resolve()
+    output = environment.output_folder(settings.output_dir)
     if not output.is_dir():
         raise InputError(f"There is no checkpoint to resume from: --output-dir {output} is not there.")
     lock = held.enter_context(hold(output))  # first: a run that is about to end may still write checkpoints, and remove some
@@ -49,8 +49,10 @@ def settings_then(settings: TrainSettings, story: dict[str, Any], place: Path) -
     except DAMAGED as error:
         raise InputError(f"{place} is of another version of this project, or changed: {error!r:.200}") from None
     if problems:
-        output = environment.expand(settings.output_dir).resolve()
-        title = f"The run in {output} can't be resumed with other settings. Leave these out, or begin a new run elsewhere:"
+        output = environment.output_folder(settings.output_dir)
+        title = (
+            f"The run in {output} can't be resumed with these settings. Leave out what differs, or begin a new run elsewhere:"
+        )
         raise InputError.listing(title, problems, limit=len(problems))
     return TrainSettings(**values, given=frozenset({*story["given"], *settings.given}))
 
@@ -74,6 +76,11 @@ def _values(settings: TrainSettings, story: dict[str, Any]) -> tuple[dict[str, A
             else:
                 also = "; for more of them give --extend too" if more else ""
                 problems.append(f"{flag_of(name)}: {value!r} now, {values[name]!r} in the run so far{also}")
+    problems += [
+        f"{flag_of(name)}: {values[name]} is not there, seen from {Path.cwd()}; say where it is now"
+        for name in sorted(FILES)
+        if values[name] and not environment.resolve(values[name]).exists()
+    ]
     if settings.extend and not problems and values["epochs"] <= then["epochs"]:
         problems.append(f"--extend: --epochs must be above the {then['epochs']} of the run so far")
     return values, problems

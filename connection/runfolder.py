@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from connection.checkpoint import atomic_folder, link_or_copy, remove_leftovers
+from connection.checkpoint import atomic_folder, remove_leftovers
 from connection.checkpoints import Checkpoints, Kept
 from connection.environment import file_sha256
 from connection.errors import InputError
@@ -33,9 +33,12 @@ def require_free(path: Path, overwrite: bool, model_dir: Path, going_on: bool = 
         raise InputError(
             f"--model-dir lies in --output-dir {path}, whose model/ this run would replace: give another --output-dir"
         )
-    if going_on:
-        return
     try:
+        odd = [name for name in FILES if (path / name).is_dir()] + [name for name in FOLDERS if (path / name).is_file()]
+        if odd:
+            raise InputError(f"--output-dir {path} holds {odd[0]}, but not of a run: give another folder.")
+        if going_on:
+            return
         there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
         if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not overwrite:
             raise InputError(
@@ -82,9 +85,13 @@ class RunFolder:
 
     def _go_on(self, kept: Kept) -> None:
         """What was logged after the checkpoint comes again; a better model than its best one comes again too."""
-        metrics, length = self.path / "metrics.jsonl", kept.values["metrics_bytes"]
+        metrics, length = self.path / "metrics.jsonl", kept.values.get("metrics_bytes")
+        if type(length) is not int or length < 0:
+            raise InputError(
+                f"{kept.folder} is of another version of this project, or changed: metrics_bytes is {length!r:.100}"
+            )
         before = metrics.read_bytes()[:length] if metrics.is_file() else b""
-        if len(before) != length or hashlib.sha256(before).hexdigest() != kept.values["metrics"]:
+        if len(before) != length or hashlib.sha256(before).hexdigest() != kept.values.get("metrics"):
             raise InputError(
                 f"{metrics} is not as it was when {kept.folder} was written: put it back as it was, or begin anew with "
                 "--overwrite in place of --resume."
@@ -94,7 +101,7 @@ class RunFolder:
         self.saved = model.is_dir()
         if self.saved:
             with atomic_folder(self.model) as new:
-                shutil.copytree(model, new, copy_function=link_or_copy, dirs_exist_ok=True)
+                shutil.copytree(model, new, dirs_exist_ok=True)
 
     @property
     def model(self) -> Path:

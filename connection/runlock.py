@@ -65,7 +65,8 @@ def hold(folder: Path) -> Iterator[Lock]:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode() + b"\n", 0)
     except OSError as error:
-        raise InputError(f"--output-dir {folder} can't be written: {error.strerror}") from None
+        where = f", {FILE}" if file.exists() else ""
+        raise InputError(f"--output-dir {folder}{where} can't be written: {error.strerror}") from None
     try:
         yield lock
     finally:

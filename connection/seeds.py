@@ -35,7 +35,7 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
     files and its model/; results.json has all seeds beside it. Only the best model so far is kept, and runs after Ctrl-C or a
     failure are not begun.
     """
-    output = environment.expand(settings.output_dir).resolve()
+    output = environment.output_folder(settings.output_dir)
     if settings.resume:
         settings = _as_begun(settings, output)
     require_free(output, settings.overwrite, environment.resolve(settings.model_dir), going_on=settings.resume)

@@ -5,8 +5,21 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+
+def run_to_the_end(main: Callable[[], int]) -> NoReturn:
+    """Runs a command and ends the process with its status, which no signal changes once everything is written.
+
+    SIGTERM ends a command in its first seconds too with status 143, not before what it holds is put in order.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(main())
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 class StopSignals:

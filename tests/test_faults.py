@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -26,9 +28,10 @@ from connection import needs
 from connection.adamw import AdamW
 from connection.checkpoint import atomic_folder
 from connection.checkpoints import Checkpoints, damage
-from connection.errors import InputError, RunError
+from connection.errors import InputError, RunError, exit_status
 from connection.fitting import FittingParts
 from connection.losses import cosine_mse
+from connection.progress import Progress
 from connection.runfolder import RunFolder
 from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, training_words, write_pairs
@@ -312,6 +315,16 @@ def test_a_full_gpu_gets_the_same_batches_in_smaller_parts(tiny_folder, pairs, t
     assert "from here on 1 pairs at a time" in shown.stdout
     parts, full = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("parts", "full"))
     assert all(torch.equal(parts[name], full[name]) for name in parts)
+    sizes = []
+
+    def seen(*words):
+        sizes.append(len(words[-1]))
+        return torch.zeros(())
+
+    monkeypatch.setattr(driver, "training_step", seen)
+    resumed = train(tiny_folder, pairs, tmp_path / "full", *flags, "--resume", "--extend", "--epochs", 3)
+    assert resumed.returncode == 0, resumed.stderr
+    assert set(sizes) == {4}  # parts of one pair, as before
 
 
 def test_a_gpu_that_is_full_all_the_same_ends_the_run(tiny_folder, pairs, tmp_path, monkeypatch):
@@ -325,8 +338,15 @@ def test_a_gpu_that_is_full_all_the_same_ends_the_run(tiny_folder, pairs, tmp_pa
     def step(batch):
         raise torch.OutOfMemoryError("full")
 
+    def full():
+        return torch.empty(2**60)
+
+    out = io.StringIO()
+    with contextlib.redirect_stderr(out):
+        assert exit_status(full) == 1
+    assert "the memory is full" in out.getvalue()
     with pytest.raises(RunError, match="within an update"):
-        FittingParts(None, optimizer, 0)(step, [SimpleNamespace(rows=torch.arange(4))])
+        FittingParts(None, optimizer, 0, Progress())(step, [SimpleNamespace(rows=torch.arange(4))])
 
 
 def test_a_setting_that_needs_more_memory_than_there_is_is_warned_about(tiny_folder, pairs, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 
 import bertFineTuningWithConnectionData as driver
 from benchmarks.fault_runs import reached
-from connection.checkpoints import Checkpoints
+from connection.checkpoints import Checkpoints, _write_manifest
 from connection.errors import InputError
 from connection.runfolder import RunFolder
 from connection.runstate import RunState
@@ -268,7 +268,7 @@ def test_metrics_that_were_changed_are_not_gone_on_with(tiny_folder, pairs, tmp_
     assert run_inside(driver.main, "--output-dir", output, "--resume").returncode == 0
 
 
-@pytest.mark.parametrize("harm", ["truncated", "flipped", "missing", "manifest", "link"])
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "missing", "manifest", "link", "linked folder"])
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json", "model/model.safetensors"])
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(tiny_folder, pairs, tmp_path, harm, name):
     output = tmp_path / "run"
@@ -277,7 +277,8 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(tiny_fol
     newest = output / "checkpoints" / "step-000020"
     file = newest / name
     content = file.read_bytes()
-    file.unlink()  # the model's files have other names too: those stay as they are
+    if harm in ("missing", "link"):
+        file.unlink()
     if harm == "truncated":
         file.write_bytes(content[:-1])
     elif harm == "flipped":
@@ -286,8 +287,9 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(tiny_fol
     elif harm == "link":
         (tmp_path / "outside").write_bytes(content)
         file.symlink_to(tmp_path / "outside")
+    elif harm == "linked folder":
+        (file.parent / "extra").symlink_to(tmp_path, target_is_directory=True)
     elif harm == "manifest":
-        file.write_bytes(content)
         told = json.loads((newest / "manifest.json").read_text())
         told["files"].pop("state.json")
         (newest / "manifest.json").write_text(json.dumps(told))
@@ -310,6 +312,77 @@ def test_without_a_whole_checkpoint_there_is_nothing_to_resume(tiny_folder, pair
         Checkpoints(tmp_path, 2).newest()
 
 
+CRAFTED: list[tuple[str, object]] = [
+    ("metrics_bytes", None),
+    ("metrics_bytes", 1.5),
+    ("metrics", 5),
+    ("progress", {}),
+    ("settings", []),
+    ("random", 1),
+]
+CRAFTED_PROGRESS: list[tuple[str, object]] = [
+    ("step", "x"),
+    ("step", None),
+    ("epochs", 5),
+    ("_loss", "x"),
+    ("best", []),
+    ("best_step", 1.5),
+]
+
+
+def test_a_checkpoint_that_was_crafted_with_a_right_manifest_gives_no_traceback(tiny_folder, pairs, tmp_path):
+    output = tmp_path / "run"
+    assert train(tiny_folder, pairs, output, "--epochs", 1).returncode == 0
+    folder = output / "checkpoints" / "step-000010"
+    values = json.loads((folder / "state.json").read_text())
+    for name, value in CRAFTED + CRAFTED_PROGRESS:
+        inner = {"progress": values["progress"] | {name: value}} if (name, value) in CRAFTED_PROGRESS else {name: value}
+        (folder / "state.json").write_text(json.dumps(values | inner))
+        (folder / "manifest.json").unlink()
+        _write_manifest(folder, 10)
+        shown = run_inside(driver.main, "--output-dir", output, "--resume")
+        assert shown.returncode == 2, (name, value)
+        assert "step-000010" in shown.stderr or "metrics.jsonl" in shown.stderr or "checkpoint" in shown.stderr
+
+
+def test_from_another_folder_what_is_not_found_is_said(tiny_folder, pairs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train("tiny", "pairs.csv", tmp_path / "run", "--epochs", 1).returncode == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    there = ["--output-dir", tmp_path / "run", "--resume"]
+    refused = run_inside(driver.main, *there)
+    assert refused.returncode == 2
+    assert f"--model-dir: tiny is not there, seen from {tmp_path / 'elsewhere'}" in refused.stderr
+    assert "--train-file: pairs.csv is not there" in refused.stderr
+    moved = ["--model-dir", tiny_folder, "--train-file", pairs, "--dev-file", pairs]
+    assert run_inside(driver.main, *there, *moved).returncode == 0
+
+
+def test_an_output_folder_that_can_not_be_one_is_bad_usage(tiny_folder, pairs, tmp_path):
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    for name in (tmp_path / "one", tmp_path / ("x" * 300)):
+        for flags in (
+            ["--resume"],
+            ["--resume", "--seeds", 2],
+            ["--model-dir", tiny_folder, "--train-file", pairs, "--max-length", 32],
+        ):
+            refused = run_inside(driver.main, "--output-dir", name, *flags)
+            assert refused.returncode == 2
+            assert "--output-dir" in refused.stderr
+
+
+@pytest.mark.parametrize(("code", "status"), [
+    ("atexit.register(os.kill, os.getpid(), signal.SIGTERM); run_to_the_end(lambda: 130)", 130),
+    ("atexit.register(os.kill, os.getpid(), signal.SIGINT); run_to_the_end(lambda: 0)", 0),
+    ("run_to_the_end(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(9) or 0)", 143),
+])  # fmt: skip
+def test_a_signal_in_the_first_or_the_last_moment_has_its_status_or_none(code, status):
+    code = f"import atexit, os, signal, time; from connection.signals import run_to_the_end; {code}"
+    assert subprocess.run([sys.executable, "-c", code], cwd=DRIVER.parent).returncode == status
+
+
 def test_the_newest_checkpoints_stay_and_overwrite_clears_them(tiny_folder, pairs, tmp_path):
     output = tmp_path / "run"
     assert train(tiny_folder, pairs, output, "--checkpoint-steps", 3, "--keep-checkpoints", 3).returncode == 0
@@ -318,3 +391,8 @@ def test_the_newest_checkpoints_stay_and_overwrite_clears_them(tiny_folder, pair
     assert train(tiny_folder, pairs, output, "--overwrite", "--epochs", 1, "--dev-file", "").returncode == 0
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-000010"]
     assert not list(output.glob(".*"))
+    (output / "report.html").unlink()
+    (output / "report.html").mkdir()
+    refused = train(tiny_folder, pairs, output, "--overwrite")
+    assert refused.returncode == 2
+    assert "holds report.html, but not of a run" in refused.stderr
