@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import math
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -18,7 +20,7 @@ from scipy.optimize import curve_fit
 import bertFineTuningWithConnectionData as driver
 from connection.flags import read_settings
 from ConnectionBert import ConnectionBert
-from tests.conftest import run_command, run_inside, write_pairs
+from tests.conftest import ROOT, run_command, run_inside, write_pairs
 from tools import learning_curve
 from tools.curve_fit import fit_power_law, forecast
 from tools.curve_report import PRE_TRAINED, RANDOM, mean_points, sentences
@@ -383,3 +385,17 @@ def test_the_command_as_a_person_types_it(tiny_folder, tmp_path):
     assert "10% of the labels (1), seed 42: left out" in shown.stdout
     assert "pre-trained weights, 100% of the labels (12), seed 42: Spearman x 100" in shown.stdout
     assert (tmp_path / "output" / "learning-curve" / "learning_curve.png").is_file()
+
+
+def test_sigterm_leaves_no_training_running(tmp_path):
+    trains = tmp_path / "trains.py"
+    trains.write_text("import os, sys, time; print(os.getpid(), flush=True); time.sleep(99)")
+    code = "import sys, pathlib; from connection.signals import run_to_the_end; from tools import training_command as t\n"
+    code += f"t.DRIVER = pathlib.Path({str(trains)!r}); run_to_the_end(lambda: t.start_training([]))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout
+        training = int(command.stdout.readline())
+        command.terminate()
+        assert command.wait(60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(training, 0)

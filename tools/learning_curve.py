@@ -19,6 +19,7 @@ from connection.environment import expand, file_sha256, pick_device, pick_precis
 from connection.errors import InputError, exit_status
 from connection.flags import flag_of, flag_words, read_settings
 from connection.settings import TrainSettings, as_json
+from connection.signals import run_to_the_end
 from tools.training_command import driver_constants
 
 if TYPE_CHECKING:
@@ -169,4 +170,4 @@ def _write(folder: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_the_end(main)

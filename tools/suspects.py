@@ -15,6 +15,7 @@ from connection.environment import ROOT, expand, file_sha256, require_libraries,
 from connection.errors import InputError, exit_status
 from connection.flags import check_values, flag_of, flag_words
 from connection.settings import setting_fields
+from connection.signals import run_to_the_end
 from tools.check import MODELS
 from tools.folds import is_done, open_output, predicted, train, write_fold
 
@@ -121,4 +122,4 @@ def _report(output: Path, prepared: Prepared, tables: list[pd.DataFrame], shown:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_the_end(main)
