@@ -104,10 +104,17 @@ def test_a_folder_that_is_there_but_incomplete_is_kept_unless_overwritten(wheel,
 # --- the hub -----------------------------------------------------------------------------------------------------------
 
 
+def git_blob_id(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 class FakeHub(BaseHTTPRequestHandler):
     """The few addresses of the hub that a download asks: a model's list of files, and each file."""
 
     files: dict[str, bytes]
+    served: ClassVar[dict[str, bytes]] = {}  # contents that are not the listed ones
+    listed: ClassVar[dict[str, dict]] = {}  # what is listed otherwise than it is
+    answered: bytes | None = None  # in place of the list
     wrong_digest = False
     cut_at: int | None = None  # the weights break off there
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -121,11 +128,15 @@ class FakeHub(BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.split("?")[0].strip("/")
         if path.startswith("api/models/some/bert"):
-            self.answer(json.dumps(self.listing()).encode(), {"Content-Type": "application/json"})
+            self.answer(self.answered or json.dumps(self.listing()).encode(), {"Content-Type": "application/json"})
         elif path.startswith("some/bert/resolve/") and path.split("/", 4)[4] in self.files:
             name = path.split("/", 4)[4]
             etag = hashlib.sha256(self.files[name]).hexdigest()
-            self.answer(self.files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit}, name == "model.safetensors")
+            self.answer(
+                self.served.get(name, self.files[name]),
+                {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit},
+                name == "model.safetensors",
+            )
         else:
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -137,7 +148,8 @@ class FakeHub(BaseHTTPRequestHandler):
         for name, content in self.files.items():
             sha256 = "0" * 64 if self.wrong_digest else hashlib.sha256(content).hexdigest()
             lfs = {"lfs": {"size": len(content), "sha256": sha256, "pointerSize": 130}} if name == "model.safetensors" else {}
-            siblings.append({"rfilename": name, "size": len(content), "blobId": "0" * 40, **lfs})
+            blob = "0" * 40 if lfs else git_blob_id(content)  # of a large file it is its pointer's
+            siblings.append({"rfilename": name, "size": len(content), "blobId": blob, **lfs, **self.listed.get(name, {})})
         return {"_id": "1", "id": "some/bert", "modelId": "some/bert", "sha": self.commit, "siblings": siblings, "tags": []}
 
     def answer(self, content, headers, may_break=False):
@@ -192,6 +204,77 @@ def test_a_hub_file_with_a_wrong_digest_leaves_nothing(hub, tmp_path):
     shown = fetch("some/bert", "--to", tmp_path / "bert")
     assert shown.returncode == 1
     assert "SHA-256" in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+@pytest.mark.parametrize("commit", ["../../mine", "{}/mine", "main"])
+def test_a_commit_that_is_a_path_moves_and_removes_nothing(hub, tmp_path, commit):
+    handler, fetch = hub
+    handler.commit = commit.format(tmp_path)
+    mine = tmp_path / "mine"
+    (mine / ".cache").mkdir(parents=True)
+    (mine / ".cache" / "kept").write_text("mine")
+    (mine / "kept").write_text("mine")
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert sorted(path.relative_to(mine).as_posix() for path in mine.rglob("*")) == [".cache", ".cache/kept", "kept"]
+    assert list((tmp_path / "bert").iterdir()) == []
+    assert shown.returncode == 1
+    assert "40 hexadecimal digits" in shown.stderr
+
+
+def test_only_what_was_fetched_is_moved_into_the_folder(hub, tmp_path):
+    handler, fetch = hub
+    come = tmp_path / "bert" / ".bert.partial" / handler.commit
+    come.mkdir(parents=True)
+    (come / "left.py").write_text("raise SystemExit")
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+    arrived = sorted(path.name for path in (tmp_path / "bert" / "bert").iterdir())
+    assert arrived == ["config.json", "model.safetensors", "vocab.txt"]
+    assert [path.name for path in (tmp_path / "bert").iterdir()] == ["bert"]
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "change", "said"),
+    [
+        ("vocab.txt", {}, lambda content: b"x" + content[1:], "git blob id"),
+        ("model.safetensors", {"lfs": None}, None, "git blob id"),  # the listed one is its pointer's
+        ("model.safetensors", {"lfs": None, "blobId": None}, None, "no digest"),
+        ("vocab.txt", {}, lambda content: content + bytes(1 << 24), "more came"),
+        ("vocab.txt", {"size": 1 << 40}, None, "1099511627776 bytes"),
+        ("model.safetensors", {"size": 1 << 40}, None, "1099511627776 bytes"),
+    ],
+)
+def test_a_file_is_taken_only_with_the_digest_and_size_that_the_hub_lists(hub, tmp_path, name, listed, change, said):
+    handler, fetch = hub
+    handler.listed = {name: listed}
+    if change:
+        handler.served = {name: change(handler.files[name])}
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1, shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert said in shown.stderr
+    assert name in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_weights_outside_large_file_storage_are_checked_by_their_blob_id(hub, tmp_path):
+    handler, fetch = hub
+    weights = handler.files["model.safetensors"]
+    handler.listed = {"model.safetensors": {"lfs": None, "blobId": git_blob_id(weights)}}
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "bert" / "bert" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("answered", [b"<html>sign in</html>", b'{"id": "x", "sha": "f", "siblings": [{"size": 1}]}'])
+def test_what_is_no_hub_is_said_in_words(hub, tmp_path, answered):
+    handler, fetch = hub
+    handler.answered = answered
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1, shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert "what answered is no hub" in shown.stderr
     assert list((tmp_path / "bert").iterdir()) == []
 
 

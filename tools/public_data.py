@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,9 @@ from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, expand
 from connection.errors import InputError, RunError
 from connection.pairs import PairFile
-from tools.hub import check_digest, hub_errors
+from tools.hub import fetch_file, hub_errors, listing
+
+SIZE_LIMIT = 64 << 20  # bytes of a file
 
 
 class PublicSet(NamedTuple):
@@ -61,18 +62,11 @@ def fetch_public(name: str, target: Path, overwrite: bool = False) -> None:
         print(f"{target} is there already.")
         return
     with atomic_folder(target) as new, hub_errors(wanted.repository, "Can this machine reach the hub?"):
-        from huggingface_hub import HfApi, hf_hub_download
-
-        listed = HfApi().dataset_info(wanted.repository, revision=wanted.commit, files_metadata=True).siblings or []
-        there = {sibling.rfilename: sibling for sibling in listed}
+        _, there = listing(wanted.repository, "dataset", wanted.commit)
         if missing := [path for path in wanted.files if path not in there]:
             raise RunError(f"{wanted.repository} has no {', '.join(missing)} at {wanted.commit}.")
         for path, file in wanted.files.items():
-            hf_hub_download(wanted.repository, path, repo_type="dataset", revision=wanted.commit, local_dir=new / ".hub")
-            if there[path].lfs:
-                check_digest(new / ".hub" / path, there[path].lfs.sha256)
-            (new / ".hub" / path).rename(new / file)
-        shutil.rmtree(new / ".hub")
+            fetch_file(wanted.repository, there[path], wanted.commit, new / file, SIZE_LIMIT, "dataset")
         try:
             open_all(new, wanted)
         except InputError as error:
