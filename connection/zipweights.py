@@ -68,7 +68,7 @@ def _entry_sizes(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     pickles = [name for name in names if name.endswith("/data.pkl")]
-    if len(pickles) != 1 or len(set(names)) < len(names):
+    if len(pickles) != 1 or len({name.lower() for name in names}) < len(names):  # PyTorch's reader ignores case
         raise ValueError("the archive has no data.pkl, or two entries of one name")
     root = pickles[0].removesuffix("data.pkl")
     for entry in entries:
