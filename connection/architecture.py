@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,8 @@ SIZES = {
     "intermediate_size": 131_072,
 }
 OTHER_SIZES = {"max_position_embeddings": 1_000_000, "type_vocab_size": 1000, "num_labels": 100_000}  # with defaults
-MOST_BYTES = 16  # times 2 bytes a weight: float64, with a head as large as the encoder, has half of it
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+MOST_BYTES = 8  # a weight: float64
 DEFAULTS = {"max_position_embeddings": 512, "type_vocab_size": 2}
 
 
@@ -66,6 +66,10 @@ def check_architecture(config: Mapping[str, Any], file: Path) -> None:
         value = config.get(name, 0.0)
         if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
             problems.append(f"{name}: {value!r:.100} is not a finite number of at least 0")
+    for name in RATES:
+        value = config.get(name) or 0.0
+        if not (isinstance(value, int | float) and 0 <= value < 1):
+            problems.append(f"{name}: {value!r:.100} is not a rate of at least 0 and below 1")
     if problems:
         raise InputError.listing(f"{file} is not the config of a BERT:", problems)
 
@@ -78,13 +82,20 @@ def parameters(config: Mapping[str, Any]) -> int:
     return rows * hidden + 2 * hidden + config["num_hidden_layers"] * layer
 
 
+def head_parameters(config: Mapping[str, Any]) -> int:
+    """How many more weights the pooler and the head of BERT's pre-training have: a table of words, and two square layers."""
+    hidden: int = config["hidden_size"]
+    return (config["vocab_size"] + 2 * hidden + 8) * (hidden + 2)
+
+
 def check_size(config: Mapping[str, Any], weights_file: Path) -> None:
     """Raises `InputError` where a weights file is too small for its config, or far too large: neither is then allocated."""
     needed, there = 2 * parameters(config), weights_file.stat().st_size
-    if there > MOST_BYTES * needed + MIB:
+    if there > (most := MOST_BYTES * (parameters(config) + head_parameters(config)) + MIB):
         raise InputError(
             f"{weights_file} has {there:,} bytes, far more than the BERT of {needed // 2:,} weights that config.json "
-            "describes: the two don't belong together. Fetch or copy both again."
+            f"describes needs with the head of its pre-training ({most:,} at most): it holds something else beside it, or the "
+            "two don't belong together. Fetch or copy both again."
         )
     if there < needed:
         raise InputError(
@@ -97,10 +108,9 @@ def check_size(config: Mapping[str, Any], weights_file: Path) -> None:
 def bert_config(config: Mapping[str, Any]) -> BertConfig:
     """The library's config of a checked one, from the entries that describe a BERT alone.
 
-    The library takes any other entry for an attribute of its own, and some for an order: kernels to fetch, a quantization.
+    The library takes any other entry for an attribute of its own, and some for an order: kernels to fetch, a quantization,
+    another form of the output.
     """
     from transformers import BertConfig
 
-    known = {field.name for field in dataclasses.fields(BertConfig)} - {"dtype", "transformers_version"}
-    entries = {name: value for name, value in config.items() if name in known}
-    return BertConfig.from_dict(entries | {"chunk_size_feed_forward": 0})
+    return BertConfig.from_dict({name: value for name, value in config.items() if name in BertConfig.__annotations__})

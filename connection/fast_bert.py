@@ -31,7 +31,8 @@ class FastBert:
         self.dtype, self.device = dtype, self.weights.master.device
         self.heads, self.hidden, self.epsilon = config.num_attention_heads, config.hidden_size, config.layer_norm_eps
         self.scale = (self.hidden // self.heads) ** -0.5
-        self.pad_id = config.pad_token_id
+        padding = encoder.embeddings.word_embeddings.padding_idx
+        self.pad_id = -1 if padding is None else padding
         rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
         self.dropout = Dropout(rates if dropout is None else (dropout, dropout), dtype, self.device, seed)
         self.checkpointing = False  # keep a layer's input and dropout alone; compute it again in the backward pass
@@ -101,7 +102,7 @@ class FastBert:
         for place, table in ((batch.position_ids, grads.position), (torch.zeros_like(batch.word), grads.kind)):
             table.copy_(torch.zeros(table.shape, device=self.device).index_add_(0, place.view(-1), d_summed))
         words = torch.zeros(len(batch.words), self.hidden, device=self.device).index_add_(0, batch.word.view(-1), d_summed)
-        # As torch's embedding, which learns nothing for the padding token.
+        # As torch's embedding, which learns nothing for the config's padding token, where it names one.
         self.weights.word_grad = batch.words, words.masked_fill_((batch.words == self.pad_id)[:, None], 0.0)
 
     def _layer_backward(
