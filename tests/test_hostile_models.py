@@ -23,13 +23,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
 import bertFineTuningWithConnectionData as driver
 from connection import environment
 from connection.checkpoint import atomic_folder
 from connection.errors import InputError
+from connection.packing import pack
+from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert, load_tokenizer, module_tree
 from tests.conftest import DRIVER, ROOT, run_command, run_inside, tiny_config, write_bert
 
@@ -111,6 +113,18 @@ def archived(change: Callable[[str, bytes], tuple[str, bytes]], padding: int = 0
 def renamed(old: str, new: str):
     """The .bin with part of its entries' names replaced."""
     return archived(lambda name, content: (name.replace(old, new), content))
+
+
+def shadowed(old: str, new: str, content: bytes):
+    """The .bin with one more entry, whose name is another's in other letters."""
+
+    def make(folder: Path, mark: Path) -> None:
+        saved(dict)(folder, mark)
+        with zipfile.ZipFile(folder / BIN, "a") as archive:
+            name = next(name for name in archive.namelist() if name.endswith(f"/{old}"))
+            archive.writestr(name.removesuffix(old) + new, content)
+
+    return make
 
 
 def altered(change: Callable[[bytes], bytes]):
@@ -259,6 +273,10 @@ def folder_link(folder: Path, mark: Path) -> None:
     (folder / "1_Pooling").symlink_to("../elsewhere")
 
 
+def beside(folder: Path, mark: Path) -> None:
+    save_file(load_file(folder / SAFE) | {"cls.x": torch.zeros(350_000)}, folder / SAFE)
+
+
 def longer(folder: Path, mark: Path) -> None:
     with open(folder / SAFE, "ab") as file:
         file.write(b"x" * 8)
@@ -319,7 +337,12 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "entries that lead out": (renamed("/version", "/../../up"), BIN, "leads out"),
     "entries of another root": (renamed("pytorch_model/version", "/etc/x"), BIN, "out"),
     "two entries of one name": (renamed("data/1", "data/0"), BIN, "two entries"),
-    "a huge pickle": (program(lambda old: old[:-1] + b"N0" * 600_000 + b"."), BIN, "larger than that of any BERT"),
+    "two pickles that differ in case": (shadowed("data.pkl", "DATA.PKL", BYTES_10_GB), BIN, "two entries"),
+    "two storages that differ in case": (shadowed("data/0", "DATA/0", b"1234"), BIN, "two entries"),
+    "a huge tensor beside the weights": (
+        saved(lambda state: state | {"cls.x": torch.zeros(350_000)}), BIN, "far more than the BERT"),
+    "a huge tensor beside them, safetensors": (beside, SAFE, "far more than the BERT"),
+    "a huge pickle": (program(lambda old: old[:-1] + b"N0" * 530_000 + b".", 0), BIN, "larger than that of any BERT"),
     "an entry larger than the file": (altered(oversized_entry), BIN, ""),
     "half an archive": (altered(lambda old: old[: len(old) // 2]), BIN, ""),
     "something behind the archive": (altered(lambda old: old + b"x" * 100), BIN, "behind it"),
@@ -357,6 +380,9 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "a config with NaN": (configured(layer_norm_eps=float("nan")), CONFIG, "layer_norm_eps"),
     "a config of 1 GB": (sparse(CONFIG, 1 << 30, b"{}"), CONFIG, "more than the 4,194,304"),
     "a config of brackets": (written(CONFIG, "[" * 1_000_000), CONFIG, "not a JSON file"),
+    "a dropout rate that is no number": (configured(hidden_dropout_prob=float("nan")), CONFIG, "hidden_dropout_prob: nan"),
+    "a dropout rate of 1": (configured(attention_probs_dropout_prob=1.0), CONFIG, "attention_probs_dropout_prob: 1.0"),
+    "a classifier's dropout rate": (configured(classifier_dropout=-0.5), CONFIG, "classifier_dropout: -0.5"),
     "remote code": (configured(auto_map={"AutoModel": "modeling_evil.Evil"}), CONFIG, "Python code"),
     "a pipeline's code": (configured(custom_pipelines={"x": {"impl": "evil.Evil"}}), CONFIG, "Python code"),
     "a tokenizer's remote code": (
@@ -502,6 +528,29 @@ def test_a_linked_folder_links_within_it_and_tied_or_transposed_weights_stay_all
     torch.save(state | tied, tiny_folder / BIN)
     weights = ConnectionBert.load(tiny_folder).encoder.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in tiny_encoder.state_dict().items())
+
+
+def trained_and_saved(folder: Path) -> ConnectionBert:
+    """The model of a folder after a training step's passes, saved and opened again."""
+    model = ConnectionBert.load(folder)
+    model.train()
+    model.prepare_training("fp32", True, 0)
+    store = tokenize(["the dog plays", "a cat"], model.tokenizer, model.max_length)
+    model(pack([store[0], store[1]], model.tokenizer.pad_token_id))[2].sum().backward()
+    model.save(folder.parent / "again")
+    return ConnectionBert.load(folder.parent / "again")
+
+
+@pytest.mark.parametrize("value", [0.5, "x", ["x"], {"a": 1}, True])
+def test_what_a_config_asks_of_the_output_is_not_taken_over(tiny_folder, mark, value):
+    configured(output_hidden_states=value, output_attentions=value, return_dict=value)(tiny_folder, mark)
+    assert trained_and_saved(tiny_folder).encoder.config.output_hidden_states is False
+
+
+def test_a_config_without_a_padding_token(tiny_folder, mark):
+    """The table of words then learns for every token; the tokenizer's own padding fills the batches."""
+    configured(pad_token_id=None)(tiny_folder, mark)
+    assert trained_and_saved(tiny_folder).encoder.embeddings.word_embeddings.padding_idx is None
 
 
 def test_padding_without_end_is_not_what_is_done(tiny_folder, mark):
