@@ -127,6 +127,41 @@ def shadowed(old: str, new: str, content: bytes):
     return make
 
 
+def tokenized(change: Callable[[dict[str, Any]], Any]):
+    """A folder as this project saves it, its tokenizer.json changed and taken as it is."""
+
+    def make(folder: Path, mark: Path) -> None:
+        ConnectionBert.load(folder).save(folder)
+        configured(TOKENIZER, tokenizer_class="PreTrainedTokenizerFast")(folder, mark)
+        read = json.loads((folder / "tokenizer.json").read_text())
+        change(read)
+        (folder / "tokenizer.json").write_text(json.dumps(read))
+
+    return make
+
+
+def steps(name: str, step: Any):
+    return tokenized(lambda read: read.update({name: step}))
+
+
+def in_model(**changes: Any):
+    return tokenized(lambda read: read["model"].update(changes))
+
+
+def numbered(number: int):
+    return tokenized(lambda read: read["model"]["vocab"].update(man=number))
+
+
+def nested(*inner: Any) -> dict[str, Any]:
+    last = {"type": "Sequence", "normalizers": [*inner], "pretokenizers": [*inner]}
+    return {"type": "Sequence", "normalizers": [last], "pretokenizers": [last]}
+
+
+def unigram(read: dict[str, Any]) -> None:
+    pieces = sorted(read["model"]["vocab"], key=read["model"]["vocab"].get)
+    read["model"] = {"type": "Unigram", "vocab": [[piece, -1.0] for piece in pieces], "unk_id": None}
+
+
 def altered(change: Callable[[bytes], bytes]):
     """The .bin as PyTorch writes it, its bytes changed."""
 
@@ -311,6 +346,14 @@ def twice_named(entries: dict[str, Any]) -> bytes:
 TUPLES = b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(60))  # each holds the one before it twice
 OLD_CALL = b"(S'touch mark'\nios\nsystem\n."
 BYTES_10_GB = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\xe4\x0bT\x02\x85R."
+LONGER: list[dict[str, Any]] = [
+    {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 5000},
+    {"type": "Prepend", "prepend": "a " * 1000},
+    {"type": "ByteLevel"},
+    {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+]
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 # name: (what makes it of a good folder, the file that the message names, part of the message)
 CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     **{f"os.system, {kind}": (pickled(system, kind), BIN, "") for kind in KINDS},
@@ -400,7 +443,26 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "a vocabulary of 3 GB": (sparse("vocab.txt", 3 << 30), "vocab.txt", "more than the 33,554,432"),
     "a vocabulary of 10^6 lines": (written("vocab.txt", "a\n" * 10**6), "vocab.txt", "1,000,000 lines"),
     "a tokenizer.json of 1 GB": (sparse("tokenizer.json", 1 << 30, b"{}"), "tokenizer.json", "more than the 33,554,432"),
-    "a tokenizer.json of brackets": (written("tokenizer.json", "[" * 10**6), "tokenizer", "can't be read"),
+    "a tokenizer.json of brackets": (written("tokenizer.json", "[" * 10**6), "tokenizer", "not a JSON"),
+    "a tokenizer.json of lists": (
+        written("tokenizer.json", '{"a": [' + "[]," * 500_000 + "[]]}"), "tokenizer.json", "that are read"),
+    "a vocabulary in another file": (in_model(vocab="/etc/passwd"), "tokenizer.json", "no vocabulary of its own"),
+    **{f"a normalizer that lengthens: {part['type']}": (steps("normalizer", part), "tokenizer.json", f"type '{part['type']}'")
+       for part in LONGER},
+    "a normalizer in a sequence": (steps("normalizer", nested(LONGER[0])), "tokenizer.json", "type 'Replace'"),
+    "a normalizer without a type": (steps("normalizer", LONGER[0] | {"type": None}), "tokenizer.json", "type None"),
+    "a normalizer that is text": (steps("normalizer", "Lowercase"), "tokenizer.json", "type None"),
+    "a normalizer of many": (steps("normalizer", nested(*[{"type": "BertNormalizer"}] * 999)), "tokenizer.json", "twice"),
+    "a pre_tokenizer of many": (steps("pre_tokenizer", nested(*[BYTES] * 20)), "tokenizer.json", "one type twice"),
+    "a pre_tokenizer of another type": (steps("pre_tokenizer", {"type": ["Split"]}), "tokenizer.json", "type ['Split']"),
+    "an endless regular expression": (
+        steps("pre_tokenizer", SPLIT | {"pattern": {"Regex": "(x+x+)+y"}}), "tokenizer.json", "regular expression"),
+    "a Split by a number": (steps("pre_tokenizer", SPLIT | {"pattern": 5}), "tokenizer.json", "regular expression"),
+    **{f"a piece of the number {number}": (numbered(number), "tokenizer", f"number {number},")
+       for number in (5000, 2**31 + 5, 2**32 - 1)},
+    "an unknown piece that is missing": (in_model(unk_token="none"), "tokenizer", "Missing [UNK]"),
+    "no unknown piece": (tokenized(unigram), "tokenizer", "unk_id"),
+    "a switch that is none": (configured(TOKENIZER, do_lower_case="x"), TOKENIZER, "do_lower_case should be true"),
     "a Dense module of 1 GB": (after(modules(), sparse("2_Dense/model.safetensors", 1 << 30)), "2_Dense", "more than the"),
     "chat templates": (written("additional_chat_templates/x.jinja", "{{ evil }}"), "additional_chat_templates", "none"),
     "modules elsewhere": (modules((1, {"path": "../../x"})), "modules.json", "'../../x'"),
@@ -551,6 +613,53 @@ def test_a_config_without_a_padding_token(tiny_folder, mark):
     """The table of words then learns for every token; the tokenizer's own padding fills the batches."""
     configured(pad_token_id=None)(tiny_folder, mark)
     assert trained_and_saved(tiny_folder).encoder.embeddings.word_embeddings.padding_idx is None
+
+
+TEMPLATE = {"name": "../up", "template": "{{ evil }}"}
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ x }}", "", [TEMPLATE], [TEMPLATE, TEMPLATE], {"default": "x", "/tmp/x": "y"}, {"a": 1}, 5]
+)
+def test_a_chat_template_is_left_out(tiny_folder, mark, template):
+    """Whatever it is, in the settings and in a file of its own: the saved model opens again, without one."""
+    configured(TOKENIZER, chat_template=template)(tiny_folder, mark)
+    written("chat_template.jinja", "{{ x }}")(tiny_folder, mark)
+    assert trained_and_saved(tiny_folder).tokenizer.chat_template is None
+    assert not [path for path in tiny_folder.parent.rglob("*templat*") if not path.is_relative_to(tiny_folder)]
+
+
+ODD = ["x", "", [], ["x"], {"a": 1}, {"__type": "AddedToken", "content": "[PAD]"}, -1, 10**30, float("nan"), True]
+
+
+@pytest.mark.parametrize("name", [TOKENIZER, "special_tokens_map.json"])
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_settings_that_bert_does_not_need_are_left_out(tiny_folder, mark, name, value):
+    keys = ("model_max_length", "processor_class", "padding_side", "model_input_names", "response_template", "tokenizer_file")
+    configured(name, **dict.fromkeys(keys, value))(tiny_folder, mark)
+    trained_and_saved(tiny_folder)
+
+
+def test_a_template_that_repeats_the_sentence_is_not_what_is_done(tiny_folder, mark):
+    """A tokenizer.json can ask for a sentence's tokens a thousand times."""
+    sentence = {"Sequence": {"id": "A", "type_id": 0}}
+    other = {"Sequence": {"id": "B", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [sentence] * 1000, "pair": [sentence, other], "special_tokens": {}}
+    steps("post_processor", template)(tiny_folder, mark)
+    assert ConnectionBert.load(tiny_folder).tokenizer("a dog")["input_ids"] == [2, 6, 9, 3]
+
+
+def test_a_tokenizer_of_known_steps_stays_allowed(tiny_folder, mark):
+    normalizers = [{"type": "NFD"}, {"type": "Lowercase"}, {"type": "StripAccents"}]
+    splits = [
+        {"type": "WhitespaceSplit"},
+        {"type": "Punctuation", "behavior": "Isolated"},
+        SPLIT | {"pattern": {"String": "-"}},
+    ]
+    steps("normalizer", nested(*normalizers))(tiny_folder, mark)
+    read = json.loads((tiny_folder / "tokenizer.json").read_text())
+    configured("tokenizer.json", **(read | {"pre_tokenizer": nested(*splits)}))(tiny_folder, mark)
+    assert trained_and_saved(tiny_folder).tokenizer("A dóg-cat.")["input_ids"] == [2, 6, 9, 1, 10, 57, 3]
 
 
 def test_padding_without_end_is_not_what_is_done(tiny_folder, mark):
