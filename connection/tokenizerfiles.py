@@ -30,6 +30,7 @@ STEPS = {
 }  # fmt: skip
 SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
 PIECE_BYTES = 200  # of a tokenizer.json for each of its pieces; published ones have 15 to 100
+LONGEST_WORD, LONGEST_PREFIX = 500, 100  # a word of 8,000 characters takes 16 seconds, and each look-up copies the prefix
 
 
 def copy_checked(folder: Path, config: Mapping[str, Any], target: Path) -> None:
@@ -53,9 +54,7 @@ def copy_checked(folder: Path, config: Mapping[str, Any], target: Path) -> None:
         return
     require_file(file, PIECE_BYTES * config["vocab_size"] + MIB)
     content = read_json(file)
-    model = content.get("model")
-    if not (isinstance(model, dict) and isinstance(model.get("vocab"), dict | list)):  # a text would be another file's name
-        raise InputError(f"{file} has no vocabulary of its own. Fetch or copy it again.")
+    _check_model(content.get("model"), file)
     for part in STEPS:
         _check_steps(content.get(part), part, file)
     _write(target / "tokenizer.json", content | {"truncation": None, "padding": None, "post_processor": None})
@@ -81,6 +80,20 @@ def _check_settings(settings: Mapping[str, Any], file: Path) -> None:
     for name in SWITCHES:
         if not isinstance(value := settings.get(name), bool | None):
             raise InputError(f"{file}: {name} should be true, false or null, not {value!r:.100}. Fetch or copy it again.")
+
+
+def _check_model(model: Any, file: Path) -> None:
+    """Raises `InputError` where a tokenizer.json has no vocabulary, or would look for words in it without end."""
+    if not (isinstance(model, dict) and isinstance(model.get("vocab"), dict | list)):  # a text would be another file's name
+        raise InputError(f"{file} has no vocabulary of its own. Fetch or copy it again.")
+    longest, prefix = model.get("max_input_chars_per_word", 100), str(model.get("continuing_subword_prefix"))
+    problem = ""
+    if not (isinstance(longest, int) and longest <= LONGEST_WORD):
+        problem = f"max_input_chars_per_word {longest!r:.100} is no number up to {LONGEST_WORD}; BERT has 100"
+    elif len(prefix) > LONGEST_PREFIX:
+        problem = f"continuing_subword_prefix has {len(prefix):,} characters; BERT's is ##"
+    if problem:
+        raise InputError(f"{file}: {problem}. Fetch or copy it again.")
 
 
 def _check_steps(part: Any, name: str, file: Path) -> None:

@@ -461,6 +461,8 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     **{f"a piece of the number {number}": (numbered(number), "tokenizer", f"number {number},")
        for number in (5000, 2**31 + 5, 2**32 - 1)},
     "an unknown piece that is missing": (in_model(unk_token="none"), "tokenizer", "Missing [UNK]"),
+    "endless words": (in_model(max_input_chars_per_word=10**9), "tokenizer.json", "max_input_chars_per_word 1000000000"),
+    "a prefix without end": (in_model(continuing_subword_prefix="#" * 10**6), "tokenizer.json", "has 1,000,000 characters"),
     "no unknown piece": (tokenized(unigram), "tokenizer", "unk_id"),
     "a switch that is none": (configured(TOKENIZER, do_lower_case="x"), TOKENIZER, "do_lower_case should be true"),
     "a Dense module of 1 GB": (after(modules(), sparse("2_Dense/model.safetensors", 1 << 30)), "2_Dense", "more than the"),
