@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from connection.charsmap import damage
 from connection.errors import InputError
 from connection.foldercheck import MIB, read_json, refuse_code, require_file
 
@@ -24,7 +25,8 @@ TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos
 SWITCHES = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "split_special_tokens")
 # Steps that make a text hardly longer, each once: ByteLevel doubles it, BertNormalizer puts spaces around Chinese characters.
 STEPS = {
-    "normalizer": ("BertNormalizer", "Lowercase", "StripAccents", "Strip", "NFC", "NFD", "NFKC", "NFKD", "Nmt"),
+    "normalizer": ("BertNormalizer", "Lowercase", "StripAccents", "Strip", "NFC", "NFD", "NFKC", "NFKD", "Nmt",
+                   "Precompiled"),
     "pre_tokenizer": ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "Metaspace", "ByteLevel",
                       "UnicodeScripts", "CharDelimiterSplit", "Split"),
 }  # fmt: skip
@@ -112,6 +114,8 @@ def _check_steps(part: Any, name: str, file: Path) -> None:
     patterns = [step.get("pattern") for step in steps if not problem and step["type"] == "Split"]
     if not all(isinstance(pattern, dict) and list(pattern) == ["String"] for pattern in patterns):
         problem = "a Split by a regular expression, which can take for ever"
+    tables = [damage(step.get("precompiled_charsmap")) for step in steps if not problem and step["type"] == "Precompiled"]
+    problem = problem or next((f"a Precompiled whose precompiled_charsmap {found}" for found in tables if found), "")
     if problem:
         raise InputError(
             f"{file}: its {name} has {problem}; read here are, each once, {', '.join(STEPS[name])}. "

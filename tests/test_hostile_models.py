@@ -5,6 +5,7 @@ A payload that was run would leave a file, the mark.
 
 from __future__ import annotations
 
+import base64
 import builtins
 import importlib.metadata
 import json
@@ -350,8 +351,24 @@ LONGER: list[dict[str, Any]] = [
     {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 5000},
     {"type": "Prepend", "prepend": "a " * 1000},
     {"type": "ByteLevel"},
-    {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
 ]
+
+
+def precompiled(replacements: bytes, places: dict[int, int] | None = None) -> dict[str, Any]:
+    """A table of SentencePiece's in which "a", from the units 0 and 97 to 1, stands for the first replacement."""
+    units = {0: 0, 97: 97 | 1 << 8 | 96 << 10, 1: 1 << 31} | (places or {})
+    trie = [units.get(place, 0) for place in range(256)]
+    content = b"".join(unit.to_bytes(4, "little") for unit in [1024, *trie]) + replacements
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(content).decode()}
+
+
+TABLES = {
+    "puts more than 64 bytes for one character": precompiled(b"a\0" + b"a" * 99_999 + b"\0"),
+    "is cut off": precompiled(b"a"),
+    "is no such table": precompiled(b"") | {"precompiled_charsmap": 5},
+    "leads out of itself": precompiled(b"a\0", {0: 1 << 20}),
+    "has a replacement that begins nowhere": precompiled(b"abc\0", {1: 1 << 31 | 2}),
+}
 BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
 SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 # name: (what makes it of a good folder, the file that the message names, part of the message)
@@ -449,6 +466,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "a vocabulary in another file": (in_model(vocab="/etc/passwd"), "tokenizer.json", "no vocabulary of its own"),
     **{f"a normalizer that lengthens: {part['type']}": (steps("normalizer", part), "tokenizer.json", f"type '{part['type']}'")
        for part in LONGER},
+    **{f"a table that {said}": (steps("normalizer", table), "tokenizer.json", said) for said, table in TABLES.items()},
     "a normalizer in a sequence": (steps("normalizer", nested(LONGER[0])), "tokenizer.json", "type 'Replace'"),
     "a normalizer without a type": (steps("normalizer", LONGER[0] | {"type": None}), "tokenizer.json", "type None"),
     "a normalizer that is text": (steps("normalizer", "Lowercase"), "tokenizer.json", "type None"),
@@ -652,7 +670,7 @@ def test_a_template_that_repeats_the_sentence_is_not_what_is_done(tiny_folder, m
 
 
 def test_a_tokenizer_of_known_steps_stays_allowed(tiny_folder, mark):
-    normalizers = [{"type": "NFD"}, {"type": "Lowercase"}, {"type": "StripAccents"}]
+    normalizers = [precompiled(b"a\0"), {"type": "NFD"}, {"type": "Lowercase"}, {"type": "StripAccents"}]
     splits = [
         {"type": "WhitespaceSplit"},
         {"type": "Punctuation", "behavior": "Isolated"},

@@ -19,12 +19,12 @@ from tests.conftest import DRIVER, MINILM, ROOT, run_command
 TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
 # Each module of connection/ may import only the ones before it.
 ROOMS = (
-    "errors environment findings losschoice settings flags encodings labels delimited typedfiles tablefile columns rowcheck "
-    "pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw optimizer "
-    "average randomness parts progress runstate metrics bootstrap binary calibration ranking foldercheck architecture "
-    "safeheader statedict zipweights weights tokenizerfiles tokenizer modules checkpoint checkpoints badrows cachekey store "
-    "similarity testfiles split repeats audit prepare story evaluation predictions slices worstfirst mistakes tables report "
-    "runlock runfolder heldout signals needs fitting resume keeper seeds"
+    "errors environment findings losschoice settings flags encodings labels delimited typedfiles tablefile columns "
+    "rowcheck pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw "
+    "optimizer average randomness parts progress runstate metrics bootstrap binary calibration ranking foldercheck "
+    "architecture safeheader statedict zipweights weights charsmap tokenizerfiles tokenizer modules checkpoint checkpoints "
+    "badrows cachekey store similarity testfiles split repeats audit prepare story evaluation predictions slices "
+    "worstfirst mistakes tables report runlock runfolder heldout signals needs fitting resume keeper seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
