@@ -10,6 +10,7 @@ from connection import environment
 from connection.checkpoints import Checkpoints, Kept
 from connection.errors import InputError
 from connection.flags import check_values, flag_of
+from connection.runfolder import SEEDS
 from connection.runlock import Lock, hold
 from connection.settings import TrainSettings, as_json
 
@@ -38,6 +39,8 @@ def continued(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[Trai
     if not output.is_dir():
         raise InputError(f"There is no checkpoint to resume from: --output-dir {output} is not there.")
     lock = held.enter_context(hold(output))  # first: a run that is about to end may still write checkpoints, and remove some
+    if (output / SEEDS).is_file():
+        raise InputError(f"{output} is a run of several seeds: give --seeds too, or the folder of one seed in it.")
     kept = Checkpoints(output / "checkpoints", settings.keep_checkpoints).newest()
     return settings_then(settings, kept.values.get("settings", {}), kept.folder), held, kept, lock
 

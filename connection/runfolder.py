@@ -19,7 +19,11 @@ from connection.predictions import FILE as PREDICTIONS
 from connection.runlock import FILE as LOCK
 from connection.runlock import Lock
 
-FILES = ("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html")
+SEEDS = "seeds.json"  # with what a run of several seeds was begun
+FILES = (
+    *("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html"),
+    SEEDS,
+)
 FOLDERS = ("model", "checkpoints")
 
 
@@ -75,7 +79,7 @@ class RunFolder:
             else:
                 checkpoints.clear()
                 for name in FILES:
-                    if name != "settings.json":
+                    if name != "settings.json" and (story or name != SEEDS):
                         (path / name).unlink(missing_ok=True)
             if story:
                 self.write_json("settings.json", story)
@@ -114,14 +118,8 @@ class RunFolder:
         self.saved = True
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
         self.require()
-        new = self.path / f".{name}.new"
-        try:
-            new.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-            new.replace(self.path / name)
-        finally:
-            new.unlink(missing_ok=True)
+        write_json(self.path / name, content)
 
     def log(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -147,11 +145,25 @@ def _unwritable(path: Path, error: OSError) -> InputError:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds the settings of a run."""
+    """Whether a folder holds the settings of a run, or of several."""
+    for name in ("settings.json", SEEDS):
+        try:
+            if "train_file" in json.loads((path / name).read_text(encoding="utf-8")):
+                return True
+        except (OSError, ValueError, TypeError):
+            pass
+    return False
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """In place of what is there, whole or not at all."""
+    text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
+    new = file.with_name(f".{file.name}.new")
     try:
-        return "train_file" in json.loads((path / "settings.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+        new.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def plain_json(value: Any) -> Any:

@@ -12,14 +12,25 @@ from typing import Any, NoReturn
 def run_to_the_end(main: Callable[[], int]) -> NoReturn:
     """Runs a command and ends the process with its status, which no signal changes once everything is written.
 
-    SIGTERM ends a command in its first seconds too with status 143, not before what it holds is put in order.
+    The first signal ends a command in its first seconds too, not before what it holds is put in order; the others are ignored.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        sys.exit(main())
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    status = main()
+    _ignore()
+    sys.exit(status)
+
+
+def _ignore() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end(number: int, frame: Any) -> None:
+    _ignore()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 class StopSignals:

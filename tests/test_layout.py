@@ -24,7 +24,7 @@ ROOMS = (
     "optimizer average randomness parts progress runstate metrics bootstrap binary calibration ranking foldercheck "
     "architecture safeheader statedict zipweights weights charsmap tokenizerfiles tokenizer modules checkpoint checkpoints "
     "badrows cachekey store similarity testfiles split repeats audit prepare story evaluation predictions slices "
-    "worstfirst mistakes tables report runlock runfolder heldout signals needs fitting resume keeper seeds"
+    "worstfirst mistakes tables report runlock runfolder heldout signals needs fitting resume keeper overseeds seeds"
 ).split()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

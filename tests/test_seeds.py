@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import shutil
 import signal
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 import bertFineTuningWithConnectionData as driver
 from connection.errors import RunError
-from connection.seeds import over_seeds
+from connection.overseeds import best_seed, over_seeds
 from tests.conftest import PAIRS, run_inside, signal_in_step, write_pairs
 
 MANY = [(f"the {a} dog sees {n}", f"the {b} cat sees {n}", score) for n, (a, b, score) in enumerate(PAIRS * 12)]
@@ -48,7 +49,9 @@ def test_the_folder_holds_the_run_that_is_best_on_dev_and_all_seeds_figures(run,
     assert results["over_seeds"]["test"]["deviation"] == pytest.approx(np.std(test, ddof=1))
     for name in FIGURES:
         assert (output / name).read_bytes() == (output / f"seed-{best}" / name).read_bytes()
-    assert [path.parent for path in output.rglob("model.safetensors")] == [output / "model"]
+    models = {path.parent: path.read_bytes() for path in output.rglob("model.safetensors")}
+    assert models.keys() == {output / "model", output / f"seed-{best}" / "model"}
+    assert len(set(models.values())) == 1
     assert f"{100 * np.mean(test):.2f}" in shown.stdout
     assert f"{100 * np.std(test, ddof=1):.2f}" in (output / "report.html").read_text(encoding="utf-8")
 
@@ -143,13 +146,12 @@ def test_resumed_at_any_seed_the_run_is_as_one_that_was_not_stopped(run, tmp_pat
     monkeypatch.setattr(driver, "train", noted)
     shown = run_inside(driver.main, "--output-dir", output, "--seeds", 3, "--resume")
     assert shown.returncode == 0, shown.stderr
-    assert "seed 7 is done" in shown.stdout
+    assert ("done: 7, 8\n" if moment == "at its end" else "done: 7\n") in shown.stdout
     assert trained == ([9] if moment == "at its end" else [8, 9])
     assert read(output)["seeds"] == read(tmp_path / "whole")["seeds"]
     assert read(output)["interrupted"] is False
     for name in ("predictions.csv", "model/model.safetensors"):
         assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert [path.parent for path in output.rglob("model.safetensors")] == [output / "model"]
 
 
 def test_seeds_are_resumed_with_their_own_settings_or_not_at_all(run, tmp_path):
@@ -167,11 +169,49 @@ def test_seeds_are_resumed_with_their_own_settings_or_not_at_all(run, tmp_path):
     assert refused.returncode == 2
     assert "--learning-rate: 0.0001 now, 0.003 in the run so far" in refused.stderr
     assert "--seed: 5 now, 7 in the run so far" in refused.stderr
-    story = read(output / "seed-8", "settings.json")  # as of an earlier run that --overwrite was to replace
-    (output / "seed-8" / "settings.json").write_text(json.dumps(story | {"learning_rate": 0.1}))
+    story = read(output / "seed-8", "settings.json")
+    (output / "seed-8" / "settings.json").write_text(json.dumps(story | {"parts_sha256": {}}))
     mixed = again("--seeds", 2)
     assert mixed.returncode == 1
-    assert "seed-8 can't be compared with seed-7: learning_rate" in mixed.stderr
+    assert "seed-8 can't be compared with seed-7: parts_sha256" in mixed.stderr
+    alone = again()
+    assert alone.returncode == 2
+    assert "give --seeds too" in alone.stderr
+
+
+def test_of_fewer_seeds_the_best_ones_model_is_not_another_ones(run, tmp_path):
+    output = tmp_path / "out"
+    assert run("--output-dir", output, "--seeds", 3, "--seed", 7).returncode == 0
+    best, model = read(output)["seed"], (output / "model" / "model.safetensors").read_bytes()
+    again = functools.partial(run_inside, driver.main, "--output-dir", output, "--resume")
+    for seeds in (2, 3):
+        fewer = again("--seeds", seeds)
+        had = best in range(7, 7 + seeds)
+        assert (fewer.returncode, "has no model any more" in fewer.stderr) == ((0, False) if had else (2, True))
+    shutil.rmtree(output / f"seed-{best}")  # the first one too is trained again
+    assert again("--seeds", 3).returncode == 0
+    assert (output / "model" / "model.safetensors").read_bytes() == model
+    assert read(output)["seed"] == best
+
+
+def test_an_older_runs_seeds_are_not_taken_for_those_of_one_that_was_to_replace_it(run, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    assert run("--output-dir", output, "--seeds", 2, "--seed", 7).returncode == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "train", lambda settings: 143)
+        begun = run("--output-dir", output, "--seeds", 2, "--seed", 8, "--learning-rate", "1e-4", "--overwrite")
+        assert begun.returncode == 143
+    assert run_inside(driver.main, "--output-dir", output, "--seeds", 2, "--resume").returncode == 0
+    assert run("--output-dir", tmp_path / "new", "--seeds", 2, "--seed", 8, "--learning-rate", "1e-4").returncode == 0
+    assert read(output)["seeds"] == read(tmp_path / "new")["seeds"]
+    assert sorted(path.name for path in output.glob("seed-*")) == ["seed-8", "seed-9"]
+
+
+def test_the_best_seed_is_the_first_of_equal_ones_and_never_an_undefined_one():
+    def best(*values):
+        return best_seed([{"seed": n, "dev": {"spearman": value}} for n, value in enumerate(values)])
+
+    assert (best(math.nan, 0.1, 0.1), best(0.2, math.nan, None), best(None, math.nan), best(0.1, 0.3)) == (1, 0, 0, 1)
 
 
 def test_overwrite_removes_earlier_seeds_and_nothing_else_of_such_a_name(run, tmp_path):
