@@ -18,6 +18,10 @@ from connection.foldercheck import MIB, read_json, refuse_code, require_file
 # BERT's tokenizer under the names of all versions of the library, and the library's two for any tokenizer.json: none has code
 # in the folder. Any other class is code for another model's files.
 CLASSES = ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+# Multilingual BERTs have XLM-R's, whose tokenizer.json the general class reads as well.
+GENERAL, AS_GENERAL = "PreTrainedTokenizerFast", ("XLMRobertaTokenizer", "XLMRobertaTokenizerFast")
+# What the library puts into a tokenizer.json that it makes of SentencePiece's.
+SPACES = [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": content} for content in (" ", "\u2581")]
 # Settings that stand for files or objects, which the library would open or take as they are. None is ever saved.
 PLACES = ("vocab", "merges", "merges_file", "spm_file", "tokenizer_object", "gguf_file", "fast_tokenizer_files", "init_inputs")
 TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token",
@@ -47,6 +51,8 @@ def copy_checked(folder: Path, config: Mapping[str, Any], target: Path) -> None:
             settings = read_json(folder / name)
             if name == "tokenizer_config.json":
                 _check_settings(settings, folder / name)
+                if (settings.get("tokenizer_class") or config.get("tokenizer_class")) in AS_GENERAL:
+                    settings["tokenizer_class"] = GENERAL
             _write(target / name, {key: value for key, value in settings.items() if key in keys})
     if (folder / "added_tokens.json").is_file():
         _write(target / "added_tokens.json", read_json(folder / "added_tokens.json"))
@@ -70,8 +76,11 @@ def check_class(settings: Mapping[str, Any], file: Path) -> None:
     """Raises `InputError` where a config asks for code, or for another model's tokenizer."""
     refuse_code(dict(settings), file)
     kind = settings.get("tokenizer_class")
-    if kind is not None and kind not in CLASSES:
-        raise InputError(f"{file}: the tokenizer_class {kind!r:.100}; only {', '.join(CLASSES)} can be used here")
+    if kind is not None and kind not in (*CLASSES, *AS_GENERAL):
+        raise InputError(
+            f"{file}: the tokenizer_class {kind!r:.100}; only {', '.join(CLASSES)} can be used here. Where BERT's own pieces "
+            f"are meant, or a tokenizer.json is there, write BertTokenizer or {GENERAL} in its place."
+        )
 
 
 def _check_settings(settings: Mapping[str, Any], file: Path) -> None:
@@ -105,7 +114,7 @@ def _check_steps(part: Any, name: str, file: Path) -> None:
         step = waiting.pop()
         if isinstance(step, dict) and step.get("type") == "Sequence" and isinstance(inner := step.get(SEQUENCES[name]), list):
             waiting += inner
-        elif step is not None:
+        elif step is not None and step not in SPACES:
             steps.append(step)
     kinds = [step.get("type") if isinstance(step, dict) else None for step in steps]
     problem = next((f"the type {kind!r:.100}" for kind in kinds if kind not in STEPS[name]), "")

