@@ -297,13 +297,15 @@ def cost(work: Path, times: int) -> Outcome:
         "sys.exit(driver.main(sys.argv[1:]))\n"
     )
     flags = ["--model-dir", MINILM, "--output-dir", str(work / "run"), "--epochs", "1", "--checkpoint-steps", "5"]
+    flags += ["--eval-steps", "5"]  # so that each has a best model
     shown = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True)
     took = [float(line) for line in re.findall(r"TOOK ([\d.]+)", shown.stdout)]
     if shown.returncode or len(took) < 5:
         return False, shown.stderr.strip()[-300:]
-    middle, size = statistics.median(took), (work / "run").rglob("state.safetensors")
+    newest = Checkpoints(work / "run" / "checkpoints", 0).steps()[0]
+    middle, size = statistics.median(took), sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
     share = middle / 60
-    told = f"{middle:.2f} s each ({min(took):.2f} to {max(took):.2f}, {next(size).stat().st_size / 2**20:.0f} MiB)"
+    told = f"{middle:.2f} s each ({min(took):.2f} to {max(took):.2f}, {size / 2**20:.0f} MiB)"
     return share <= 0.03, f"{told}: {share:.1%} of training at one a minute"
 
 
