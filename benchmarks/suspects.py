@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data import rows_of, train_file
-from connection.environment import ROOT, expand
+from connection.environment import ROOT, output_folder
 from connection.errors import InputError, RunError, exit_status
 from connection.pairs import PairFile
 from tools.public_data import find_public
@@ -70,7 +70,7 @@ def measure(given: argparse.Namespace, flags: list[str]) -> int:
         rows = [rows[place] for place in np.sort(random.choice(len(rows), min(given.pairs, len(rows)), replace=False))]
     label = np.array([row[2] for row in rows])
     changed, planted = plant(label, SHARE, LEAST * 5, random)  # the STS benchmark's labels are 0 to 5
-    output = expand(given.output_dir).resolve()
+    output = output_folder(given.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     with open(output / "planted.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

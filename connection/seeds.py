@@ -143,9 +143,10 @@ class _Seeds:
                 "that folder, and --resume trains this seed again."
             )
         run = self.run = self.run or RunFolder(self.output)  # not before there is something to put in an earlier run's place
-        self.best = best
-        with atomic_folder(run.model) as new:
-            shutil.copytree(best / "model", new, dirs_exist_ok=True)
+        if best != self.best:
+            with atomic_folder(run.model) as new:
+                shutil.copytree(best / "model", new, dirs_exist_ok=True)
+            self.best = best
         for name in FILES:
             if (best / name).is_file():
                 shutil.copyfile(best / name, run.path / name)

@@ -26,7 +26,7 @@ from connection.optimizer import make_optimizer, make_schedule
 from connection.packing import pack
 from connection.tokens import tokenize
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, write_pairs
+from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, training_words, write_pairs
 
 RESULT_KEYS = (
     "base final best_step epochs steps seconds pairs_per_second tokens_per_second peak_memory_bytes device precision seed"
@@ -449,20 +449,9 @@ def test_a_non_finite_step_stops_the_run_and_saves_nothing_of_it(tiny_folder, tm
 @pytest.mark.parametrize("evaluated", [False, True])
 def test_interrupt_ends_cleanly_with_what_was_best_so_far(tiny_folder, tmp_path, evaluated):
     pairs, output = write_pairs(tmp_path / "p.csv", PAIRS * 20), tmp_path / "run"
-    command = [
-        sys.executable,
-        DRIVER,
-        "--model-dir",
-        tiny_folder,
-        "--train-file",
-        pairs,
-        "--dev-file",
-        pairs,
-        "--allow",
-        "leaked-pair",
-    ]
-    command += ["--output-dir", output, "--log-steps", 1, "--max-length", 32, "--num-workers", 2 * evaluated]
-    command += ["--epochs", 5000, "--eval-steps", 3] if evaluated else ["--epochs", 1, "--batch-size", 1]
+    flags = ["--log-steps", 1, "--num-workers", 2 * evaluated]
+    flags += ["--epochs", 5000, "--eval-steps", 3] if evaluated else ["--epochs", 1, "--batch-size", 1]
+    command = [sys.executable, DRIVER, *training_words(tiny_folder, pairs, output, *flags)]
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:  # until it trains, and has evaluated where that is the case

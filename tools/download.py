@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from connection.checkpoint import atomic_folder
 from connection.environment import ROOT, require_libraries
 from connection.errors import InputError, RunError, exit_status
 from connection.foldercheck import JSON_LIMIT, limit_of, read_json
+from connection.signals import run_to_the_end
 from connection.weights import WEIGHT_FILES, check_folder, read_tensors
 from tools.hub import fetch_file, hub_errors, kept_between_tries, listing
 from tools.public_data import SETS, WITHOUT_HOME, fetch_public
@@ -65,7 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, help="folder that gets the new folder (default: transformers/bert, for pairs: data)")
     parser.add_argument("--overwrite", action="store_true", help="fetch again and replace a folder that is there")
     given = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed then too
     return exit_status(
         lambda: download(given.model, given.to, given.overwrite),
         failed=f"{given.model} could not be fetched, and no half folder was left",
@@ -150,4 +149,4 @@ def from_hub(model: str, folder: Path, partial: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_the_end(main)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connection.environment import expand, file_sha256, pick_device, pick_precision, require_libraries
+from connection.environment import file_sha256, output_folder, pick_device, pick_precision, require_libraries
 from connection.errors import InputError, exit_status
 from connection.flags import flag_of, flag_words, read_settings
 from connection.settings import TrainSettings, as_json
@@ -55,7 +55,7 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
         raise InputError(f"{', '.join(map(flag_of, refused))}: of the training command alone; a curve takes its other flags")
     if not 1 <= given.seeds <= MOST_SEEDS:
         raise InputError(f"--seeds {given.seeds}: give 1 to {MOST_SEEDS}")
-    folder = expand(given.output_dir).resolve()
+    folder = output_folder(given.output_dir)
     earlier = _earlier(folder)
     require_libraries()
     import torch

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connection.environment import ROOT, expand, file_sha256, require_libraries, resolve
+from connection.environment import ROOT, file_sha256, output_folder, require_libraries, resolve
 from connection.errors import InputError, exit_status
 from connection.flags import check_values, flag_of, flag_words
 from connection.settings import setting_fields
@@ -90,7 +90,7 @@ def find_suspects(given: argparse.Namespace) -> int:
         "folds": given.folds,
         "training": asked,
     }
-    output = open_output(expand(given.output_dir).resolve(), told)
+    output = open_output(output_folder(given.output_dir), told)
     tables = []
     for number in range(given.folds):
         run = output / f"fold-{number + 1}"
