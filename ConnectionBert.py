@@ -20,20 +20,21 @@ from torch.nn.functional import cosine_similarity, normalize
 from tqdm import tqdm
 from transformers import BertModel
 
-from connection.architecture import bert_config, check_size, read_config
-from connection.calibration import Fitted
-from connection.checkpoint import atomic_folder
-from connection.environment import pick_precision, resolve
-from connection.errors import InputError, RunError
-from connection.fast_bert import FastBert
-from connection.flat import FlatWeights
-from connection.foldercheck import whole
-from connection.modules import read_modules, write_modules
-from connection.packing import PackedBatch, pack
-from connection.pooling import POOLING
-from connection.tokenizer import read_tokenizer
-from connection.tokens import tokenize
-from connection.weights import check_folder, encoder_tensors, read_tensors
+from connection.data.tokenization import tokenize
+from connection.model.calibration import Calibration
+from connection.model.checks.config import bert_config, check_size, read_config
+from connection.model.checks.folder_entries import read_consistently
+from connection.model.flat_weights import FlatWeights
+from connection.model.packed_bert import FastBert
+from connection.model.packing import PackedBatch, pack
+from connection.model.pooling import POOLING
+from connection.model.sentence_transformers_files import read_modules, write_modules
+from connection.model.tokenizer import read_tokenizer
+from connection.model.weights import check_folder, encoder_tensors, read_tensors
+from connection.system.atomic_files import atomic_folder
+from connection.system.devices import pick_precision
+from connection.system.errors import InputError, RunError
+from connection.system.paths import resolve
 
 TOKENS_AT_ONCE = 16_384  # in encode(): bounds its memory where sentences are long
 
@@ -72,7 +73,7 @@ class ConnectionBert(nn.Module):
         self.max_length = max_length
         self.normalized = normalized  # encode() gives vectors of length 1
         self.labels = labels  # the label scale it was trained on: (no connection, full connection)
-        self.fitted = Fitted()  # the threshold and the label of a cosine, where dev pairs gave them
+        self.calibration = Calibration()  # empty where no dev pairs gave one
         self.precision = "fp32"  # of the training passes
         self.fast: FastBert | None = None
         self.folder: Path | None = None
@@ -86,7 +87,7 @@ class ConnectionBert(nn.Module):
         Raises `InputError` that says what is missing or wrong in the folder and how to mend it.
         """
         folder = resolve(folder)
-        return whole(folder, lambda: cls._read(folder, pooling, max_length))  # another process may be replacing it
+        return read_consistently(folder, lambda: cls._read(folder, pooling, max_length))  # another process may be replacing it
 
     @classmethod
     def _read(cls, folder: Path, pooling: str | None, max_length: int | None) -> ConnectionBert:
@@ -115,7 +116,7 @@ class ConnectionBert(nn.Module):
         )
         model.folder = folder
         if model.pooling == own.get("pooling"):  # of other vectors the cosines are others
-            model.fitted = own.get("fitted", Fitted())
+            model.calibration = own.get("calibration", Calibration())
         model.notes += remarks
         if unused:
             model.notes.append(f"{len(unused)} tensors beside the encoder are not used ({', '.join(sorted(unused)[:3])} ...)")
@@ -142,8 +143,8 @@ class ConnectionBert(nn.Module):
         """Choose how the training passes are computed: "bf16" or "fp32"; dropout's seed and rate (None: the config's);
         `checkpointing` for less memory.
 
-        With packing, BERT's own passes (connection/fast_bert.py), whose gradients are in the weights that are returned; else,
-        and for a BERT that these do not fit, the transformers module under autocast, whose gradients are its parameters'.
+        With packing, BERT's own passes (connection/model/packed_bert.py), whose gradients are in the weights that are returned;
+        else, and for a BERT that these do not fit, the transformers module under autocast, whose gradients are its parameters'.
         Call it when the model is on its device.
         """
         self.precision = precision
@@ -257,7 +258,14 @@ class ConnectionBert(nn.Module):
             (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
             pooler = self.encoder.pooler.dense.state_dict() if self.pooling == "pooler" else None
             write_modules(
-                new, config["hidden_size"], self.pooling, self.max_length, self.normalized, self.labels, self.fitted, pooler
+                new,
+                config["hidden_size"],
+                self.pooling,
+                self.max_length,
+                self.normalized,
+                self.labels,
+                self.calibration,
+                pooler,
             )
 
 
@@ -276,7 +284,7 @@ def load_tokenizer(folder: str | Path) -> Any:
         check_folder(folder)
         return read_tokenizer(folder)[0]
 
-    return whole(folder, read)
+    return read_consistently(folder, read)
 
 
 def _random_encoder(config: dict[str, Any], has_pooler: bool, file: Path) -> BertModel:

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from connection.environment import resolve
-from connection.errors import InputError, RunError
-from connection.labels import LabelScale
-from connection.packing import PackedBatch, pack
-from connection.prepare import Prepared, prepare
+from connection.data.labels import LabelScale
+from connection.data.pair_store import PairStore
+from connection.data.permutation import Permutation
+from connection.data.prepare import Prepared, prepare
+from connection.data.split import split_by_sentence
+from connection.model.packing import PackedBatch, pack
 from connection.settings import TrainSettings
-from connection.shuffle import Permutation
-from connection.split import split_by_sentence
-from connection.store import PairStore
+from connection.system.errors import InputError, RunError
+from connection.system.paths import resolve
 
 
 class Pair(NamedTuple):

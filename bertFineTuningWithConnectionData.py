@@ -14,18 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connection import environment
-from connection.errors import RunError, exit_status
-from connection.flags import read_settings
-from connection.settings import TrainSettings
-from connection.signals import run_to_the_end
+from connection.settings import TrainSettings, read_settings
+from connection.system.devices import keep_pages, pick_device, pick_precision
+from connection.system.errors import RunError, exit_status
+from connection.system.paths import output_folder, resolve
+from connection.system.signals import run_to_the_end
+from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
     import torch
 
-    from connection.adamw import AdamW
-    from connection.checkpoints import Kept
-    from connection.runlock import Lock
+    from connection.runs.checkpoints import Checkpoint
+    from connection.system.folder_lock import Lock
+    from connection.training.optimizer import AdamW
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import PairBatch
 
@@ -89,14 +90,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     settings = read_settings(argv, globals(), __doc__ or "")
-    environment.require_libraries()
+    require_libraries()
     if settings.print_model:
         from ConnectionBert import module_tree
 
         print(module_tree(settings.model_dir))
         return 0
     if settings.seeds > 1:
-        from connection.seeds import train_seeds
+        from connection.runs.seeds import train_seeds
 
         return train_seeds(settings, train)
     return train(settings)
@@ -110,45 +111,45 @@ def train(settings: TrainSettings) -> int:
         held.enter_context(batch_workers(settings.num_workers))
         if not settings.resume:
             return _train(settings, held)
-        from connection.resume import continued
+        from connection.runs.resume import continued
 
         return _train(*continued(settings, held))
 
 
-def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | None = None, lock: Lock | None = None) -> int:
+def _train(
+    settings: TrainSettings, held: contextlib.ExitStack, kept: Checkpoint | None = None, lock: Lock | None = None
+) -> int:
     import numpy as np
     import torch
     from tqdm import tqdm
 
-    from connection.average import WeightAverage
-    from connection.calibration import Fitted
-    from connection.findings import findings_json
-    from connection.fitting import FittingParts
-    from connection.heldout import score
-    from connection.keeper import Keeper
-    from connection.losschoice import choose_dims, choose_loss
-    from connection.needs import checkpoints_to_come, memory_remark, require_space
-    from connection.objective import make_objective
-    from connection.optimizer import make_optimizer, make_schedule
-    from connection.progress import SKIPPED_AT_MOST, Progress
-    from connection.randomness import seed_random
-    from connection.report import print_end, print_next, print_start, write_html
-    from connection.resume import require_same
-    from connection.runfolder import RunFolder, require_free
-    from connection.runlock import hold
-    from connection.runstate import RunState
-    from connection.signals import StopSignals
-    from connection.similarity import model_digest, remembered_cosines
-    from connection.story import run_story
+    from connection.data.findings import findings_json
+    from connection.evaluation.similarity import model_digest, remembered_cosines
+    from connection.model.calibration import Calibration
+    from connection.reports.console import print_end, print_next, print_start
+    from connection.reports.html_report import write_html
+    from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
+    from connection.runs.resume import require_same, run_record
+    from connection.runs.run_folder import RunFolder, require_free
+    from connection.runs.training_run import TrainingRun, score
+    from connection.system.folder_lock import lock_folder
+    from connection.system.signals import StopSignals
+    from connection.training.gradient_cache import OutOfMemoryRetry
+    from connection.training.loss_choice import choose_dims, choose_loss
+    from connection.training.moving_average import WeightAverage
+    from connection.training.objectives import make_objective
+    from connection.training.optimizer import make_optimizer
+    from connection.training.schedule import make_schedule
+    from connection.training.state import SKIPPED_AT_MOST, Progress, RunState, seed_random
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ShuffledBatches, make_loader, read_datasets
 
     started = time.perf_counter()
-    environment.keep_pages()
+    keep_pages()
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device = environment.pick_device(settings.device)
-    precision, why = environment.pick_precision(settings.precision, device)
+    device = pick_device(settings.device)
+    precision, why = pick_precision(settings.precision, device)
     # A folder that names its pooling keeps it, unless another one is asked for.
     asked = "pooling" in settings.given or settings.pooling != "mean"
     model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
@@ -159,15 +160,15 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     machine = {"device": str(device), "precision": precision, "threads": torch.get_num_threads()}
     used = {"pooling": model.pooling, "loss": loss_name, "loss_reason": reason, "matryoshka_dims": ",".join(map(str, dims))}
     of_model = model_digest(model)
-    story = run_story(settings, prepared, of_model.hexdigest(), machine | used)
-    output = environment.output_folder(settings.output_dir)
+    story = run_record(settings, prepared, of_model.hexdigest(), machine | used)
+    output = output_folder(settings.output_dir)
     remarks += require_same(kept, story) if kept else []
-    require_free(output, settings.overwrite, environment.resolve(settings.model_dir), going_on=bool(kept))
+    require_free(output, settings.overwrite, resolve(settings.model_dir), going_on=bool(kept))
     batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
     size = sum(weight.numel() for weight in model.encoder.parameters())
     steps = len(batches) * settings.epochs
     require_space(output, size, bool(settings.ema), checkpoints_to_come(settings, len(batches), output))
-    lock = lock or held.enter_context(hold(output))
+    lock = lock or held.enter_context(lock_folder(output))
     run = RunFolder(output, story, kept, lock)
     run.write_json("audit.json", {"findings": findings_json(prepared.findings)})
     skipped = prepared.write_skipped(run.path / "skipped_rows.csv")
@@ -177,9 +178,9 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
         print(memory_remark(settings, precision, model.encoder.config, size, prepared.stores["train"].tokens), end="")
 
     model.to(device).encoder.embeddings.requires_grad_(not settings.freeze_embeddings)
-    model.labels, model.fitted = (prepared.scale.low, prepared.scale.high), Fitted()
+    model.labels, model.calibration = (prepared.scale.low, prepared.scale.high), Calibration()
     print("measuring the base model ...", flush=True)
-    cache = environment.resolve(settings.cache_dir)
+    cache = resolve(settings.cache_dir)
     held_out = {name: part for name, part in data.items() if name != "train"}
     base = remembered_cosines(cache, model, held_out, of_model)
     results: dict[str, Any] = {"base": {name: score(cosine, data[name]) for name, cosine in base.items()}, "final": {}}
@@ -199,14 +200,14 @@ def _train(settings: TrainSettings, held: contextlib.ExitStack, kept: Kept | Non
     state = RunState(model, objective, optimizer, average, progress)
     stop = StopSignals()
     held.callback(stop.restore)
-    keeper = Keeper(settings, state, run, data, stop, story, started)
+    keeper = TrainingRun(settings, state, run, data, stop, story, started)
     if kept:
         state.restore(kept.tensors, kept.values)
         kept.tensors.clear()  # they are the file's memory
         print(f"resumes from {kept.folder.name}: {progress.step} of {steps} steps are done")
         if not settings.extend:
             keeper.went_on()
-    fitting = FittingParts(data["train"], optimizer, settings.part_size, progress)
+    fitting = OutOfMemoryRetry(data["train"], optimizer, settings.part_size, progress)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
     bar = held.enter_context(tqdm(total=steps, initial=progress.step, unit="step", leave=False, mininterval=pause))
 
@@ -275,12 +276,12 @@ def training_step(
     """
     import torch
 
-    from connection.parts import backward_in_parts
+    from connection.training.gradient_cache import cached_backward
 
     optimizer.before(torch.cat([part.tokens.words for part in batch]).unique())
     parts = [part.to(model.device) for part in batch]
     if len(parts) > 1:
-        loss = backward_in_parts(model, objective, optimizer, parts)
+        loss = cached_backward(model, objective, optimizer, parts)
     else:
         (pairs,) = parts
         u, v, _ = model(pairs.tokens)  # 2B sentences -> (B, H) twice

@@ -13,9 +13,9 @@ from pathlib import Path
 from benchmarks.data import train_file
 from benchmarks.turns import MINILM, PARAMETERS, machine, show_rates, take_turns, train_spec
 from benchmarks.undo import UNDO
-from connection.environment import pick_device, pick_precision
-from connection.errors import exit_status
-from tools.public_data import find_public
+from connection.system.devices import pick_device, pick_precision
+from connection.system.errors import exit_status
+from tools.download.public_sets import find_public
 
 WHOLE = "as it is"
 

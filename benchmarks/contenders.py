@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from connection import environment
-from connection.pairs import PairFile
+from connection.data.pair_file import PairFile
+from connection.system.devices import keep_pages, peak_memory_bytes
 
 MAX_LENGTH = 128
 RATE = 2e-5
@@ -41,7 +41,7 @@ def orders() -> Iterator[int]:
 def answer(**figures: float) -> None:
     import torch
 
-    peak = environment.peak_memory_bytes(torch.device("cpu"))
+    peak = peak_memory_bytes(torch.device("cpu"))
     print(json.dumps({**figures, "peak_memory": peak}), file=sys.__stdout__, flush=True)
 
 
@@ -52,15 +52,15 @@ def train_ours(spec: dict[str, Any]) -> None:
 
     from benchmarks.undo import UNDO
     from bertFineTuningWithConnectionData import training_step
-    from connection import optimizer
-    from connection.labels import LabelScale
-    from connection.objective import make_objective
-    from connection.store import load_pairs
+    from connection.data.labels import LabelScale
+    from connection.data.pair_store import load_pairs
+    from connection.training import optimizer
+    from connection.training.objectives import make_objective
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ConnectionDataset, Pair, ShuffledBatches
 
     if spec.get("undo") != "kept pages":
-        environment.keep_pages()
+        keep_pages()
     model = ConnectionBert.load(spec["model"], max_length=MAX_LENGTH)
     store = load_pairs(PairFile.open(Path(spec["data"])), model.tokenizer, MAX_LENGTH, 0, 5, Path("output/cache"), False)
     random, size = np.random.default_rng(0), spec["batch"]

@@ -20,9 +20,9 @@ import threading
 import time
 from pathlib import Path
 
-from connection.errors import InputError, exit_status
-from connection.pairs import PairFile
-from tools.public_data import find_public
+from connection.data.pair_file import PairFile
+from connection.system.errors import InputError, exit_status
+from tools.download.public_sets import find_public
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 BARE_BATCH = 1000  # sentences a call; measured as the fastest of 1,000, 10,000 and all at once
@@ -49,7 +49,7 @@ def measure(file: Path, cache: Path) -> dict[str, float]:
     """Build the store, audit it, open it warm, draw batches; seconds, bytes and rates."""
     import numpy as np
 
-    from connection.prepare import prepare
+    from connection.data.prepare import prepare
     from ConnectionBert import load_tokenizer
     from ConnectionDataset import ConnectionDataset, ShuffledBatches, make_loader
 
@@ -82,7 +82,7 @@ def bare(file: Path, sentences: int) -> float:
     from ConnectionBert import load_tokenizer
 
     backend = load_tokenizer(MODEL).backend_tokenizer
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # its default; connection/tokens.py has threads of its own instead
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # its default; connection/data/tokenization.py has threads of its own instead
     backend.no_padding()
     backend.no_truncation()
     texts = []

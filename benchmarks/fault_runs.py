@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 import bertFineTuningWithConnectionData as driver
-from connection.checkpoints import Checkpoints
+from connection.runs.checkpoints import Checkpoints
 
 WORDS = [f"word{number}" for number in range(60)]
 TIMES = ("seconds", "training_seconds", "evaluation_seconds", "_seconds_before")

@@ -28,9 +28,9 @@ import numpy as np
 
 from benchmarks.fault_runs import Runs, at_operation, ended, every_step, in_step, last_step, newest_step, reached, wait_for
 from benchmarks.turns import MINILM, machine
-from connection.checkpoints import Checkpoints, damage
-from connection.environment import ROOT
-from connection.errors import InputError, exit_status
+from connection.runs.checkpoints import Checkpoints, find_damage
+from connection.system.errors import InputError, exit_status
+from connection.system.paths import ROOT
 
 Outcome = tuple[bool, str]
 WAYS = {
@@ -73,7 +73,7 @@ def kill(work: Path, times: int) -> Outcome:
         if ended(child) != -signal.SIGKILL:
             return False, f"it ended by itself after {killed} kills: see {work / 'log.txt'}"
         killed += 1
-        steps = [int(path.name[5:]) for path in Checkpoints(output / "checkpoints", 9).steps() if not damage(path)]
+        steps = [int(path.name[5:]) for path in Checkpoints(output / "checkpoints", 9).steps() if not find_damage(path)]
         if len(steps) != len(Checkpoints(output / "checkpoints", 9).steps()):
             return False, f"a checkpoint is damaged after {killed} kills"
         begun = bool(steps)
@@ -179,7 +179,7 @@ def signals(work: Path, times: int) -> Outcome:
             break
         slowest = max(slowest, time.perf_counter() - clock)
         newest = Checkpoints(output / "checkpoints", 9).steps()[0]
-        right += status == 128 + number and not damage(newest) and int(newest.name[5:]) == last_step(output)
+        right += status == 128 + number and not find_damage(newest) and int(newest.name[5:]) == last_step(output)
     if status:
         runs.run(output, "--resume")
         count += 1

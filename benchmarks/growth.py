@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.data import generate, train_file
 from benchmarks.turns import MINILM, machine, spread, take_turns, train_spec
-from connection.environment import pick_device, pick_precision
-from connection.errors import exit_status
-from tools.public_data import find_public
+from connection.system.devices import pick_device, pick_precision
+from connection.system.errors import exit_status
+from tools.download.public_sets import find_public
 
 BATCHES = (8, 16, 32, 64, 128, 256)  # pairs of STSb sentences
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # tokens of each of 16 sentences

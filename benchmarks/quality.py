@@ -25,10 +25,10 @@ import numpy as np
 
 from benchmarks.data import rows_of, train_file
 from benchmarks.turns import MINILM, machine
-from connection.environment import ROOT
-from connection.errors import InputError, RunError, exit_status
-from tools.public_data import find_public
-from tools.training_command import DRIVER
+from connection.runs.training_command import DRIVER
+from connection.system.errors import InputError, RunError, exit_status
+from connection.system.paths import ROOT
+from tools.download.public_sets import find_public
 
 EPOCHS, BATCH = 4, 16
 # The peer's own default rate is 5e-5, the one of its STS benchmark example 2e-5.

@@ -21,9 +21,9 @@ from typing import Any
 
 from benchmarks.data import train_file
 from benchmarks.turns import MINILM, PARAMETERS, Contender, machine, ratios, show_rates, spread, take_turns, train_spec
-from connection.environment import pick_device, pick_precision
-from connection.errors import RunError, exit_status
-from tools.public_data import find_public
+from connection.system.devices import pick_device, pick_precision
+from connection.system.errors import RunError, exit_status
+from tools.download.public_sets import find_public
 
 OURS, DEFAULTS = "this project", "peer, defaults"
 

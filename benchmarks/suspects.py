@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data import rows_of, train_file
-from connection.environment import ROOT, output_folder
-from connection.errors import InputError, RunError, exit_status
-from connection.pairs import PairFile
-from tools.public_data import find_public
+from connection.data.pair_file import PairFile
+from connection.system.errors import InputError, RunError, exit_status
+from connection.system.paths import ROOT, output_folder
+from tools.download.public_sets import find_public
 
 SHARE = 0.05  # of the labels that are planted, and of the list that is looked at
 LEAST = 0.2  # of the label scale, between a label and the one planted

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from connection import fast_bert, flat_adamw, optimizer
+from connection.model import packed_bert as fast_bert
+from connection.training import optimizer
+from connection.training import optimizer as flat_adamw
 
 
 def padded_rows(model: Any, data: Any) -> None:

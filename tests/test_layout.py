@@ -13,19 +13,25 @@ from pathlib import Path
 import pytest
 
 import bertFineTuningWithConnectionData as driver
-from connection.flags import read_settings
+from connection.settings import read_settings
 from tests.conftest import DRIVER, MINILM, ROOT, run_command
 
 TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
-# Each module of connection/ may import only the ones before it.
-ROOMS = (
-    "errors environment findings losschoice settings flags encodings labels delimited typedfiles tablefile columns "
-    "rowcheck pairs sentences shuffle tokens packing pooling losses objective flat dropout fast_bert adamw flat_adamw "
-    "optimizer average randomness parts progress runstate metrics bootstrap binary calibration ranking foldercheck "
-    "architecture safeheader statedict zipweights weights charsmap tokenizerfiles tokenizer modules checkpoint checkpoints "
-    "badrows cachekey store similarity testfiles split repeats audit prepare story evaluation predictions slices "
-    "worstfirst mistakes tables report runlock runfolder heldout signals needs fitting resume keeper overseeds seeds"
-).split()
+# What each room of connection/ may import from besides itself; the driver is imported by nobody.
+MODEL = ("system", "data", "model")
+TRAINING = (*MODEL, "settings", "training", "ConnectionBert", "ConnectionDataset")
+MAY_IMPORT = {
+    "system": (),
+    "data": ("system",),
+    "model": ("system", "data"),
+    "settings": ("system", "data", "training.loss_choice"),
+    "ConnectionBert": MODEL,
+    "ConnectionDataset": (*MODEL, "settings"),
+    "evaluation": (*MODEL, "ConnectionBert", "ConnectionDataset"),
+    "training": (*MODEL, "ConnectionBert", "ConnectionDataset"),
+    "reports": (*TRAINING, "evaluation"),
+    "runs": (*TRAINING, "evaluation", "reports"),
+}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -66,23 +72,43 @@ def test_without_the_library_the_install_command_is_named():
     assert "pip install -r requirements.txt" in shown.stderr
 
 
-def test_connection_imports_only_upward():
-    assert {path.stem for path in (ROOT / "connection").glob("*.py")} == {"__init__", *ROOMS}
-    for place, room in enumerate(ROOMS):
-        imported = imports_of(ROOT / "connection" / f"{room}.py")
-        assert not imported & {*TOP, "tools"}, room
-        inside = {name.split(".")[1] for name in imported if name.startswith("connection.")}
-        assert inside <= set(ROOMS[:place]), room
+def room_of(file: Path) -> str:
+    inside = file.relative_to(ROOT)
+    return inside.parts[1] if len(inside.parts) > 2 else inside.stem
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """What a file imports of this project: "data.labels", "settings", "ConnectionBert", "tools.check"."""
+    ours = {
+        name.removeprefix("connection.") for name in imports_of(file) if name.split(".")[0] in (*TOP, "connection", "tools")
+    }
+    return ours - {"connection"}
+
+
+def test_rooms_import_one_way():
+    files = [*project_files("connection/*.py"), ROOT / "ConnectionBert.py", ROOT / "ConnectionDataset.py"]
+    assert {room_of(file) for file in files} == {*MAY_IMPORT, "__init__"}
+    for file in files:
+        allowed = (room_of(file), *MAY_IMPORT.get(room_of(file), ()))
+        odd = [name for name in rooms_imported(file) if not any(f"{name}.".startswith(f"{room}.") for room in allowed)]
+        assert not odd, f"{file.relative_to(ROOT)} imports {odd}; its room may import {allowed}"
+
+
+def test_a_room_has_a_line_that_says_what_it_is_and_imports_nothing():
+    for file in project_files("connection/*__init__.py"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert len(lines) == 1, file
+        assert re.fullmatch(r'""".+\."""', lines[0]), file
 
 
 def test_nothing_imports_the_driver():
-    for file in [*(ROOT / "tools").glob("*.py"), ROOT / "ConnectionBert.py", ROOT / "ConnectionDataset.py"]:
+    for file in [*project_files("tools/*.py"), *project_files("connection/*.py"), *ROOT.glob("Connection*.py")]:
         assert "bertFineTuningWithConnectionData" not in imports_of(file), file.name
-    assert "ConnectionBert" not in imports_of(ROOT / "ConnectionDataset.py")
 
 
 def test_importing_any_module_starts_no_work(tmp_path):
-    modules = [*TOP, *(f"{folder}.{path.stem}" for folder in ("connection", "tools") for path in (ROOT / folder).glob("*.py"))]
+    files = [*project_files("connection/*.py"), *project_files("tools/*.py")]
+    modules = [*TOP, *(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)]
     code = f"import importlib, sys; sys.path.insert(0, {str(ROOT)!r}); [importlib.import_module(m) for m in {modules!r}]"
     shown = run_command("-c", code, cwd=tmp_path)
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", "")
@@ -120,7 +146,8 @@ def test_every_command_in_the_readme_can_be_typed():
         elif words[:2] == ["python", DRIVER.name]:
             read_settings(words[2:], vars(driver), "")
         elif words[:2] == ["python", "-m"] and words[2].startswith("tools."):
-            assert (ROOT / "tools" / f"{words[2].split('.')[1]}.py").is_file(), words
+            place = ROOT / "tools" / words[2].split(".")[1]
+            assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), words
         elif words[0] not in ("git", "cd", "pip", "mkdir", "cp"):
             pytest.fail(f"the README has a command that no test knows: {words}")
         seen.add(words[0])

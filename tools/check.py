@@ -10,10 +10,11 @@ import json
 import sys
 from pathlib import Path
 
-from connection.environment import ROOT, require_libraries, resolve
-from connection.errors import InputError, exit_status
-from connection.findings import findings_json
-from connection.flags import check_values, flag_words
+from connection.data.findings import findings_json
+from connection.settings import check_values, flag_words
+from connection.system.errors import InputError, exit_status
+from connection.system.paths import ROOT, resolve
+from connection.system.versions import require_libraries
 
 MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that is there
 CHECKED = ("label_min", "label_max", "max_length", "allow")  # flags with the same limits as in training
@@ -44,7 +45,7 @@ def check(given: argparse.Namespace) -> int:
     if problems:
         raise InputError.listing("These flags can't be used:", problems)
     require_libraries()
-    from connection.prepare import prepare
+    from connection.data.prepare import prepare
     from ConnectionBert import load_tokenizer
 
     if len(given.files) > 3:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from connection.environment import require_libraries, resolve
-from connection.errors import InputError, exit_status
+from connection.system.errors import InputError, exit_status
+from connection.system.paths import resolve
+from connection.system.versions import require_libraries
 
 # These differ from run to run without making a difference to the model.
 NOT_COMPARED = ("output_dir", "cache_dir", "overwrite", "print_model", "log_steps", "asked", "given")
@@ -30,9 +31,9 @@ def compare(run_a: Path, run_b: Path) -> int:
     require_libraries()
     import pandas as pd
 
-    from connection.bootstrap import gain, resampled
-    from connection.predictions import read_predictions
-    from connection.tables import cell, figures_table, gain_sentence, text
+    from connection.evaluation.bootstrap import gain, resampled
+    from connection.reports.predictions import read_predictions
+    from connection.reports.tables import figures_table, format_number, gain_sentence, render
 
     runs = {"A": run_a, "B": run_b}
     settings = {name: _flat(_read(run, "settings.json")) for name, run in runs.items()}
@@ -53,12 +54,12 @@ def compare(run_a: Path, run_b: Path) -> int:
     ]
     try:
         figures = figures_table({name: results[name]["final"]["test"] for name in runs})
-        rows = [{"run": key} | {name: cell(results[name].get(key), "{:,.6g}") for name in runs} for key in RUN_FIGURES]
+        rows = [{"run": key} | {name: format_number(results[name].get(key), "{:,.6g}") for name in runs} for key in RUN_FIGURES]
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"results.json of {run_a} or {run_b} is damaged: {error}") from None
     print(*(f"{name}  {run}" for name, run in runs.items()), sep="\n")
-    print("", text(pd.DataFrame(differ)) if differ else "no setting differs", sep="\n")
-    print("", text(figures), "", text(pd.DataFrame(rows)), sep="\n")
+    print("", render(pd.DataFrame(differ)) if differ else "no setting differs", sep="\n")
+    print("", render(figures), "", render(pd.DataFrame(rows)), sep="\n")
     label, of_a, of_b = a["label"].to_numpy(), a["final"].to_numpy(), b["final"].to_numpy()
     found = gain(label, of_a, of_b, resampled(label, [of_a, of_b]))
     print("", gain_sentence(found, "B", f"against A on the {len(label):,} test pairs of both"), sep="\n")

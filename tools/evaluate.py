@@ -9,16 +9,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connection.environment import expand, pick_device, require_libraries, resolve
-from connection.errors import InputError, exit_status
+from connection.system.devices import pick_device
+from connection.system.errors import InputError, exit_status
+from connection.system.paths import expand, resolve
+from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
-    from connection.calibration import Fitted
-    from connection.evaluation import Labelled
-    from connection.pairs import PairFile
+    from connection.data.pair_file import PairFile
+    from connection.evaluation.evaluate import LabelledPairs
+    from connection.model.calibration import Calibration
     from ConnectionBert import ConnectionBert
+
+KINDS = ("spearman", "pearson")  # of correlation
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,13 +50,12 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate_files(given: argparse.Namespace) -> int:
     """Print the table of all files, and of each what its labels allow; write --json."""
     require_libraries()
-    from connection.pairs import PairFile
-    from connection.runfolder import plain_json
-    from connection.similarity import SIMILARITIES
-    from connection.tables import text
-    from connection.testfiles import expand_folders
+    from connection.data.evaluation_files import expand_folders
+    from connection.data.pair_file import PairFile
+    from connection.evaluation.similarity import SIMILARITIES
+    from connection.reports.tables import render
+    from connection.system.atomic_files import plain_json
     from ConnectionBert import ConnectionBert
-    from tools.evaluate_tables import details, overview
 
     names = [name.strip() for name in given.similarity.split(",")]
     if unknown := [name for name in names if name not in SIMILARITIES]:
@@ -74,13 +78,13 @@ def evaluate_files(given: argparse.Namespace) -> int:
         raise InputError("\n".join(problems))
     for model in models.values():
         print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
-    fitted = {name: (model.fitted, model.labels) for name, model in models.items()}
+    fitted = {name: (model.calibration, model.labels) for name, model in models.items()}
     if given.dev_file:
         dev = PairFile.open(resolve(given.dev_file), given.columns)
         fitted = {name: _fit(model, dev, given) for name, model in models.items()}
     rows = [_evaluate(models, fitted, file, given, list(dict.fromkeys(names))) for file in opened]
     table, mean = overview(rows)
-    print("", text(table), sep="\n")
+    print("", render(table), sep="\n")
     print(*details(rows), sep="\n")
     if target:
         content = {name: str(model.folder) for name, model in models.items()} | {"files": rows, "mean": mean}
@@ -90,11 +94,11 @@ def evaluate_files(given: argparse.Namespace) -> int:
 
 def _similarities(
     model: ConnectionBert, file: PairFile, given: argparse.Namespace, of_model: tuple[float, float] | None, names: list[str]
-) -> tuple[Labelled, dict[str, np.ndarray], str]:
+) -> tuple[LabelledPairs, dict[str, np.ndarray], str]:
     """A file's pairs, their similarities by a model, by name, and what a person should know of the file."""
-    from connection.evaluation import Labelled
-    from connection.similarity import pair_similarities
-    from connection.testfiles import read_scored
+    from connection.data.evaluation_files import read_scored
+    from connection.evaluation.evaluate import LabelledPairs
+    from connection.evaluation.similarity import pair_similarities
 
     declared, cache = (given.label_min, given.label_max), resolve(Path(given.cache_dir))
     store, scale = read_scored(
@@ -102,20 +106,20 @@ def _similarities(
     )
     cut = int(store.tokens.cut.sum())
     remark = f"labels {scale}; {cut} sentences cut at {model.max_length} tokens; {len(store.bad)} bad rows left out"
-    return Labelled.of(store, scale), pair_similarities(model, store, names=names), remark
+    return LabelledPairs.of(store, scale), pair_similarities(model, store, names=names), remark
 
 
-def _fit(model: ConnectionBert, dev: PairFile, given: argparse.Namespace) -> tuple[Fitted, tuple[float, float] | None]:
+def _fit(model: ConnectionBert, dev: PairFile, given: argparse.Namespace) -> tuple[Calibration, tuple[float, float] | None]:
     """What --dev-file gives for a model, and the label scale that it is on."""
-    from connection.calibration import Fitted
+    from connection.evaluation.calibration import fit_calibration
 
     pairs, similarity, _ = _similarities(model, dev, given, model.labels, ["cosine"])
-    return Fitted.of(similarity["cosine"], pairs.label, pairs.scale), (pairs.scale.low, pairs.scale.high)
+    return fit_calibration(similarity["cosine"], pairs.label, pairs.scale), (pairs.scale.low, pairs.scale.high)
 
 
 def _evaluate(
     models: dict[str, ConnectionBert],
-    fitted: dict[str, tuple[Fitted, tuple[float, float] | None]],
+    fitted: dict[str, tuple[Calibration, tuple[float, float] | None]],
     file: PairFile,
     given: argparse.Namespace,
     names: list[str],
@@ -124,8 +128,8 @@ def _evaluate(
 
     What was fitted is used where the file's labels are on the scale that it was fitted on.
     """
-    from connection.bootstrap import intervals, resampled
-    from connection.evaluation import evaluate, with_intervals
+    from connection.evaluation.bootstrap import intervals, resampled
+    from connection.evaluation.evaluate import evaluate, with_intervals
 
     row: dict[str, Any] = {"file": str(file.path)}
     found: dict[str, dict[str, np.ndarray]] = {}
@@ -145,6 +149,75 @@ def _evaluate(
         for name in names
     }
     return row
+
+
+def overview(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+    """The table, a row a file and similarity; and the means over the files, {similarity: {figure: mean}}.
+
+    A figure's mean is undefined where it is for one of the files.
+    """
+    import numpy as np
+    import pandas as pd
+
+    lines, means = [], {}
+    for similarity in rows[0]["model"]:
+        for row in rows:
+            gain = row.get("gain", {}).get(similarity)
+            figures = [row[who][similarity] for who in ("model", "base") if who in row]
+            lines.append({"file": Path(row["file"]).name} | _line(similarity, figures, gain))
+        mean = {kind: float(np.mean([row["model"][similarity][kind] for row in rows])) for kind in KINDS}
+        base = {}
+        if "base" in rows[0]:
+            base = {kind: float(np.mean([row["base"][similarity][kind] for row in rows])) for kind in KINDS}
+        means[similarity] = mean | {f"base_{kind}": value for kind, value in base.items()}
+        if len(rows) > 1:
+            total = {"pairs": sum(row["pairs"] for row in rows)}
+            lines.append({"file": f"mean of {len(rows)}"} | _line(similarity, [mean | total, base], None))
+    return pd.DataFrame(lines).fillna(""), means
+
+
+def _line(similarity: str, figures: list[dict[str, Any]], gain: dict[str, Any] | None) -> dict[str, Any]:
+    """figures: the model's, and the base model's where there is one."""
+    from connection.reports.tables import format_number
+
+    model, base = (*figures, {})[:2]
+    line = {"similarity": similarity, "pairs": model["pairs"]}
+    for kind in KINDS:
+        line[f"{kind.title()} x 100"] = format_number(100 * model[kind], "{:.2f}")
+        line[f"95% of {kind.title()}"] = _range(model, f"{kind}_low", f"{kind}_high", "{:.2f}")
+    if base:
+        line["base Spearman"] = format_number(100 * base["spearman"], "{:.2f}")
+        line["gain"] = format_number(100 * (model["spearman"] - base["spearman"]), "{:+.2f}")
+        line["95% of gain"] = _range(gain or {}, "low", "high", "{:+.2f}")
+        line["p"] = format_number(gain["p"], "{:.4f}") if gain else ""
+    return line
+
+
+def _range(figures: dict[str, Any], low: str, high: str, form: str) -> str:
+    from connection.reports.tables import format_number
+
+    return f"{format_number(100 * figures[low], form)} to {format_number(100 * figures[high], form)}" if low in figures else ""
+
+
+def details(rows: list[dict[str, Any]]) -> list[str]:
+    """Of each file the plain sentence, and of its cosines the figures beside the correlations, and the calibration curve."""
+    from connection.reports.tables import curve_table, figures_table, gain_sentence, render
+
+    parts = []
+    for row in rows:
+        name = Path(row["file"]).name
+        parts.append(f"\n{name}: {row['understood']}")
+        parts += [
+            gain_sentence(gain, "The model", f"against the base on {name}" + (f" ({kind})" if kind != "cosine" else ""))
+            for kind, gain in row.get("gain", {}).items()
+        ]
+        first = next(iter(row["model"]))
+        columns: dict[str, dict[str, Any]] = {who: row[who][first] for who in ("base", "model") if who in row}
+        if any(key in columns["model"] for key in ("binary", "graded", "ranking")):
+            parts.append(render(figures_table(columns)))
+        if curve := columns["model"].get("calibration"):
+            parts += ["What a cosine stands for, fitted on dev, and how these pairs are labelled:", render(curve_table(curve))]
+    return parts
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from connection.environment import require_libraries
-from connection.errors import InputError, exit_status
+from connection.system.errors import InputError, exit_status
+from connection.system.versions import require_libraries
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,14 +32,12 @@ def compare(folder: str, sentence1: str, sentence2: str) -> int:
     model = ConnectionBert.load(folder)
     cosine = float(model.similarity([sentence1], [sentence2])[0])
     print(f"cosine {cosine:.4f}")
-    if model.fitted.threshold is not None:
-        connected = "connected" if cosine >= model.fitted.threshold else "not connected"
-        print(f"{connected}: the threshold is {model.fitted.threshold:.4f}")
+    if model.calibration.threshold is not None:
+        connected = "connected" if cosine >= model.calibration.threshold else "not connected"
+        print(f"{connected}: the threshold is {model.calibration.threshold:.4f}")
     if model.labels:
         low, high = model.labels
-        predicted = min(max(low + cosine * (high - low), low), high)  # training maps low..high to cosine 0..1
-        if model.fitted.knots:
-            predicted = float(model.fitted.label(np.array(cosine)))
+        predicted = float(model.calibration.predicted_label(np.array(cosine), low, high))
         print(f"score  {predicted:.2f} on the scale {low:g} to {high:g}")
     return 0
 

@@ -1,0 +1,181 @@
+"""The audit of pair files before anything is trained: within each file, and between training and held-out files.
+
+Texts are compared by the hash of their plain form (connection/data/text_hashes.py); everything is computed over the arrays of a
+PairStore, a slice of the pairs at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from connection.data.findings import ROW_FINDINGS, Finding, findings_json
+from connection.data.labels import LabelScale
+from connection.data.pair_store import PairStore
+from connection.data.text_hashes import hash_texts, pair_keys, row_slices
+
+LOW = 0.5  # of the label scale: identical sides below it are doubtful
+CUT_SHARE = 0.01
+ONE_LABEL_SHARE = 0.6
+UNKNOWN_SHARE = 0.05  # of the tokens
+PIECES_PER_WORD = 3.0  # English through an English vocabulary has some 1.2, Korean through it more than 5
+NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # in plain form: how programs write a missing value
+DRIFT = 0.15  # Kolmogorov-Smirnov statistic
+
+
+def audit(stores: Mapping[str, PairStore], scale: LabelScale) -> list[Finding]:
+    """All findings, errors first; `stores` are "train" and, where they exist, "dev" and "test"."""
+    findings: list[Finding] = []
+    for part, store in stores.items():
+        findings += _within(store, scale)
+        if part != "train":
+            findings += _labels_of_held_out(store, stores["train"])
+            findings += find_overlap(stores["train"], store, "leaked-pair", "shared-sentence")
+    if "dev" in stores and "test" in stores:
+        findings += find_overlap(stores["dev"], stores["test"], "dev-test-pair", "dev-test-sentence")
+    return sorted(findings, key=lambda finding: finding.severity)  # "error" sorts before "warning"
+
+
+def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
+    """Findings in one file; of a cached store they are cached too, beside its arrays."""
+    if store.folder is None:
+        return list(_look_within(store, scale))
+    known = store.folder / f"findings-{scale.low!r}-{scale.high!r}.json"
+    if not known.is_file():
+        written = known.with_suffix(f".{os.getpid()}")
+        written.write_text(json.dumps(findings_json(_look_within(store, scale))), encoding="utf-8")
+        written.replace(known)
+    return [Finding(**row | {"file": str(store.path)}) for row in json.loads(known.read_text(encoding="utf-8"))]
+
+
+def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
+    file = str(store.path)
+    for name in ROW_FINDINGS:
+        if first := store.bad.of(name):
+            what = "; ".join(row.what for row in first[:3])
+            yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
+    count, swallowed = store.swallowed
+    if count:
+        yield Finding.of("swallowed-rows", file, swallowed, "a cell spans lines that look like rows themselves", count)
+    if not len(store):
+        yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
+        return
+    yield from find_duplicates(store, scale)
+    span = scale.high - scale.low
+    low = store.label < scale.low + LOW * span
+    equal = [np.flatnonzero(low[part] & (store.hash[store.index1[part]] == store.hash[store.index2[part]])) + part.start
+             for part in row_slices(len(store))]  # fmt: skip
+    same = np.concatenate(equal)
+    if len(same):
+        yield Finding.of("identical-sides", file, store.line[same], f"e.g. labelled {store.label[same[0]]:g}")
+    null = np.isin(store.hash, hash_texts(NULL_WORDS))
+    if null.any():
+        rows = np.flatnonzero(null[store.index1] | null[store.index2])
+        yield Finding.of("null-word", file, store.line[rows], f"{len(rows):,} pairs have such a word for a sentence")
+    cut = store.tokens.cut
+    sides = [float(cut[index].mean()) for index in (store.index1, store.index2)]
+    if max(sides) > CUT_SHARE:
+        rows = np.flatnonzero(cut[store.index1] | cut[store.index2])
+        shares = f"{100 * sides[0]:.1f}% of the first and {100 * sides[1]:.1f}% of the second sentences"
+        yield Finding.of("cut-sentences", file, store.line[rows], f"{shares} are longer than {store.tokens.max_length} tokens")
+    values, counts = np.unique(store.label, return_counts=True)
+    if counts.max() > ONE_LABEL_SHARE * len(store) and len(store) > 1:
+        what = f"{100 * counts.max() / len(store):.0f}% of the labels are {values[counts.argmax()]:g}"
+        yield Finding.of("one-label", file, [], what)
+    pieces = np.maximum(store.tokens.length - 2, 0)
+    unknown, per_word = store.unknown.sum() / max(1, pieces.sum()), pieces.sum() / max(1, store.words.sum())
+    if unknown > UNKNOWN_SHARE or per_word > PIECES_PER_WORD:
+        what = f"{100 * unknown:.1f}% of the tokens are [UNK], {per_word:.1f} pieces a word (English: about 1.2)"
+        yield Finding.of("unknown-text", file, [], what)
+
+
+def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]:
+    values = np.unique(store.label)
+    if len(values) < 2:
+        what = f"all labels are {values[0]:g}" if len(values) else "there is no usable row"
+        yield Finding.of("few-labels", str(store.path), [], what)
+    elif len(train):
+        grid = np.union1d(values, np.unique(train.label))
+        shares = [np.searchsorted(np.sort(part.label), grid, side="right") / len(part) for part in (train, store)]
+        statistic = float(np.abs(shares[0] - shares[1]).max())
+        # Beyond chance too: the 0.1% point of the two-sample statistic, so that small files do not cry wolf.
+        chance = 1.95 * np.sqrt(1 / len(train) + 1 / len(store))
+        if statistic > max(DRIFT, chance):
+            means = f"mean label {store.label.mean():.2f}, in the training file {train.label.mean():.2f}"
+            yield Finding.of("label-drift", str(store.path), [], f"Kolmogorov-Smirnov statistic {statistic:.2f}; {means}")
+
+
+SLICES = 16  # pairs are grouped by key in so many passes, each in 1/16 of the memory
+CONTRADICTION = 0.5  # of the label scale: the same pair with labels further apart contradicts itself
+
+
+def _keys(store: PairStore) -> np.ndarray:
+    """(N,) uint64: equal for pairs of the same texts in either order."""
+    keys = np.empty(len(store), np.uint64)
+    for part in row_slices(len(store)):
+        keys[part] = pair_keys(store.hash[store.index1[part]], store.hash[store.index2[part]])
+    return keys
+
+
+def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
+    """Duplicates, swapped duplicates and contradictions: pairs of equal key, looked at slice by slice of the keys."""
+    keys = _keys(store)
+    found: dict[str, list[np.ndarray]] = {"duplicate": [], "swapped-duplicate": [], "contradiction": []}
+    example = ""
+    for part in range(SLICES):
+        rows = np.flatnonzero(keys >> np.uint64(60) == part)
+        rows = rows[np.argsort(keys[rows], kind="stable")]  # equal keys together, in file order
+        new = np.ones(len(rows), bool)
+        new[1:] = keys[rows[1:]] != keys[rows[:-1]]
+        if new.all():
+            continue
+        starts = np.flatnonzero(new)
+        group = np.cumsum(new) - 1
+        label = store.label[rows]
+        spread = np.maximum.reduceat(label, starts) - np.minimum.reduceat(label, starts)
+        first = store.hash[store.index1[rows]]
+        swapped = ~new & (first != first[starts][group])
+        clash = spread > CONTRADICTION * (scale.high - scale.low)
+        found["duplicate"].append(rows[~new & ~swapped])
+        found["swapped-duplicate"].append(rows[swapped])
+        found["contradiction"].append(rows[clash[group]])
+        if clash.any() and not example:
+            lines = store.line[rows[group == np.flatnonzero(clash)[0]]]
+            labels = store.label[rows[group == np.flatnonzero(clash)[0]]]
+            example = "e.g. " + ", ".join(f"line {line}: {value:g}" for line, value in zip(lines[:3], labels[:3], strict=True))
+    for name, places in found.items():
+        rows = np.sort(np.concatenate(places)) if places else np.zeros(0, np.int64)
+        if len(rows):
+            what = f"{example} (more than {100 * CONTRADICTION:.0f}% of the scale apart)" if name == "contradiction" else ""
+            yield Finding.of(name, str(store.path), store.line[rows], what or f"{len(rows):,} pairs stand in the file before")
+
+
+def find_overlap(store: PairStore, held_out: PairStore, of_pairs: str, of_sentences: str) -> Iterator[Finding]:
+    """Pairs and sentences of the one file in the other; the findings' names are given."""
+    if not len(store) or not len(held_out):
+        return
+    keys = _keys(held_out)
+    common = np.isin(keys, _common(_keys(store), keys))
+    if common.any():
+        rows = np.flatnonzero(common)
+        lines = store.line[np.isin(_keys(store), keys[rows[:1]])][:3].tolist()
+        where = f"line {held_out.line[rows[0]]} is line {', '.join(map(str, lines))} of {store.path}"
+        yield Finding.of(of_pairs, str(held_out.path), held_out.line[rows], f"e.g. {where}")
+    shared = np.isin(held_out.hash, _common(store.hash, held_out.hash))
+    rows = np.flatnonzero((shared[held_out.index1] | shared[held_out.index2]) & ~common)
+    if len(rows):
+        share = f"{100 * len(rows) / len(held_out):.1f}% of the pairs have a sentence that stands in {store.path}"
+        yield Finding.of(of_sentences, str(held_out.path), held_out.line[rows], share)
+
+
+def _common(many: np.ndarray, few: np.ndarray) -> np.ndarray:
+    """The values of `few` that are in `many`: a bit table over the low bits lets nearly all of `many` pass by unsorted."""
+    bits = max(16, int(len(few) * 16).bit_length())
+    mask = np.uint64((1 << min(bits, 30)) - 1)
+    table = np.zeros(int(mask) + 1, bool)
+    table[few & mask] = True
+    candidates = [part[table[part & mask]] for part in np.array_split(many, max(1, len(many) // 1_000_000))]
+    return np.intersect1d(few, np.concatenate(candidates))

@@ -1,0 +1,158 @@
+"""Which columns hold the two sentences and the label: by name, by content where there is no header, or as declared."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from connection.data.labels import is_label
+from connection.system.errors import InputError
+
+# Names that belong together; compared in lower case without spaces, hyphens, underscores and dots.
+SENTENCE_NAMES = (
+    ("sentence1", "sentence2"),
+    ("sentencea", "sentenceb"),
+    ("sent1", "sent2"),
+    ("senta", "sentb"),
+    ("text1", "text2"),
+    ("texta", "textb"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("string1", "string2"),
+    ("#1string", "#2string"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("qtext", "atext"),
+    ("question", "answer"),
+    ("requirement", "test"),
+)
+LABEL_NAMES = (
+    "score", "label", "labels", "similarity", "similarityscore", "relatednessscore", "relatedness", "relevance", "isduplicate",
+    "quality", "goldscore", "goldlabel", "rating",
+)  # fmt: skip
+ROLES = ("sentence1", "sentence2", "label")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """0-based places of the columns, their names for a person, and whether the first row is a header."""
+
+    places: tuple[int, int, int]
+    names: tuple[str, str, str]
+    header: bool
+    width: int  # columns in the file
+    how: str  # how they were found
+
+
+def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared: str, file: str) -> Columns:
+    """The columns of a table.
+
+    names: the form's own column names (JSON, Parquet), or None where the first row of `sample` may be a header.
+    declared: what --columns says, such as "sentence1=A,sentence2=B,label=3", or "".
+    Raises `InputError` listing the candidates and the flag wherever more than one reading is possible, or none is.
+    """
+    first = names if names is not None else sample[0]
+    plain = [_plain(name) for name in first]
+    if declared:
+        return _declared(declared, first, plain, names is not None, sample, file)
+    sides = [pair for pair in SENTENCE_NAMES if pair[0] in plain and pair[1] in plain]
+    labels = [name for name in LABEL_NAMES if name in plain]
+    if names is None and not sides and (not labels or any(map(is_label, first))):
+        return _by_content(first, sample, file)
+    problems = []
+    for name in dict.fromkeys([name for pair in sides for name in pair] + labels):
+        if plain.count(name) > 1:
+            problems.append(f"{plain.count(name)} columns are named {first[plain.index(name)]}")
+    actual = dict(zip(plain, first, strict=True))
+    if len(sides) != 1:
+        which = " or ".join(f"{actual[one]} and {actual[two]}" for one, two in sides)
+        problems.append(f"columns of the two sentences: {which or 'none of a name that is known'}")
+    if len(labels) != 1:
+        which = " or ".join(actual[name] for name in labels)
+        problems.append(f"column of the label: {which or 'none of a name that is known'}")
+    if problems:
+        raise _unclear(file, first, problems)
+    places = tuple(plain.index(name) for name in (*sides[0], labels[0]))
+    return _columns(places, first, names is None, names is not None, "by name")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "", name.lower())
+
+
+def _by_content(first: list[str], sample: Sequence[list[str]], file: str) -> Columns:
+    """The one column of labels and the two of text, in a file without a header."""
+    rows = [row for row in sample[1:] if len(row) == len(first)] or [first]  # the first may be a header after all
+    labels: list[int] = []
+    texts: list[int] = []
+    for place in range(len(first)):
+        cells = [row[place] for row in rows if row[place].strip()]
+        if cells:  # a column that is blank throughout is none
+            (labels if sum(map(is_label, cells)) >= 0.8 * len(cells) else texts).append(place)  # a few labels may be bad
+    problems = []
+    if len(labels) != 1 or len(texts) != 2:
+        listed = [" or ".join(str(place + 1) for place in places) or "none" for places in (texts, labels)]
+        problems.append(f"two columns of text and one of numbers are needed; text: column {listed[0]}; numbers: {listed[1]}")
+    elif _is_header(first, labels[0]):
+        problems.append(f"no number in column {labels[0] + 1} of the first row: a header without known names, or a bad row?")
+    if problems:
+        raise _unclear(file, first, problems)
+    return _columns((texts[0], texts[1], labels[0]), first, False, False, "by content, there is no header")
+
+
+def _is_header(first: list[str], label: int) -> bool:
+    """Whether the first row has something other than a label in the label's place, or counts the columns as pandas does."""
+    counted = [[str(number) for number in range(start, start + len(first))] for start in (0, 1)]
+    return bool(first[label].strip()) and (not is_label(first[label]) or first in counted)
+
+
+def _declared(
+    declared: str, first: list[str], plain: list[str], named: bool, sample: Sequence[list[str]], file: str
+) -> Columns:
+    given: dict[str, str] = {}
+    problems = []
+    for part in declared.split(","):
+        role, equals, name = (word.strip() for word in part.partition("="))
+        if role == "score":
+            role = "label"
+        if not equals or role not in ROLES or role in given or not name:
+            problems.append(f"{part.strip()!r} is not one of sentence1=..., sentence2=..., label=..., each once")
+        given[role] = name
+    problems += [f"{role} is not declared" for role in ROLES if role not in given and not problems]
+    places: list[int] = []
+    by_name = False
+    for role in ROLES if not problems else ():
+        name = given[role]
+        numbered = name.isascii() and name.isdecimal()
+        matches = [place for place, cell in enumerate(first) if cell.strip() == name]
+        matches = matches or [place for place, cell in enumerate(plain) if cell == _plain(name)]
+        if matches and (named or not numbered):  # a number in a row that may be data is no name
+            if len(matches) > 1:
+                problems.append(f"{len(matches)} columns are named {name}: give the number of the right one")
+            places.append(matches[0])
+            by_name = True
+        elif numbered and 1 <= int(name) <= len(first):
+            places.append(int(name) - 1)
+        else:
+            problems.append(f"{role}={name}: no column of that name or number")
+    if not problems and len(set(places)) < 3:
+        problems.append("the same column is declared twice")
+    if problems:
+        raise _unclear(file, first, [f"--columns: {problem}" for problem in problems])
+    header = not named and (by_name or _is_header(first, places[2]))
+    return _columns(tuple(places), first, header, named, "as declared" + ("" if header or named else ", there is no header"))
+
+
+def _columns(places: tuple[int, ...], first: list[str], header: bool, named: bool, how: str) -> Columns:
+    names = tuple(first[place].strip() if header or named else str(place + 1) for place in places)
+    return Columns(places, names, header, len(first), how)  # type: ignore[arg-type]
+
+
+def _unclear(file: str, first: list[str], problems: list[str]) -> InputError:
+    listed = ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(first[:30], 1))
+    listed += f" and {len(first) - 30} more" if len(first) > 30 else ""
+    return InputError.listing(
+        f"{file}: which columns hold the sentences and the label?",
+        [*problems, f"the first row: {listed}", "say which: --columns sentence1=NAME,sentence2=NAME,label=NAME (or numbers)"],
+    )

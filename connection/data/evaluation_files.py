@@ -1,0 +1,64 @@
+"""Labelled pair files to evaluate a model on: each read whole, with the label scale that its figures are of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from connection.data.labels import LabelScale, find_scale
+from connection.data.pair_file import PairFile
+from connection.data.pair_store import PairStore, load_pairs
+from connection.system.errors import InputError
+from connection.system.paths import resolve
+
+ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".gz")  # of pair files in a folder
+NO_PAIRS = ("license", "readme")  # other files that a data folder has
+
+
+def expand_folders(names: Sequence[str]) -> list[Path]:
+    """The files, and in place of a folder the pair files right in it, by name. Raises `InputError` for one without any."""
+    files: list[Path] = []
+    for name in names:
+        path = resolve(name)
+        inside = [
+            file
+            for file in (sorted(path.iterdir()) if path.is_dir() else [])
+            if file.is_file() and file.name.lower().endswith(ENDINGS) and not file.name.lower().startswith(NO_PAIRS)
+        ]
+        if path.is_dir() and not inside:
+            raise InputError(f"{path} is a folder without pair files ({', '.join(ENDINGS)})")
+        files += inside or [path]
+    return files
+
+
+def read_scored(
+    file: PairFile,
+    tokenizer: Any,
+    max_length: int,
+    declared: tuple[float | None, float | None],
+    of_model: tuple[float, float] | None,
+    cache: Path,
+    skip_bad: bool,
+) -> tuple[PairStore, LabelScale]:
+    """The pairs of a file, and their scale.
+
+    The scale is the declared one; else 0 to 1 for labels 0 and 1 alone; else the model's, where all labels lie on it; else the
+    file's own. Raises `InputError` for rows without text or label, unless `skip_bad`, and for a file without any pair.
+    """
+    low, high = declared
+    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+    store = load_pairs(file, tokenizer, max_length, *bounds, cache, True)
+    if store.bad and not skip_bad:
+        rows = [f"{store.path}, line {row.line}: {row.what}" for row in store.bad.first]
+        raise InputError.listing(f"Mend these rows ({len(store.bad)} in all), or leave them out with --on-bad-rows skip:", rows)
+    if not len(store):
+        raise InputError(f"{store.path} has no row that can be evaluated on.")
+    scale = find_scale(low, high, store.labels)
+    if of_model and declared == (None, None) and scale.kind != "binary":
+        start, end = of_model
+        if start <= min(store.labels) and max(store.labels) <= end:
+            return store, LabelScale(start, end, scale.kind, "as the model has it")
+    how = scale.how.replace("taken from the training file, which has", "taken from the file, which has")
+    return store, LabelScale(scale.low, scale.high, scale.kind, how)

@@ -1,0 +1,1 @@
+"""A file's bytes become rows of text cells."""

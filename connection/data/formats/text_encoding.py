@@ -1,0 +1,161 @@
+"""A text file's bytes, encoding and lines: UTF-8 and UTF-16 by rule, legacy encodings by a detector, and said aloud."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import itertools
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from charset_normalizer import from_bytes
+
+from connection.system.errors import InputError
+
+BLOCK = 1 << 20  # bytes read at once
+DETECTOR_BYTES = 200_000  # of the lines that are not ASCII; more makes the detector slower and no better
+LEGACY = ["cp1252", "cp932", "cp949", "gb18030", "big5", "cp1250", "cp1251", "cp1253", "cp1254"]  # the first of equals is taken
+BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+SAID = {
+    "utf-8": "UTF-8",
+    "utf-8-sig": "UTF-8 with BOM",
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16 (without BOM)",
+    "utf-16-be": "UTF-16 (big-endian, without BOM)",
+    "cp949": "cp949 (euc-kr)",
+    "cp932": "cp932 (Shift-JIS)",
+}
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what opening and reading a file can raise into `InputError`."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is a damaged gzip file: {error}. Copy it again.") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked where they are gzipped, whatever the name says: browsers unpack and keep the ".gz"."""
+    with readable(path):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; a file of pairs is needed")
+        if path.exists() and not path.is_file():  # a pipe can't be read twice
+            raise InputError(f"{path} is no regular file: write the pairs to a file first")
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        return cast(IO[bytes], gzip.open(path, "rb")) if packed else open(path, "rb")
+
+
+def read_lines(path: Path, encoding: str) -> Iterator[str]:
+    """The lines with their ends as they are. Raises `InputError` at a NUL character."""
+    with readable(path), io.TextIOWrapper(open_bytes(path), encoding=encoding, newline="") as file:
+        for number, line in enumerate(file, 1):
+            if "\0" in line:
+                raise InputError(f"{path}, line {number}: a NUL character; the file is damaged or no text")
+            yield line
+
+
+def count_lines(path: Path) -> int:
+    """Line ends in the file, about 1 GB/s; of UTF-16 a byte of another letter may be taken for one."""
+    return sum(block.count(b"\n") for block in _blocks(path))
+
+
+def find_encoding(path: Path) -> str:
+    """Python's name of the encoding that decodes the whole file.
+
+    Raises `InputError` for a damaged archive, binary content, or text that mixes encodings.
+    """
+    with readable(path), open_bytes(path) as file:
+        start = file.read(BLOCK)
+    encoding = next((name for mark, name in BOMS.items() if start.startswith(mark)), None)
+    if encoding is None and b"\0" in start[:4096]:
+        encoding = _unmarked_utf16(start[:4096])
+        if encoding is None:
+            raise InputError(f"{path} is not a text file: it holds NUL bytes")
+    if encoding is None:
+        encoding = "utf-8" if _undecodable(path, "utf-8") is None else _legacy(path)
+    if encoding != "utf-8" and (problem := _undecodable(path, encoding)):
+        raise InputError(f"{path}, near line {problem[0]}: byte {problem[1]:#04x} is not {encoding_name(encoding)}")
+    return encoding
+
+
+def _unmarked_utf16(start: bytes) -> str | None:
+    """UTF-16 without a mark has NUL as every other byte of its ASCII letters, and line ends of two bytes."""
+    for encoding, place, end in (("utf-16-le", 1, b"\n\0"), ("utf-16-be", 0, b"\0\n")):
+        nuls, others = start[place::2].count(0), start[1 - place :: 2].count(0)
+        if nuls > 4 * others and nuls > len(start) / 20 and 2 * start.count(end) >= start.count(b"\n"):
+            return encoding
+    return None
+
+
+def _undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
+    """Line and value of the first byte that is not in `encoding`; None when the whole file is."""
+    decoder, counter = (codecs.getincrementaldecoder(encoding)() for _ in range(2))
+    good = 0  # blocks
+    try:
+        for block in _blocks(path):
+            decoder.decode(block)
+            good += 1
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        # Lines are counted only now: it takes as long as decoding.
+        line = 1 + sum(counter.decode(block).count("\n") for block in itertools.islice(_blocks(path), good))
+        return line + error.object[: error.start].count(b"\n"), error.object[error.start]
+    return None
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with readable(path), open_bytes(path) as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _legacy(path: Path) -> str:
+    good = bad = first_bad = 0  # lines that are not ASCII: UTF-8 or not
+    sample = bytearray()
+    with readable(path), open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.isascii():
+                sample += line if len(sample) < DETECTOR_BYTES else b""
+                try:
+                    line.decode("utf-8")
+                    good += 1
+                except UnicodeDecodeError:
+                    bad, first_bad = bad + 1, first_bad or number
+    content = bytes(sample[: 10 * DETECTOR_BYTES])
+    control = re.findall(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]", content)
+    if len(control) > len(content) / 100:
+        raise InputError(f"{path} is not a text file: it holds control characters")
+    mixed = f"{path} mixes encodings: {good} lines are UTF-8, {bad} are not, the first is line {first_bad}. Save it as UTF-8."
+    if good > 0.1 * bad:  # a whole line in a legacy encoding hardly ever is UTF-8 by chance
+        raise InputError(mixed)
+    matches = from_bytes(content, cp_isolation=LEGACY)
+    best = matches.best()
+    if best is None:
+        raise InputError(f"{path} is in no encoding that is known here. Save it as UTF-8.")
+    equals = [match for match in matches if match.chaos <= best.chaos + 0.03 and match.coherence >= best.coherence]
+    names = {"cp949" if name == "euc_kr" else name for match in equals for name in match.could_be_from_charset}
+    encoding = min(names, key=lambda name: LEGACY.index(name) if name in LEGACY else len(LEGACY))
+    pieces = re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", content)  # UTF-8, or mojibake such as "Ã©"
+    if encoding in ("cp1252", "cp1250", "cp1254") and len(pieces) > 0.1 * len(re.findall(rb"[\x80-\xff]", content)):
+        raise InputError(mixed)
+    return encoding
+
+
+def is_guess(encoding: str) -> bool:
+    """Whether the detector named it; UTF-8 and UTF-16 are recognised by rule."""
+    return not encoding.startswith("utf")
+
+
+def encoding_name(encoding: str) -> str:
+    """An encoding's name for a person."""
+    return SAID.get(encoding, encoding)

@@ -1,0 +1,217 @@
+"""A pair file -> chunks of checked rows: sentence1, sentence2, label, and the line each row starts on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from connection.data.columns import Columns, find_columns
+from connection.data.findings import LARGEST
+from connection.data.formats.delimited import SAMPLE_ROWS
+from connection.data.formats.table import TableFile, open_table
+from connection.data.formats.text_encoding import readable
+from connection.data.formats.typed import NO_TEXT
+from connection.data.labels import COMMA, THOUSANDS, parse_label
+from connection.system.errors import InputError
+
+UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # Unicode categories; a tokenizer makes nothing of them
+FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, the blank of Braille, the mark of a lost character
+
+
+class BadRow(NamedTuple):
+    """A row that can't be trained on."""
+
+    line: int
+    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
+    what: str  # column and value, for a person
+    cells: list[str]
+
+
+def is_text(cell: str) -> bool:
+    """Whether a character can be seen: not white space, controls, zero-width characters, lone accents and fillers alone."""
+    return not cell.startswith(NO_TEXT) and any(
+        unicodedata.category(letter) not in UNSEEN and letter not in FILLERS for letter in cell
+    )
+
+
+def text_problem(cell: str) -> str:
+    if cell.startswith(NO_TEXT):
+        return cell[1:]
+    return "" if is_text(cell) else "nothing but invisible characters" if cell.strip() else "blank"
+
+
+def label_problem(cell: str) -> str:
+    if not cell.strip():
+        return "blank"
+    if cell.startswith(NO_TEXT):
+        return cell[1:]
+    if COMMA.fullmatch(cell.strip()):
+        return f"{cell!r:.60} is not clear: a decimal comma counts only where no label has a point and some can be nothing else"
+    if LARGEST < abs(parse_label(cell)) < math.inf:
+        return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
+    if parse_label(cell) in (0, 1):
+        return f"{cell!r:.60} is not clear among numbers other than 0 and 1"
+    finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
+    return f"{cell!r:.60} is not a {finite}number"
+
+
+def holds_rows(text: str, delimiter: str, width: int) -> bool:
+    """Whether two lines or more of a cell have a whole row's delimiters: a quote was left open above and closed below them."""
+    return bool(delimiter) and sum(line.count(delimiter) == width - 1 for line in text.split("\n")) >= 2
+
+
+def shorten(text: str, longest: int = 60) -> str:
+    """A cell in quotes for a sample row, with a mark where it was cut."""
+    return repr(text) if len(text) <= longest else f"{text[: longest - 3]!r}..."
+
+
+ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 16 << 20  # bound the memory that the text of a chunk takes
+ROWS_A_LOOK = 32  # between looks at the number of characters
+
+
+@dataclasses.dataclass(frozen=True)
+class PairChunk:
+    """n good rows in file order, and the bad ones among them."""
+
+    sentence1: list[str]
+    sentence2: list[str]
+    label: np.ndarray  # (n,) float64, finite, on the file's own scale
+    line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
+    bad: list[BadRow]
+    swallowed: list[int]  # lines of good rows of which a cell seems to hold other rows
+
+    def __len__(self) -> int:
+        return len(self.sentence1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairFile:
+    """A pair file whose form and columns are understood; its rows are read chunk by chunk, as often as wanted."""
+
+    path: Path
+    table: TableFile
+    columns: Columns
+    state: tuple[int, int]  # size and time of the last change, before anything was read
+
+    @classmethod
+    def open(cls, path: Path, declared_columns: str = "") -> PairFile:
+        """Raises `InputError` for a file of no supported form, without rows, or with columns that are not clear."""
+        state = _state(path)
+        table = open_table(path)
+        sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE_ROWS)]
+        if not sample:
+            raise InputError(f"{path} has no rows ({table.form})")
+        columns = find_columns(table.names, sample, declared_columns, str(path))
+        if columns.header and len(sample) == 1:
+            raise InputError(f"{path} has a header and no rows")
+        return cls(path, table, columns, state)
+
+    def require_unchanged(self) -> None:
+        """Raises `InputError` where the file was changed after it was opened."""
+        if _state(self.path) != self.state:
+            raise InputError(f"{self.path} was changed while it was read: start again when it is written")
+
+    def __str__(self) -> str:
+        """What was understood, with three sample rows."""
+        names = ", ".join(
+            f"{role} = {name!r}" for role, name in zip(("sentence1", "sentence2", "label"), self.columns.names, strict=True)
+        )
+        place = self.columns.places[2]
+        head = list(itertools.islice(self._data(), SAMPLE_ROWS))
+        comma = any(COMMA.fullmatch(cells[place].strip()) for _, cells in head if place < len(cells)) and self.decimal_comma
+        how = self.columns.how + (", labels have a decimal comma" if comma else "")
+        lines = [f"{self.path}: {self.table.form}; {names} ({how})"]
+        for line, cells in head[:3]:
+            one, two, label = (cells[place] if place < len(cells) else "" for place in self.columns.places)
+            lines.append(f"    {self.table.unit} {line}: {shorten(one)} | {shorten(two)} | {shorten(label, 20)}")
+        return "\n".join(lines)
+
+    @functools.cached_property
+    def decimal_comma(self) -> bool:
+        """Whether the labels of the whole file have decimal commas: some can be nothing else, and none has a point."""
+        sure = False
+        for _, cells in self._data():
+            cell = cells[self.columns.places[2]].strip() if len(cells) == self.columns.width else ""
+            if "." in cell and math.isfinite(parse_label(cell)):
+                return False
+            sure = sure or bool(COMMA.fullmatch(cell) and not THOUSANDS.fullmatch(cell))
+        return sure
+
+    @functools.cached_property
+    def numbers_beyond_0_1(self) -> bool:
+        """Whether the whole file has labels that are numbers other than 0 and 1: words such as yes say nothing among them."""
+        place, width = self.columns.places[2], self.columns.width
+        labels = (parse_label(cells[place], self.decimal_comma) for _, cells in self._data() if len(cells) == width)
+        return any(math.isfinite(label) and label not in (0, 1) for label in labels)
+
+    def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
+        """All rows, `size` at a time, or fewer where they are long; labels outside low..high are bad.
+
+        Raises `InputError` where the file is damaged.
+        """
+        rows = self._data()
+        while block := _block(rows, size):
+            yield self._checked(block, low, high)
+
+    def _data(self) -> Iterator[tuple[int, list[str]]]:
+        rows = self.table.rows()
+        return itertools.islice(rows, 1, None) if self.columns.header else rows
+
+    def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
+        first, second, third = self.columns.places
+        width, names = self.columns.width, self.columns.names
+        sentence1, sentence2, labels, lines, bad, swallowed = [], [], [], [], [], []
+        for line, cells in block:
+            if len(cells) != width:
+                bad.append(BadRow(line, "ragged-row", f"{len(cells)} columns, the first row has {width}", cells))
+                continue
+            one, two = cells[first], cells[second]
+            label = parse_label(cells[third])
+            if "," in cells[third] and COMMA.fullmatch(cells[third].strip()):
+                label = parse_label(cells[third], self.decimal_comma)
+            if label in (0, 1) and cells[third].strip()[0].isalpha() and self.numbers_beyond_0_1:
+                label = math.nan
+            # Nearly all texts begin with a letter: the look at each character is for the others.
+            if not (one[:1].isalnum() and two[:1].isalnum() and one[0] not in FILLERS and two[0] not in FILLERS) and not (
+                is_text(one) and is_text(two)
+            ):
+                wrong = [f"column {name}: {why}" for name, text in zip(names, (one, two), strict=False)
+                         if (why := text_problem(text))]  # fmt: skip
+                bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
+            elif not -LARGEST <= label <= LARGEST:  # NaN too
+                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {label_problem(cells[third])}", cells))
+            elif not low <= label <= high:
+                what = f"column {names[2]}: {cells[third].strip()} is outside the label scale {low:g} to {high:g}"
+                bad.append(BadRow(line, "bad-label", what, cells))
+            else:
+                sentence1.append(one)
+                sentence2.append(two)
+                labels.append(label)
+                lines.append(line)
+                if "\n" in one or "\n" in two:
+                    swallowed += [line] * holds_rows(one + "\n" + two, self.table.delimiter, width)
+        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    with readable(path):
+        found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _block(rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:
+    """The next rows, `size` of them or some CHARACTERS_AT_ONCE."""
+    block: list[tuple[int, list[str]]] = []
+    room = CHARACTERS_AT_ONCE
+    while room > 0 and (piece := list(itertools.islice(rows, min(ROWS_A_LOOK, size - len(block))))):
+        room -= sum([sum(map(len, cells)) for _, cells in piece])
+        block += piece
+    return block

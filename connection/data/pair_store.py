@@ -1,0 +1,225 @@
+"""A pair file's rows as arrays in one folder: tokens of each distinct sentence, and for each pair two sentence numbers and
+a label. Built once in little memory, cached by content, memory-mapped when large, shared by all processes that open it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from connection.data.findings import LINES_SHOWN
+from connection.data.pair_file import BadRow, PairChunk, PairFile
+from connection.data.text_hashes import SentenceIndex, count_words, hash_texts, plain
+from connection.data.tokenization import TokenStore, count_unknown, encode_flat
+from connection.system.atomic_files import atomic_folder, remove_leftovers
+from connection.system.paths import file_sha256
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRows:
+    """What is known of the bad rows of a pair file, in memory that does not grow with their number."""
+
+    counts: dict[str, int]  # by finding
+    first: list[BadRow]  # the first LINES_SHOWN of each finding in file order, without their cells
+    everything: Path | bytes  # a JSON line for each: [line, finding, what, *cells]; bytes of a small file's
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    def of(self, *findings: str) -> list[BadRow]:
+        """The first rows of these findings."""
+        return [row for row in self.first if row.finding in findings]
+
+    def rows(self) -> Iterator[list[Any]]:
+        """[line, finding, what, *cells] of each, in file order."""
+        if isinstance(self.everything, bytes):
+            yield from map(json.loads, self.everything.splitlines())
+            return
+        with open(self.everything, encoding="ascii") as file:
+            yield from map(json.loads, file)
+
+
+class BadRowsWriter:
+    """Writes bad rows to a binary file as they are found."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file = file
+        self.counts: Counter[str] = Counter()
+        self.first: list[BadRow] = []
+
+    def add(self, rows: Iterable[BadRow]) -> None:
+        for row in rows:
+            self.counts[row.finding] += 1
+            if self.counts[row.finding] <= LINES_SHOWN:
+                self.first.append(row._replace(cells=[]))
+            self.file.write(json.dumps([row.line, row.finding, row.what, *row.cells]).encode() + b"\n")
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and first rows for meta.json."""
+        return {"counts": self.counts, "first": [list(row) for row in self.first]}
+
+
+VERSION = 3  # of the folder's layout and of how its content is computed
+MOST_LABELS = 1000  # distinct labels that are remembered, the least and the greatest among them
+SMALL_FILE = 32 << 20  # bytes; a smaller pair file is kept in memory and not cached
+PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
+SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64}  # (S,) each
+
+
+@dataclasses.dataclass(frozen=True)
+class PairStore:
+    """N pairs over S distinct sentences."""
+
+    path: Path  # the pair file
+    tokens: TokenStore  # of the S sentences
+    index1: np.ndarray  # (N,) int32: which sentence stands on side 1
+    index2: np.ndarray  # (N,) int32
+    label: np.ndarray  # (N,) float32, on the file's own scale
+    line: np.ndarray  # (N,) int64
+    words: np.ndarray  # (S,) int32, words between spaces
+    unknown: np.ndarray  # (S,) int32, [UNK] tokens
+    hash: np.ndarray  # (S,) uint64 of the plain text
+    bad: BadRows
+    swallowed: tuple[int, list[int]]  # how many rows have a cell that seems to hold other rows; the first lines
+    labels: list[float]  # the distinct ones, ascending; of very many some, the least and the greatest among them
+    folder: Path | None = None  # where the arrays are mapped from; None: they are in memory
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __reduce__(self) -> Any:
+        """Another process maps the same files instead of receiving a copy."""
+        return (open_store, (self.folder, self.path, True)) if self.folder else super().__reduce__()
+
+
+def load_pairs(
+    file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, cache: Path, progress: bool
+) -> PairStore:
+    """The store of a pair file; labels outside low..high make bad rows. A large file's store is built once and cached."""
+    if os.path.getsize(file.path) < SMALL_FILE:
+        with tempfile.TemporaryDirectory() as temporary:
+            _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
+            return open_store(Path(temporary), file.path, False)
+    target = cache / content_key(VERSION, file, tokenizer, max_length, low, high)
+    if target.is_dir() and not is_whole(target):
+        shutil.rmtree(target, ignore_errors=True)
+    if not target.is_dir():
+        remove_leftovers(cache, "[0-9a-f]{32}")
+        with atomic_folder(target, keep_first=True) as new:  # of two builds at once the first stays: it may be open already
+            _build(new, file, tokenizer, max_length, low, high, progress)
+    return open_store(target, file.path, True)
+
+
+def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
+    """The arrays in a built folder, memory-mapped or read into memory."""
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+
+    def array(name: str, dtype: Any) -> np.ndarray:
+        file = folder / name
+        if mapped and file.stat().st_size:
+            return np.asarray(np.memmap(file, dtype=dtype, mode="r"))
+        return np.fromfile(file, dtype=dtype)
+
+    pairs = {name: array(name, dtype) for name, dtype in PAIR_ARRAYS.items()}
+    sentences = {name: array(name, dtype) for name, dtype in SENTENCE_ARRAYS.items() if name != "length"}
+    tokens = TokenStore(array("ids", meta["ids"]), array("offsets", np.int64), array("length", np.int32), meta["max_length"])
+    labels, known = meta["labels"], meta["bad"]
+    rows = folder / "bad.jsonl" if mapped else (folder / "bad.jsonl").read_bytes()
+    bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
+    count, first = meta["swallowed"]
+    return PairStore(
+        path, tokens, bad=bad, swallowed=(count, first), labels=labels, folder=folder if mapped else None, **pairs, **sentences
+    )
+
+
+def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
+    """Fill a folder chunk by chunk; in memory stand two chunks' text and the hashes of the distinct sentences."""
+    ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
+    index = SentenceIndex()
+    total = 0
+    labels: set[float] = set()
+    swallowed, first = 0, list[int]()
+    with ExitStack() as stack:
+        names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "bad.jsonl"]
+        out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
+        bar = stack.enter_context(
+            tqdm(desc=f"read {file.path.name}", unit=" pairs", total=file.table.most_rows(), disable=None if progress else True,
+                 leave=False, unit_scale=True)
+        )  # fmt: skip
+        bad = BadRowsWriter(out["bad.jsonl"])
+        out["offsets"].write(np.zeros(1, np.int64).tobytes())
+
+        def write(chunk: PairChunk, numbers: np.ndarray, fresh: list[str]) -> None:
+            nonlocal total
+            flat, lengths, uncut = encode_flat(fresh, tokenizer, max_length)
+            offsets = total + np.cumsum(lengths, dtype=np.int64)
+            total += int(lengths.sum())
+            unknown = count_unknown(flat, lengths, tokenizer)
+            columns: dict[str, Any] = {
+                "index1": numbers[: len(chunk)], "index2": numbers[len(chunk) :], "label": chunk.label, "line": chunk.line,
+                "length": uncut, "words": list(map(count_words, fresh)), "unknown": unknown,
+                "hash": hash_texts([plain(text) for text in fresh]), "ids": flat, "offsets": offsets,
+            }  # fmt: skip
+            for name, values in columns.items():
+                dtype: Any = {**PAIR_ARRAYS, **SENTENCE_ARRAYS, "ids": ids_type, "offsets": np.int64}[name]
+                out[name].write(np.asarray(values, dtype=dtype).tobytes())
+            bar.update(len(chunk) + len(chunk.bad))
+
+        # One chunk is read while the chunk before it is tokenised and written.
+        writer = stack.enter_context(ThreadPoolExecutor(1))
+        writing: Future[None] | None = None
+        for chunk in file.chunks(low=low, high=high):
+            bad.add(chunk.bad)
+            swallowed += len(chunk.swallowed)
+            first = (first + chunk.swallowed)[:LINES_SHOWN]
+            labels |= set(chunk.label.tolist())
+            labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
+            texts = [*chunk.sentence1, *chunk.sentence2]
+            numbers, new = index.add(hash_texts(texts))
+            if writing:
+                writing.result()
+            writing = writer.submit(write, chunk, numbers, [texts[place] for place in new.tolist()])
+        if writing:
+            writing.result()
+    file.require_unchanged()
+    meta = {
+        "version": VERSION,
+        "ids": ids_type,
+        "max_length": max_length,
+        "labels": sorted(labels),
+        "bad": bad.summary(),
+        "swallowed": [swallowed, first],
+        "sizes": {name: os.path.getsize(folder / name) for name in names},
+    }
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def content_key(version: int, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float) -> str:
+    """Names the cache folder: another layout, content of the file, tokenizer, columns or setting is another name."""
+    backend = tokenizer.backend_tokenizer
+    vocabulary = hashlib.sha256(
+        repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
+    )
+    what = [version, file_sha256(file.path), vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the files in a cached folder have the sizes they were written with."""
+    try:
+        sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False

@@ -1,0 +1,1 @@
+"""Cosines and labels become figures with intervals."""

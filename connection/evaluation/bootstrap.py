@@ -1,0 +1,137 @@
+"""How sure a correlation is, and the difference between two: the paired bootstrap over sentence pairs.
+
+A resample draws N of the N pairs with replacement, the same ones for every model (Efron & Tibshirani 1993, An Introduction to
+the Bootstrap: chapter 13 for the percentile interval, 15 and 16 for the achieved significance level).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from connection.evaluation.correlation import pearson, spearman
+
+RESAMPLES = 10_000
+FEWEST_RESAMPLES = 1_000
+DRAWS = 400_000_000  # in all: beyond 40,000 pairs fewer resamples are drawn, so that 100,000 pairs take half a minute
+DRAWS_AT_ONCE = 150_000  # draws of one block of resamples, which then stay in the processor's cache
+FEWEST_PAIRS = 10  # a resample of fewer is of the same few pairs each time: its interval would promise too much
+KINDS = ("spearman", "pearson")
+
+
+def resamples_for(pairs: int) -> int:
+    """How many resamples are drawn of so many pairs."""
+    return int(np.clip(DRAWS // max(1, pairs), FEWEST_RESAMPLES, RESAMPLES))
+
+
+def resampled(label: np.ndarray, predictions: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+    """Spearman and Pearson of P predictions (N,) against labels (N,) in each of R resamples, (2, P, R) float64.
+
+    NaN where a resample leaves a correlation undefined, and throughout for fewer than `FEWEST_PAIRS` pairs.
+    """
+    n, count = len(label), resamples_for(len(label))
+    values = np.array([label, *predictions], float)  # (1 + P, N)
+    found = np.full((2, len(predictions), count), np.nan)
+    if n < FEWEST_PAIRS:
+        return found
+    values[~np.isfinite(values).all(axis=1)] = 0  # of what is no number every correlation is undefined, as of a constant
+    constant = values.min(axis=1) == values.max(axis=1)
+    # Centred once, sums of squares keep their digits; a constant one stays 0 and is left undefined.
+    centred = np.where(constant[:, None], 0, values - values.mean(axis=1, keepdims=True))
+    terms = np.concatenate([centred, centred**2, centred[1:] * centred[0]]).T  # (N, 2 (1 + P) + P)
+    ties = [_Ties(row) for row in values]
+    random = np.random.default_rng(seed)
+    block = max(1, DRAWS_AT_ONCE // n)
+    for start in range(0, count, block):
+        rows = min(block, count - start)
+        # How often each pair is drawn says all about a resample, and ranks follow from it without sorting again.
+        drawn = random.integers(0, n, size=(rows, n), dtype=np.int32) + n * np.arange(rows)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)  # (R, N)
+        stop = start + rows
+        found[1, :, start:stop] = _pearson(weights @ terms / n, len(values), (centred**2).mean(axis=1))
+        label_ranks = ties[0].ranks(weights)
+        label_square = np.einsum("rn,rn,rn->r", weights, label_ranks, label_ranks)
+        for number, tie in enumerate(ties[1:]):
+            rank = tie.ranks(weights)
+            weighted = weights * rank
+            spread = np.sqrt(np.einsum("rn,rn->r", weighted, rank) * label_square)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                both = np.einsum("rn,rn->r", weighted, label_ranks) / spread
+            found[0, number, start:stop] = np.where(spread > 0, both, np.nan)
+    return np.clip(found, -1, 1)
+
+
+class _Ties:
+    """The groups of equal values among N, in ascending order."""
+
+    def __init__(self, values: np.ndarray):
+        self.order = np.argsort(values, kind="stable")
+        ordered = values[self.order]
+        new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+        self.ends = np.append(np.flatnonzero(new)[1:], len(values)) - 1
+        self.group = np.empty(len(values), np.int64)
+        self.group[self.order] = np.cumsum(new) - 1
+
+    def ranks(self, weights: np.ndarray) -> np.ndarray:
+        """Mean rank of each value, less the mean of all ranks, when value i occurs weights[r, i] times: (R, N) -> (R, N)."""
+        last = np.cumsum(np.take(weights, self.order, axis=1), axis=1)  # the last rank that an occurrence takes up
+        last = last if len(self.ends) == weights.shape[1] else np.take(last, self.ends, axis=1)  # ... that a group takes up
+        middle = last + np.concatenate([np.zeros((len(last), 1)), last[:, :-1]], axis=1)
+        middle -= weights.shape[1]
+        middle *= 0.5
+        return np.take(middle, self.group, axis=1)
+
+
+def _pearson(means: np.ndarray, values: int, spread: np.ndarray) -> np.ndarray:
+    """Correlations (P, R) from the resamples' means (R, terms) of values, squares and products; spread (values,) overall."""
+    mean, square, product = np.split(means, [values, 2 * values], axis=1)
+    variance = square - mean**2
+    # Where a resample holds one single value, rounding leaves a trace of a variance.
+    variance = np.where(variance > 1e-12 * spread, variance, np.nan)
+    return ((product - mean[:, 1:] * mean[:, :1]) / np.sqrt(variance[:, 1:] * variance[:, :1])).T
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float]:
+    """The 95% percentile interval of a resampled figure (R,); resamples in which it is undefined are left out.
+
+    Two NaN where more than half of them are: what is left would be of particular resamples.
+    """
+    defined = drawn[np.isfinite(drawn)]
+    if len(defined) < len(drawn) / 2 or not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def p_value(difference: np.ndarray) -> float:
+    """Two-sided p of a resampled difference (R,): twice the share of resamples on the other side of 0, at least 2 / (R + 1).
+
+    One resample is added to each side, so that p is never 0 (Davison & Hinkley 1997, Bootstrap Methods, section 4.2).
+    """
+    defined = difference[np.isfinite(difference)]
+    if np.isnan(interval(difference)[0]):
+        return float("nan")
+    sides = [1 + np.count_nonzero(defined <= 0), 1 + np.count_nonzero(defined >= 0)]
+    return float(min(1.0, 2 * min(sides) / (len(defined) + 1)))
+
+
+def intervals(drawn: np.ndarray) -> dict[str, float]:
+    """{"spearman_low", "spearman_high", "pearson_low", "pearson_high"} of one model's resamples (2, R)."""
+    ends = {kind: interval(row) for kind, row in zip(KINDS, drawn, strict=True)}
+    return {f"{kind}_{end}": ends[kind][place] for kind in KINDS for place, end in enumerate(("low", "high"))}
+
+
+def gain(label: np.ndarray, base: np.ndarray, final: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
+    """What `final` has over `base`, both (N,), against labels (N,); `drawn` are their resamples, (2, 2, R), base first.
+
+    {"spearman", "low", "high", "p"} and the same of Pearson as {"pearson", "pearson_low", "pearson_high", "pearson_p"}; "low"
+    and "high" are the ends of the 95% interval of the difference.
+    """
+    found: dict[str, float] = {}
+    for kind, measure, row in zip(KINDS, (spearman, pearson), drawn, strict=True):
+        low, high = interval(row[1] - row[0])
+        start = "" if kind == "spearman" else f"{kind}_"
+        found |= {kind: measure(final, label) - measure(base, label)}
+        found |= {f"{start}low": low, f"{start}high": high, f"{start}p": p_value(row[1] - row[0])}
+    return found

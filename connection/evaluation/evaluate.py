@@ -1,0 +1,101 @@
+"""Everything that is reported of a model on labelled pairs, from its similarities alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from connection.data.labels import LabelScale
+from connection.data.pair_store import PairStore
+from connection.evaluation import bootstrap
+from connection.evaluation.binary import at_threshold, average_precision, roc_auc
+from connection.evaluation.calibration import calibration_curve, fit_calibration, is_binary
+from connection.evaluation.correlation import figures
+from connection.evaluation.ranking import is_one_to_many, ranking_figures
+from connection.model.calibration import Calibration
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledPairs:
+    """N labelled pairs: what a figure needs of them, and what tells them from other pairs."""
+
+    label: np.ndarray  # (N,) on the scale
+    query: np.ndarray  # (N,) which first sentence
+    line: np.ndarray  # (N,) in the file
+    pair: np.ndarray  # (N,) uint64 hash of both sentences in their order
+    scale: LabelScale
+
+    @classmethod
+    def of(cls, store: PairStore, scale: LabelScale, places: np.ndarray | slice = slice(None)) -> LabelledPairs:
+        """The pairs of a store at `places`."""
+        one, two = store.index1[places], store.index2[places]
+        pair = store.hash[one] * np.uint64(0x9E3779B97F4A7C15) + store.hash[two]  # wraps around; not the same both ways
+        return cls(store.label[places], one, store.line[places], pair, scale)
+
+
+def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibration | None = None) -> dict[str, Any]:
+    """Figures of similarities (N,), N > 0, against the labels; those of a kind of labels stand where the labels are of it.
+
+    "spearman", "pearson", "pairs"; "binary": {"positive_share", "average_precision", "roc_auc"}; and of one-to-many data
+    "ranking": see connection/evaluation/ranking.py. With what was fitted on other pairs, "binary" has "threshold", "f1",
+    "precision", "recall", "mcc" and "accuracy" too, graded labels "graded": {"mean_absolute_error"} in label units, and both
+    "calibration", the curve.
+    """
+    found: dict[str, Any] = figures(similarity, pairs.label)
+    if not np.isfinite(similarity).all():  # the model is broken: no figure is defined
+        return found
+    binary = is_binary(pairs.label, pairs.scale)
+    if binary:
+        positive = pairs.label == pairs.label.dtype.type(pairs.scale.high)
+        found["binary"] = {
+            "positive_share": float(positive.mean()),
+            "average_precision": average_precision(similarity, positive),
+            "roc_auc": roc_auc(similarity, positive),
+        }
+        if calibration and calibration.threshold is not None:
+            at = at_threshold(similarity, positive, calibration.threshold)
+            found["binary"] |= {"threshold": calibration.threshold, **at}
+    if calibration and calibration.knots:
+        predicted = calibration.label(similarity)
+        if not binary:
+            found["graded"] = {"mean_absolute_error": float(np.abs(predicted - pairs.label).mean())}
+        found["calibration"] = calibration_curve(similarity, predicted, pairs.label)
+    if is_one_to_many(pairs.query):
+        gain = np.clip(pairs.scale.target(pairs.label), 0, 1)
+        found["ranking"] = ranking_figures(pairs.query, similarity, gain)
+    return found
+
+
+def with_intervals(
+    pairs: LabelledPairs, base: dict[str, Any], base_similarity: np.ndarray, final: dict[str, Any], final_similarity: np.ndarray
+) -> dict[str, float]:
+    """Adds the 95% intervals to two models' figures of the same pairs; returns what `final` gained: see `bootstrap.gain`."""
+    drawn = bootstrap.resampled(pairs.label, [base_similarity, final_similarity])
+    for number, found in enumerate((base, final)):
+        found |= bootstrap.intervals(drawn[:, number])
+    gain = bootstrap.gain(pairs.label, base_similarity, final_similarity, drawn)
+    return gain | {"resamples": drawn.shape[2]}
+
+
+def evaluate_run(
+    parts: dict[str, LabelledPairs], cosines: dict[str, dict[str, np.ndarray]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
+    """All figures of a run: {"base": {part: figures}, "final": ...}, part being "dev" or "test"; and the gain {"test": gain}.
+
+    cosines: {"base": {part: (N,)}, "final": ...}. What is fitted, to each model's own dev cosines, is applied to test alone. On
+    dev no gain is given: the weights were chosen by these pairs.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for model, by_part in cosines.items():
+        dev = by_part.get("dev")
+        calibration = Calibration() if dev is None else fit_calibration(dev, parts["dev"].label, parts["dev"].scale)
+        found[model] = {
+            part: evaluate(parts[part], cosine, calibration if part == "test" else None) for part, cosine in by_part.items()
+        }
+    gains = {
+        part: with_intervals(parts[part], found["base"][part], cosines["base"][part], found["final"][part], cosine)
+        for part, cosine in cosines["final"].items()
+    }
+    return found, {part: gain for part, gain in gains.items() if part != "dev"}

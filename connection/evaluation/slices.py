@@ -1,0 +1,118 @@
+"""Groups of labelled pairs that are alike in one respect, and how a model does on each: where its errors are."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from connection.data.pair_store import PairStore
+from connection.evaluation.bootstrap import FEWEST_PAIRS
+from connection.evaluation.correlation import spearman
+from connection.evaluation.evaluate import LabelledPairs
+
+BANDS = 5  # of a label scale with more than MOST_LABELS distinct labels
+MOST_LABELS = 6
+# English alone; contractions have either apostrophe.
+NEGATION = re.compile(
+    r"\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|without|cannot)\b|n['\u2019]t\b", re.IGNORECASE
+)
+Groups = tuple[list[str], np.ndarray]  # G names, and of each pair (N,) the number of its group
+
+
+def count_negated(one: Sequence[str], two: Sequence[str]) -> np.ndarray:
+    """How many of a pair's two sentences have an English negation: 0, 1 or 2 of each of n pairs, (n,) int8."""
+    return np.array([bool(NEGATION.search(a)) + bool(NEGATION.search(b)) for a, b in zip(one, two, strict=True)], np.int8)
+
+
+def find_slices(
+    pairs: LabelledPairs,
+    store: PairStore,
+    places: np.ndarray | slice,
+    negated: np.ndarray | None,
+    cosine: np.ndarray,
+    residual: np.ndarray | None,
+) -> dict[str, list[dict[str, Any]]]:
+    """{"all": [...], "label": [...], "length", "overlap", "truncation", "negation"}: the slices of N pairs of a store.
+
+    A slice is {"slice": its name, "pairs", "spearman", "mean_absolute_error"}: the rank correlation of cosine (N,) and label
+    within it, NaN where it is undefined, and the mean amount of the residuals (N,), in label units, NaN where there are none.
+    Every pair is in one slice of a kind; empty slices, and kinds that put all pairs into one, are left out. negated: what
+    `count_negated` says of the pairs; None where the text is not at hand.
+    """
+    one, two = store.index1[places], store.index2[places]
+    cut = (store.tokens.length[one] > store.tokens.max_length) | (store.tokens.length[two] > store.tokens.max_length)
+    kinds: dict[str, Groups] = {
+        "all": (["all pairs"], np.zeros(len(one), np.int64)),
+        "label": _label_bands(pairs),
+        "length": _lengths(np.maximum(store.words[one], store.words[two])),
+        "overlap": _overlaps(store, one, two),
+        "truncation": (["both whole", "one or both cut"], cut.astype(np.int64)),
+    }
+    if negated is not None:
+        kinds["negation"] = (["in neither", "in one", "in both"], negated.astype(np.int64))
+    amount = np.full(len(one), np.nan) if residual is None else np.abs(residual)
+    found = {}
+    for kind, (names, group) in kinds.items():
+        members = {name: np.flatnonzero(group == number) for number, name in enumerate(names)}
+        rows = [
+            {
+                "slice": name,
+                "pairs": len(rows),
+                "spearman": spearman(cosine[rows], pairs.label[rows]),
+                "mean_absolute_error": float(amount[rows].mean()),
+            }
+            for name, rows in members.items()
+            if len(rows)
+        ]
+        if len(rows) > 1 or kind == "all":
+            found[kind] = rows
+    return found
+
+
+def worst_slices(slices: dict[str, list[dict[str, Any]]], most: int = 2) -> list[tuple[str, dict[str, Any]]]:
+    """Kind and slice of the greatest mean absolute errors above that of all pairs, one of a kind, `most` of them.
+
+    Slices of fewer than `FEWEST_PAIRS` pairs, whose figures say little, are passed over.
+    """
+    [overall] = slices["all"]
+    above = [
+        (kind, row)
+        for kind, rows in slices.items()
+        for row in rows
+        if row["pairs"] >= FEWEST_PAIRS
+        and (row["mean_absolute_error"] or 0) > (overall["mean_absolute_error"] or 0)  # NaN is not above, nor None, its JSON
+    ]
+    above.sort(key=lambda found: -found[1]["mean_absolute_error"])
+    first = dict(reversed(above))  # the worst of a kind is the last to be put there
+    return [(kind, row) for kind, row in above if first[kind] is row][:most]
+
+
+def _label_bands(pairs: LabelledPairs) -> Groups:
+    """A slice a label where there are few, else bands of equal width; a band has its lower end, the last one both."""
+    labels = np.unique(pairs.label)
+    if len(labels) <= MOST_LABELS:
+        return [f"{label:g}" for label in labels], np.searchsorted(labels, pairs.label)
+    edges = np.linspace(pairs.scale.low, pairs.scale.high, BANDS + 1).tolist()
+    names = [f"{low:g} to {'below ' * (high < edges[-1])}{high:g}" for low, high in itertools.pairwise(edges)]
+    return names, np.searchsorted(edges[1:-1], pairs.label, side="right")
+
+
+def _lengths(words: np.ndarray) -> Groups:
+    """Thirds, as far as equal lengths let them be: words (N,) of the longer sentence."""
+    edges = np.unique(np.quantile(words, [1 / 3, 2 / 3], method="lower")).tolist()
+    names = [f"up to {edges[0]} words", *(f"{low + 1} to {high} words" for low, high in itertools.pairwise(edges))]
+    return [*names, f"more than {edges[-1]} words"], np.searchsorted(edges, words)
+
+
+def _overlaps(store: PairStore, one: np.ndarray, two: np.ndarray) -> Groups:
+    """Quarters of the Jaccard index of the two sentences' distinct word pieces, which every language's words come in."""
+    share = np.empty(len(one))
+    for row, sides in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
+        a, b = (set(store.tokens[side][1:-1].tolist()) for side in sides)  # without [CLS] and [SEP]
+        share[row] = len(a & b) / max(1, len(a | b))
+    names = ["below 25% in common", "25 to 50% in common", "50 to 75% in common", "75% and more in common"]
+    return names, np.minimum((4 * share).astype(np.int64), 3)

@@ -1,0 +1,1 @@
+"""A folder becomes a BERT with sentence vectors, and a folder again."""

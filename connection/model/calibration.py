@@ -1,0 +1,62 @@
+"""The calibration that travels with a model: the threshold and the label that a cosine stands for, fitted on dev pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+KEYS = ("threshold", "calibration")
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What was fitted on dev pairs and travels with a model; None where nothing was.
+
+    threshold: pairs of this cosine or more are called connected; of binary labels only.
+    knots: cosines, ascending, and the labels they stand for, not descending, on the label scale.
+    """
+
+    threshold: float | None = None
+    knots: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    def label(self, cosine: np.ndarray) -> np.ndarray:
+        """The labels that cosines (N,) stand for, (N,) float64: straight lines between the knots; NaN without them."""
+        return np.interp(cosine, *self.knots) if self.knots else np.full(np.shape(cosine), np.nan)
+
+    def predicted_label(self, cosine: np.ndarray, low: float, high: float) -> np.ndarray:
+        """The labels that cosines (N,) stand for, (N,) float64; where nothing was fitted, their place on the label scale.
+
+        That place is where training wants the cosine of a label: from `low` at 0 and below to `high` at 1.
+        """
+        return self.label(cosine) if self.knots else low + np.clip(cosine, 0, 1) * (high - low)
+
+    def as_json(self) -> dict[str, Any]:
+        """{"threshold", "calibration": {"cosine", "label"}}, without what is not fitted."""
+        calibration = {"calibration": {"cosine": self.knots[0], "label": self.knots[1]}} if self.knots else {}
+        return ({} if self.threshold is None else {"threshold": self.threshold}) | calibration
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Calibration:
+        """The inverse of `as_json`; other keys are let be. Raises `ValueError` that says what is wrong."""
+        threshold, given = (content.get(key) for key in KEYS)
+        if threshold is not None and not _numbers([threshold]):
+            raise ValueError("threshold should be a number")
+        if given is None:
+            return cls(threshold)
+        sides: list[Any] = [given.get(name) for name in ("cosine", "label")] if isinstance(given, dict) else []
+        if len(sides) != 2 or not all(isinstance(side, list) and side and _numbers(side) for side in sides):
+            raise ValueError("calibration should be two lists of numbers, cosine and label")
+        cosine, label = sides
+        rising = all(a < b for a, b in itertools.pairwise(cosine))
+        if len(cosine) != len(label) or not rising or label != sorted(label):
+            raise ValueError("calibration: cosine and label should be as long as each other, and ascend")
+        return cls(threshold, (tuple(cosine), tuple(label)))
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values)

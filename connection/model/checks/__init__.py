@@ -1,0 +1,1 @@
+"""What a model folder is not trusted with, checked before a library reads it."""

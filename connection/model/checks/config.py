@@ -1,0 +1,116 @@
+"""What a model folder's config.json describes: a BERT, of a size that can be. Known before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.model.checks.folder_entries import MIB, check_entries, read_json, refuse_code
+from connection.system.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
+
+# The most of each that is believed: several times the largest BERT that was ever published.
+SIZES = {
+    "vocab_size": 4_000_000,
+    "hidden_size": 16_384,
+    "num_hidden_layers": 256,
+    "num_attention_heads": 1024,
+    "intermediate_size": 131_072,
+}
+OTHER_SIZES = {"max_position_embeddings": 1_000_000, "type_vocab_size": 1000, "num_labels": 100_000}  # with defaults
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+MOST_BYTES = 8  # a weight: float64
+DEFAULTS = {"max_position_embeddings": 512, "type_vocab_size": 2}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder. Raises `InputError` for an unusable folder, and unless the config is a BERT's."""
+    file = folder / "config.json"
+    if folder.is_dir():
+        check_entries(folder)
+    config = read_json(file)
+    refuse_code(config, file)
+    check_architecture(config, file)
+    return config
+
+
+def check_architecture(config: Mapping[str, Any], file: Path) -> None:
+    """Raises `InputError` unless the config is a BERT's (Google's own early configs name no model type)."""
+    kind = config.get("model_type", "bert")
+    if kind != "bert":
+        raise InputError(f"{file} is of another architecture, {kind!r:.100}: this project fine-tunes BERT (model_type 'bert').")
+    problems = [
+        f"{name}: {config.get(name)!r:.100} is not a positive whole number"
+        for name in (*SIZES, *(name for name in OTHER_SIZES if config.get(name) is not None))
+        if not (isinstance(config.get(name), int) and config[name] > 0)
+    ]
+    if not problems:
+        problems = [
+            f"{name}: {config[name]} is more than the {most:,} that a BERT can have here"
+            for name, most in (SIZES | OTHER_SIZES).items()
+            if (config.get(name) or 0) > most
+        ]
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        problems.append(
+            f"position_embedding_type {config['position_embedding_type']!r:.100}: only absolute positions can be used"
+        )
+    if config.get("is_decoder"):
+        problems.append("is_decoder is true: an encoder is needed")
+    if not problems and config["hidden_size"] % config["num_attention_heads"]:
+        problems.append(f"hidden_size {config['hidden_size']} is no multiple of {config['num_attention_heads']} heads")
+    for name in ("layer_norm_eps", "initializer_range"):
+        value = config.get(name, 0.0)
+        if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+            problems.append(f"{name}: {value!r:.100} is not a finite number of at least 0")
+    for name in RATES:
+        value = config.get(name) or 0.0
+        if not (isinstance(value, int | float) and 0 <= value < 1):
+            problems.append(f"{name}: {value!r:.100} is not a rate of at least 0 and below 1")
+    if problems:
+        raise InputError.listing(f"{file} is not the config of a BERT:", problems)
+
+
+def parameters(config: Mapping[str, Any]) -> int:
+    """How many weights a checked config describes, the pooler, which may be absent, left out."""
+    rows = config["vocab_size"] + sum(config.get(name) or default for name, default in DEFAULTS.items())
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
+    return rows * hidden + 2 * hidden + config["num_hidden_layers"] * layer
+
+
+def head_parameters(config: Mapping[str, Any]) -> int:
+    """How many more weights the pooler and the head of BERT's pre-training have: a table of words, and two square layers."""
+    hidden: int = config["hidden_size"]
+    return (config["vocab_size"] + 2 * hidden + 8) * (hidden + 2)
+
+
+def check_size(config: Mapping[str, Any], weights_file: Path) -> None:
+    """Raises `InputError` where a weights file is too small for its config, or far too large: neither is then allocated."""
+    needed, there = 2 * parameters(config), weights_file.stat().st_size
+    if there > (most := MOST_BYTES * (parameters(config) + head_parameters(config)) + MIB):
+        raise InputError(
+            f"{weights_file} has {there:,} bytes, far more than the BERT of {needed // 2:,} weights that config.json "
+            f"describes needs with the head of its pre-training ({most:,} at most): it holds something else beside it, or the "
+            "two don't belong together. Fetch or copy both again."
+        )
+    if there < needed:
+        raise InputError(
+            f"{weights_file} has {there:,} bytes, and the BERT that config.json describes needs at least {needed:,} "
+            f"(2 bytes for each of {needed // 2:,} weights): the file is truncated, or the two don't belong together. "
+            "Fetch or copy both again."
+        )
+
+
+def bert_config(config: Mapping[str, Any]) -> BertConfig:
+    """The library's config of a checked one, from the entries that describe a BERT alone.
+
+    The library takes any other entry for an attribute of its own, and some for an order: kernels to fetch, a quantization,
+    another form of the output.
+    """
+    from transformers import BertConfig
+
+    return BertConfig.from_dict({name: value for name, value in config.items() if name in BertConfig.__annotations__})

@@ -1,0 +1,77 @@
+"""A safetensors file looked over before the library opens it: its header against the size that the file really has.
+
+The form is 8 bytes with the header's length, the header (JSON: for each tensor its dtype, shape and place), then all tensors
+end to end (https://huggingface.co/docs/safetensors).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from connection.model.checks.folder_entries import MIB
+from connection.system.errors import InputError
+
+HEADER_LIMIT = MIB  # some 10,000 tensors; a BERT of 24 layers has 400
+DIMENSIONS = 8
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def check_safetensors(file: Path) -> None:
+    """Raises `InputError` unless the tensors that the header declares fill the rest of the file, one after the other."""
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise _damaged(file, f"its header should have {length:,} bytes, the whole file has {size:,}")
+        if length > HEADER_LIMIT:
+            raise _damaged(file, f"its header has {length:,} bytes, more than the {HEADER_LIMIT:,} that are read")
+        header = _parse(file, stream.read(length))
+    places = sorted((*_place(file, name, entry), name) for name, entry in header.items() if name != "__metadata__")
+    end = 0
+    for begin, after, name in places:
+        if begin != end:
+            raise _damaged(file, f"{name:.100} begins at byte {begin:,}, where {end:,} is the next that is free")
+        end = after
+    if end != size - 8 - length:
+        raise _damaged(file, f"its tensors should have {end:,} bytes in all, it holds {size - 8 - length:,}")
+
+
+def _parse(file: Path, text: bytes) -> dict[str, Any]:
+    """The header's JSON object, each name in it once."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            raise ValueError("a name stands twice in it")
+        return entries
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, f"its header is not JSON ({error!s:.100})") from None
+    if not isinstance(header, dict):
+        raise _damaged(file, "its header is no JSON object")
+    return header
+
+
+def _place(file: Path, name: str, entry: Any) -> tuple[int, int]:
+    """Where a tensor begins and ends. Raises `InputError` where that is not the room its dtype and shape take."""
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begin, end]
+    except (TypeError, KeyError, ValueError):
+        raise _damaged(file, f"{name:.100} has no dtype, shape and data_offsets") from None
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) > DIMENSIONS:
+        raise _damaged(file, f"{name:.100} has an impossible shape or place")
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise _damaged(file, f"{name:.100} has the dtype {dtype!r:.100}; only {', '.join(ITEM_BYTES)} can be read")
+    if (needed := math.prod(shape) * ITEM_BYTES[dtype]) != end - begin:
+        raise _damaged(file, f"{name:.100} should take {needed:,} bytes, its place has {end - begin:,}")
+    return begin, end
+
+
+def _damaged(file: Path, why: str) -> InputError:
+    return InputError(f"{file} can't be read: {why}. It is truncated or damaged: fetch or copy it again.")

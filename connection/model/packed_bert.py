@@ -1,0 +1,181 @@
+"""BERT's forward and backward pass over packed rows, written out in few and large operations.
+
+The formulas are those of transformers' BertModel (Devlin et al. 2018, arXiv 1810.04805; Vaswani et al. 2017, arXiv
+1706.03762), which stays the reference that the tests compare with, tensor by tensor. What is faster here, and by how much,
+stands in docs/performance.md. M = R * L slots, A heads of D = H / A dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu
+from transformers import BertModel
+
+from connection.model.dropout import Dropout, DropoutMasks
+from connection.model.flat_weights import FlatWeights, Layer
+from connection.model.packing import PackedBatch
+
+aten = torch.ops.aten
+
+
+class FastBert:
+    """The training passes of a BertModel. `seed` is dropout's, whose generator nobody else uses; no `dropout`: the config's."""
+
+    def __init__(self, encoder: BertModel, dtype: torch.dtype, seed: int, dropout: float | None = None):
+        config = encoder.config
+        self.weights = FlatWeights(encoder, dtype)
+        self.dtype, self.device = dtype, self.weights.master.device
+        self.heads, self.hidden, self.epsilon = config.num_attention_heads, config.hidden_size, config.layer_norm_eps
+        self.scale = (self.hidden // self.heads) ** -0.5
+        padding = encoder.embeddings.word_embeddings.padding_idx
+        self.pad_id = -1 if padding is None else padding
+        rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
+        self.dropout = Dropout(rates if dropout is None else (dropout, dropout), dtype, self.device, seed)
+        self.checkpointing = False  # keep a layer's input and dropout alone; compute it again in the backward pass
+        self.anchor = torch.zeros((), requires_grad=True)  # autograd calls backward() for something that needs a gradient
+
+    @staticmethod
+    def fits(encoder: BertModel) -> bool:
+        """Whether this is the BERT that is written here; any other is trained by its own module."""
+        config = encoder.config
+        return config.hidden_act == "gelu" and not config.is_decoder
+
+    def __call__(self, batch: PackedBatch) -> Tensor:
+        """Token states (R, L, H) with dropout; their backward pass leaves the gradients in `weights`."""
+        states: Tensor = _Passes.apply(self.anchor, self, batch)
+        return states
+
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, list[Any]]:
+        """Token states (M, H), and what the backward pass needs: the embeddings' tensors, then those of each layer."""
+        rows, length = batch.input_ids.shape
+        own = torch.where(batch.visible, 0.0, -math.inf).to(self.dtype)  # (R, 1, L, L)
+        own = own.expand(rows, self.heads, length, length).reshape(-1, length, length)  # (R * A, L, L)
+        keep_embeddings, keeps = self.dropout.draw(len(self.weights.layers), rows, length, self.hidden, self.heads)
+        weights = self.weights.embeddings
+        summed = self.weights.word[batch.words].to(self.dtype)[batch.word.view(-1)]  # (M, H)
+        summed = summed + weights.position[batch.position_ids.view(-1)] + weights.kind[0]
+        normed, mean, deviation = self._norm(summed, weights.norm, weights.norm_bias)
+        states = _times(normed, keep_embeddings)
+        saved: list[Any] = [(batch, keep_embeddings, summed, mean, deviation)]
+        for layer, keep in zip(self.weights.layers, keeps, strict=True):
+            entering = states
+            states, tensors = self._layer_forward(entering, layer, keep, own, rows, length)
+            saved.append((entering, layer, keep, own, rows, length) if self.checkpointing else (keep, *tensors))
+        return states, saved
+
+    def _layer_forward(
+        self, x: Tensor, layer: Layer, keep: DropoutMasks, own: Tensor, rows: int, length: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        heads = (rows, length, 3, self.heads, self.hidden // self.heads)
+        qkv = torch.addmm(layer.qkv_bias, x, layer.qkv.t()).view(heads)  # (M, 3H) -> (R, L, 3, A, D)
+        qkv = qkv.permute(2, 0, 3, 1, 4).reshape(3, -1, length, heads[-1])  # (3, R * A, L, D)
+        q, k, v = qkv
+        probabilities = torch.softmax(torch.baddbmm(own, q, k.transpose(1, 2), alpha=self.scale), -1)  # (R * A, L, L)
+        kept = _times(probabilities, keep.probabilities)
+        context = self._join_heads(torch.bmm(kept, v), rows)  # (M, H)
+        summed1 = _plus(x, torch.addmm(layer.out_bias, context, layer.out.t()), keep.attention)
+        y, mean1, deviation1 = self._norm(summed1, layer.norm1, layer.norm1_bias)
+        up = torch.addmm(layer.up_bias, y, layer.up.t())  # (M, F)
+        active = gelu(up)
+        summed2 = _plus(y, torch.addmm(layer.down_bias, active, layer.down.t()), keep.output)
+        z, mean2, deviation2 = self._norm(summed2, layer.norm2, layer.norm2_bias)
+        return z, (x, qkv, probabilities, kept, context, summed1, mean1, deviation1, y, up, active, summed2, mean2, deviation2)
+
+    def backward(self, gradient: Tensor, saved: list[Any]) -> None:
+        """Gradient of the token states (M, H) -> the gradients of all weights, in place of the last step's."""
+        for layer, grad in zip(reversed(self.weights.layers), reversed(self.weights.layers_grad), strict=True):
+            kept = saved.pop()
+            if self.checkpointing:  # Chen et al. 2016, arXiv 1604.06174
+                kept = kept[2], *self._layer_forward(*kept)[1]
+            gradient = self._layer_backward(gradient, layer, grad, *kept)
+        if self.weights.frozen:
+            return
+        batch, keep, summed, mean, deviation = saved.pop()
+        weights, grads = self.weights.embeddings, self.weights.embeddings_grad
+        d_summed = self._norm_backward(
+            _times(gradient, keep), summed, mean, deviation, weights.norm, weights.norm_bias, (grads.norm, grads.norm_bias)
+        ).float()  # sums of many bf16 numbers would lose their last digits
+        for place, table in ((batch.position_ids, grads.position), (torch.zeros_like(batch.word), grads.kind)):
+            table.copy_(torch.zeros(table.shape, device=self.device).index_add_(0, place.view(-1), d_summed))
+        words = torch.zeros(len(batch.words), self.hidden, device=self.device).index_add_(0, batch.word.view(-1), d_summed)
+        # As torch's embedding, which learns nothing for the config's padding token, where it names one.
+        self.weights.word_grad = batch.words, words.masked_fill_((batch.words == self.pad_id)[:, None], 0.0)
+
+    def _layer_backward(
+        self, dz: Tensor, layer: Layer, grad: Layer, keep: DropoutMasks,
+        x: Tensor, qkv: Tensor, probabilities: Tensor, kept: Tensor, context: Tensor, summed1: Tensor, mean1: Tensor,
+        deviation1: Tensor, y: Tensor, up: Tensor, active: Tensor, summed2: Tensor, mean2: Tensor, deviation2: Tensor,
+    ) -> Tensor:  # fmt: skip
+        rows, length = len(kept) // self.heads, kept.shape[-1]
+        d2 = self._norm_backward(
+            dz, summed2, mean2, deviation2, layer.norm2, layer.norm2_bias, (grad.norm2, grad.norm2_bias)
+        )  # (M, H)
+        d_down = _times(d2, keep.output)
+        _linear_gradient(d_down, active, grad.down, grad.down_bias)
+        d_up = aten.gelu_backward(d_down @ layer.down, up)  # (M, F)
+        _linear_gradient(d_up, y, grad.up, grad.up_bias)
+        dy = torch.addmm(d2, d_up, layer.up)
+        d1 = self._norm_backward(dy, summed1, mean1, deviation1, layer.norm1, layer.norm1_bias, (grad.norm1, grad.norm1_bias))
+        d_out = _times(d1, keep.attention)
+        _linear_gradient(d_out, context, grad.out, grad.out_bias)
+        d_context = (d_out @ layer.out).view(rows, length, self.heads, -1).transpose(1, 2).reshape(-1, length, qkv.shape[-1])
+        q, k, v = qkv
+        d_qkv = torch.empty_like(qkv)  # (3, R * A, L, D)
+        torch.bmm(kept.transpose(1, 2), d_context, out=d_qkv[2])
+        d_scores = aten._softmax_backward_data(
+            _times(torch.bmm(d_context, v.transpose(1, 2)), keep.probabilities), probabilities, -1, self.dtype
+        ).mul_(self.scale)
+        torch.bmm(d_scores, k, out=d_qkv[0])
+        torch.bmm(d_scores.transpose(1, 2), q, out=d_qkv[1])
+        d_qkv = d_qkv.view(3, rows, self.heads, length, -1).permute(1, 3, 0, 2, 4).reshape(rows * length, -1)  # (M, 3H)
+        _linear_gradient(d_qkv, x, grad.qkv, grad.qkv_bias)
+        return torch.addmm(d1, d_qkv, layer.qkv)
+
+    def _join_heads(self, context: Tensor, rows: int) -> Tensor:
+        """(R * A, L, D) -> (M, H)."""
+        return context.view(rows, self.heads, *context.shape[1:]).transpose(1, 2).reshape(-1, self.hidden)
+
+    def _norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """LayerNorm, and the mean and inverse standard deviation of each row: (M, H) -> (M, H), (M, 1), (M, 1)."""
+        normed: tuple[Tensor, Tensor, Tensor] = aten.native_layer_norm(x, [self.hidden], weight, bias, self.epsilon)
+        return normed
+
+    def _norm_backward(
+        self, dy: Tensor, x: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor, bias: Tensor, into: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Gradient of LayerNorm's input, (M, H); those of its weight and bias go `into` two (H,)."""
+        dx, *grads = aten.native_layer_norm_backward(dy, x, [self.hidden], mean, deviation, weight, bias, [True] * 3)
+        for target, grad in zip(into, grads, strict=True):
+            target.copy_(grad)
+        return dx
+
+
+class _Passes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, bert: FastBert, batch: PackedBatch) -> Tensor:
+        states, ctx.saved = bert.forward(batch)
+        ctx.bert = bert
+        return states.view(*batch.input_ids.shape, -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        ctx.bert.backward(gradient.flatten(0, 1), ctx.saved)
+        return None, None, None
+
+
+def _times(x: Tensor, keep: Tensor | None) -> Tensor:
+    return x if keep is None else x * keep
+
+
+def _plus(x: Tensor, y: Tensor, keep: Tensor | None) -> Tensor:
+    return x + y if keep is None else torch.addcmul(x, y, keep)
+
+
+def _linear_gradient(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Of y = x W^T + b, into `weight` and `bias`: dy (M, out), x (M, in)."""
+    torch.mm(dy.t(), x, out=weight)
+    torch.sum(dy, 0, out=bias)

@@ -1,0 +1,1 @@
+"""Figures become tables, pages and CSV files for a person."""

@@ -1,0 +1,55 @@
+"""What a run prints at its start and its end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from connection.reports.tables import (
+    before_and_after,
+    epoch_table,
+    errors_sentence,
+    figures_table,
+    gain_sentence,
+    gain_table,
+    render,
+)
+from connection.system.paths import ROOT
+
+
+def print_start(
+    model: str, notes: Sequence[str], data: Mapping[str, str], remarks: Sequence[str], why: str, story: Mapping[str, Any]
+) -> None:
+    """What a run trains, on the terminal: one line each for the model, with `notes`, and for the pair files; then how, as
+    settings.json's `story` says, and `why` in that precision."""
+    print(f"model  {model}", *(f"       note: {note}" for note in notes), sep="\n")
+    print(*(f"{name:5}  {summary}" for name, summary in data.items()), *remarks, sep="\n")
+    rows = "packed rows" if story["packing"] else "padded rows"
+    machine = f"{story['device']}, {story['precision']} ({why}), {rows}, {story['threads']} threads"
+    dims = f", at the dimensions {story['matryoshka_dims'].replace(',', ', ')}" if story["matryoshka_dims"] else ""
+    print(f"device {machine}, seed {story['seed']}", f"loss   {story['loss']} ({story['loss_reason']}){dims}", sep="\n")
+
+
+def print_end(results: dict[str, Any], steps: int, ended_by: str, resumable: bool) -> None:
+    """The end of a run of `steps` planned steps on the terminal: its tables, and what ended it early."""
+    if results["epoch_figures"]:
+        print("", render(epoch_table(results["epoch_figures"])), sep="\n")
+    if results["base"]:
+        print("", render(gain_table(results)), sep="\n")
+    if "gain" in results:
+        print("", render(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
+    if "slices" in results:
+        print("", errors_sentence(results["slices"]), sep="\n")
+    if results["interrupted"]:
+        held = f"model/ holds the weights of step {results['best_step']}"
+        print(f"\nEnded by {ended_by} after step {results['steps']} of {steps}; {held}." + " --resume goes on." * resumable)
+
+
+def print_next(model: Path) -> None:
+    """Where the model is, and the next command."""
+    print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
+    command = [sys.executable, "-m", "tools.similarity", str(model), "one sentence", "another sentence"]
+    print(f"  {'' if Path.cwd() == ROOT else f'cd {shlex.quote(str(ROOT))} && '}{shlex.join(command)}")

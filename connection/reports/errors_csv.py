@@ -1,0 +1,124 @@
+"""errors.csv of a run folder: every dev and test pair with its text, the worst predicted first; and the slices of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from connection.data.pair_file import PairFile
+from connection.data.prepare import Prepared
+from connection.evaluation.calibration import fit_calibration, is_binary
+from connection.evaluation.evaluate import LabelledPairs
+from connection.evaluation.slices import count_negated, find_slices
+from connection.model.calibration import Calibration
+from connection.system.errors import InputError
+
+FILE = "errors.csv"
+
+
+def write_errors(
+    folder: Path,
+    prepared: Prepared,
+    parts: Mapping[str, Any],
+    pairs: Mapping[str, LabelledPairs],
+    cosines: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """Write `FILE`; {"slices": {part: slices}} of `find_slices`, {} of a run without figures to look at.
+
+    parts: the Datasets of the held-out pairs; cosines: of the fine-tuned model, (N,) each. The residual is label less predicted
+    label: positive where the model puts a pair too low. The mapping, and of binary labels the threshold that "called" follows
+    from, is fitted on the dev pairs; of these the slices have therefore no error unless nothing was fitted.
+    """
+    if not cosines:
+        return {}
+    dev = pairs["dev"] if "dev" in cosines else None
+    calibration = fit_calibration(cosines["dev"], dev.label, dev.scale) if dev else Calibration()
+    tables = {}
+    for part, cosine in cosines.items():
+        label, scale = pairs[part].label, pairs[part].scale
+        predicted = calibration.predicted_label(cosine, scale.low, scale.high)
+        tables[part] = pd.DataFrame({"split": part, "line": pairs[part].line, "label": label, "predicted": predicted})
+        if calibration.threshold is not None and is_binary(label, scale):
+            tables[part]["called"] = np.where(cosine >= calibration.threshold, scale.high, scale.low)
+        tables[part] = tables[part].assign(cosine=cosine, residual=label.astype(float) - predicted)
+    table = pd.concat(tables.values(), ignore_index=True)
+    negated, problem = write_worst_first(folder / FILE, table, lambda part: prepared.reopen(parts[part].store))
+    if problem:
+        print(f"{FILE} has no text: {problem}")
+    slices, start = {}, 0
+    for part, cosine in cosines.items():
+        of_part = slice(start, start + len(cosine))
+        start += len(cosine)
+        residual = None if part == "dev" and calibration.knots else table["residual"].to_numpy()[of_part]
+        words = None if negated is None else negated[of_part]
+        slices[part] = find_slices(pairs[part], parts[part].store, parts[part].places, words, cosine, residual)
+    return {"slices": slices}
+
+
+PAIRS_AT_ONCE = 200_000  # the text of so many stands in memory; more take one more pass over the file each
+DIGITS = 6
+# What a spreadsheet would compute instead of show, with the full-width forms of = + - @ (OWASP, CSV Injection); and texts that
+# look like one with an apostrophe before it.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+
+def as_cell(text: str) -> str:
+    """A text as a spreadsheet may hold it: an apostrophe goes before one that it would take for a formula.
+
+    The text is that of the file again without the first apostrophe of each cell that matches `FORMULA`.
+    """
+    return "'" + text if FORMULA.match(text) else text
+
+
+def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str], PairFile]) -> tuple[np.ndarray | None, str]:
+    """Write the N rows of `table`, with rank and both sentences, by descending amount of "residual"; undefined ones come last.
+
+    The table has "split", "line" and "residual", whatever else it has is written too. `open_file` opens the file of a split,
+    which is read again for its text, in memory for `PAIRS_AT_ONCE` pairs. Returns how many sentences of each pair are negated,
+    (N,) int8 in the table's order, and "". Where a file can't be read any more, None and why; the text is then left blank.
+    """
+    order = np.argsort(-table["residual"].abs().to_numpy(), kind="stable")
+    negated: np.ndarray | None = np.zeros(len(table), np.int8)
+    problem = ""
+    # A byte-order mark, for Excel takes other text for the system's own encoding; \r\n as RFC 4180 has it.
+    with open(path, "w", encoding="utf-8-sig", newline="", errors="backslashreplace") as stream:
+        for start in range(0, max(1, len(table)), PAIRS_AT_ONCE):
+            rows = order[start : start + PAIRS_AT_ONCE]
+            block = table.iloc[rows]
+            one, two = [""] * len(block), [""] * len(block)
+            try:
+                for place, first, second in () if problem else _texts(block, open_file):
+                    one[place], two[place] = first, second
+            except (InputError, OSError) as error:
+                problem, negated = str(error), None
+                one, two = [""] * len(block), [""] * len(block)
+            if negated is not None:
+                negated[rows] = count_negated(one, two)
+            columns = {
+                "rank": np.arange(start + 1, start + 1 + len(block)), "split": block["split"], "line": block["line"],
+                "sentence1": list(map(as_cell, one)), "sentence2": list(map(as_cell, two)),
+            }  # fmt: skip
+            rest = block.drop(columns=["split", "line"])
+            floats = rest.columns[rest.dtypes == np.float64]
+            rest = rest.assign(**{name: rest[name].round(DIGITS) for name in floats})
+            pd.concat([pd.DataFrame(columns, block.index), rest], axis=1).to_csv(
+                stream, index=False, header=start == 0, lineterminator="\r\n"
+            )
+    return negated, problem
+
+
+def _texts(block: pd.DataFrame, open_file: Callable[[str], PairFile]) -> Iterator[tuple[int, str, str]]:
+    """Place in the block, and both sentences, of every row; a pass over the file of each split."""
+    for split, places in block.groupby("split", sort=False).indices.items():
+        file = open_file(str(split))
+        lines = block["line"].to_numpy()[places]
+        for chunk in file.chunks():
+            _, here, there = np.intersect1d(lines, chunk.line, assume_unique=True, return_indices=True)
+            for place, row in zip(places[here].tolist(), there.tolist(), strict=True):
+                yield place, chunk.sentence1[row], chunk.sentence2[row]
+        file.require_unchanged()

@@ -1,0 +1,56 @@
+"""predictions.csv of a run folder: label and cosines of every dev and test pair, which tools.compare reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from connection.evaluation.evaluate import LabelledPairs
+from connection.system.errors import InputError
+
+FILE = "predictions.csv"
+COLUMNS = ("split", "line", "pair", "label", "base", "final")
+
+
+def write_predictions(
+    folder: Path, parts: Mapping[str, LabelledPairs], cosines: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Write `FILE`: split, line in the file, a hash of the two sentences, label, the base and the fine-tuned model's cosine."""
+    tables = [
+        pd.DataFrame(
+            {
+                "split": part,
+                "line": pairs.line,
+                "pair": [f"{number:016x}" for number in pairs.pair.tolist()],
+                "label": pairs.label,
+                "base": cosines["base"][part],
+                "final": cosines["final"].get(part, np.nan),  # an interrupted run has none
+            }
+        )
+        for part, pairs in parts.items()
+    ]
+    if tables:
+        pd.concat(tables).to_csv(folder / FILE, index=False, lineterminator="\n")
+
+
+def read_predictions(folder: Path, split: str) -> pd.DataFrame:
+    """The pairs of one split, in an order that follows from the pairs alone.
+
+    Raises `InputError` where there are none, or the file is missing or damaged.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise InputError(f"{folder} has no {FILE}: it is not the folder of a run with dev or test pairs.")
+    try:
+        table = pd.read_csv(file, dtype={"split": str, "pair": str, "line": int, "label": float, "base": float, "final": float})
+        if tuple(table.columns) != COLUMNS:
+            raise ValueError(f"its columns should be {', '.join(COLUMNS)}")
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"{file} is damaged: {error}") from None
+    table = table[table["split"] == split]
+    if table.empty or table[["label", "base", "final"]].isna().any(axis=None):
+        raise InputError(f"{file} has no {split} pairs with figures of both models: train with {split} pairs, to the end.")
+    return table.sort_values(["pair", "label", "line"], ignore_index=True)

@@ -1,0 +1,176 @@
+"""Figures -> tables for the terminal and for report.html, and the plain sentence on what was gained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from connection.evaluation.ranking import RECALL_AT
+from connection.evaluation.slices import worst_slices
+
+# Figure: its title in tables, the factor it is shown with, and its form.
+METRIC_FORMATS = {
+    "spearman": ("Spearman x 100", 100, "{:.2f}"),
+    "pearson": ("Pearson x 100", 100, "{:.2f}"),
+    "positive_share": ("share of connected pairs x 100", 100, "{:.2f}"),
+    "average_precision": ("average precision x 100", 100, "{:.2f}"),
+    "roc_auc": ("ROC AUC x 100", 100, "{:.2f}"),
+    "threshold": ("threshold, fitted on dev", 1, "{:.4f}"),
+    "f1": ("F1 x 100", 100, "{:.2f}"),
+    "precision": ("precision x 100", 100, "{:.2f}"),
+    "recall": ("recall x 100", 100, "{:.2f}"),
+    "mcc": ("MCC x 100", 100, "{:.2f}"),
+    "accuracy": ("accuracy x 100", 100, "{:.2f}"),
+    "mean_absolute_error": ("mean absolute error in label units", 1, "{:.3f}"),
+    "queries": ("queries", 1, "{:.0f}"),
+    "without_relevant": ("queries without a relevant candidate, left out", 1, "{:.0f}"),
+    "tied": ("tied candidates (mean over their orders)", 1, "{:.0f}"),
+    "mrr@10": ("MRR@10 x 100", 100, "{:.2f}"),
+    "ndcg@10": ("nDCG@10 x 100", 100, "{:.2f}"),
+    "map": ("MAP x 100", 100, "{:.2f}"),
+    **{f"recall@{k}": (f"recall@{k} x 100", 100, "{:.2f}") for k in RECALL_AT},
+}
+
+# Kind of slices (connection/evaluation/slices.py): what its slices are of.
+SLICED_BY = {
+    "all": "",
+    "label": "label ",
+    "length": "longer sentence ",
+    "overlap": "word pieces ",
+    "truncation": "sentences ",
+    "negation": "negation ",
+}
+
+
+def format_number(value: float | None, form: str = "{:.4f}") -> str:
+    return "n/a" if value is None or value != value else form.format(value)
+
+
+def percent(value: float | None, form: str = "{:.2f}") -> str:
+    """A correlation x 100."""
+    return format_number(None if value is None else 100 * value, form)
+
+
+def gain_sentence(gain: dict[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
+    """The plain sentence for a gain of `bootstrap.gain`: the points gained, and half the 95% interval on either side."""
+    if gain["low"] is None or gain["low"] != gain["low"]:
+        return f"{who}: the pairs are too few, or too alike, to say what was gained {where}."
+    points, low, high = (100 * gain[key] for key in ("spearman", "low", "high"))
+    p = "p < 0.001" if gain["p"] < 0.001 else f"p = {gain['p']:.{2 if gain['p'] >= 0.1 else 3}f}"
+    size = f"{abs(points):.1f} +- {(high - low) / 2:.1f} points of Spearman x 100 {where}"
+    sure = f"(95% interval {low:+.2f} to {high:+.2f}, {p})"
+    if low <= 0 <= high:
+        return f"{who} {'gained' if points >= 0 else 'lost'} {size}, which may be chance {sure}."
+    return f"{who} {'gained' if points > 0 else 'lost'} {size} {sure}."
+
+
+def figures_table(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """A row a figure, a column a model: {name: figures of `evaluate`}, x 100 but for label units."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, figures in columns.items():
+        flat = {key: value for key, value in figures.items() if not isinstance(value, dict | list)}
+        for group in ("binary", "graded", "ranking"):
+            flat |= figures.get(group, {})
+        for key, (title, factor, form) in METRIC_FORMATS.items():
+            if key not in flat:
+                continue
+            value = flat[key]
+            shown = format_number(None if value is None else factor * value, form)
+            low, high = (flat.get(f"{key}_{end}") for end in ("low", "high"))
+            if low is not None and high is not None and low == low:
+                shown += f" ({factor * low:.2f} to {factor * high:.2f})"
+            rows.setdefault(title, {})[name] = shown
+    return pd.DataFrame([{"figure": title} | cells for title, cells in rows.items()]).fillna("")
+
+
+def before_and_after(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The columns of `figures_table` of a run's test pairs; {} without them."""
+    models = {"base": results["base"].get("test"), "fine-tuned": results["final"].get("test")}
+    return {name: figures for name, figures in models.items() if figures}
+
+
+def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
+    """The rows of `calibration_curve`, its numbers as text."""
+    names = {"cosine": "mean cosine", "predicted": "label it stands for", "label": "mean label"}
+    return pd.DataFrame(
+        [{"pairs": row["pairs"]} | {title: format_number(row[key]) for key, title in names.items()} for row in curve]
+    )
+
+
+def seeds_table(results: dict[str, Any]) -> pd.DataFrame:
+    """Spearman x 100 on dev and test of a run of several seeds: a row a seed, their mean, and their standard deviation."""
+    parts = [part for part in ("dev", "test") if part in results["over_seeds"]]
+
+    def row(title: str, values: list[float | None]) -> dict[str, str]:
+        return {"seed": title} | {f"{part} Spearman x 100": percent(value) for part, value in zip(parts, values, strict=True)}
+
+    rows = [row(str(seed["seed"]), [(seed[part] or {}).get("spearman") for part in parts]) for seed in results["seeds"]]
+    for title, key in (("mean", "mean"), ("standard deviation", "deviation")):
+        rows.append(row(title, [results["over_seeds"][part][key] for part in parts]))
+    return pd.DataFrame(rows)
+
+
+def slices_table(slices: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """A row a slice of `find_slices`; cells are text."""
+    return pd.DataFrame(
+        [
+            {
+                "slice": SLICED_BY[kind] + row["slice"],
+                "pairs": row["pairs"],
+                "Spearman x 100": percent(row["spearman"]),
+                "mean absolute error": format_number(row["mean_absolute_error"], "{:.3f}"),
+            }
+            for kind, rows in slices.items()
+            for row in rows
+        ]
+    )
+
+
+def errors_sentence(slices: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """Which slices of the test pairs are worst, where any is worse than all pairs, and where every pair stands."""
+    where = f"errors.csv has every {' and '.join(sorted(slices))} pair, the worst first."
+    if "test" not in slices or not (worst := worst_slices(slices["test"])):
+        return where
+    [overall] = slices["test"]["all"]
+    named = [
+        f"{SLICED_BY[kind]}{row['slice']} ({row['mean_absolute_error']:.2f} on {row['pairs']:,} pairs)" for kind, row in worst
+    ]
+    error = f"{overall['mean_absolute_error']:.2f} label units on all test pairs"
+    return f"Worst of the test pairs, by mean absolute error ({error}): {', '.join(named)}. {where}"
+
+
+def render(table: pd.DataFrame) -> str:
+    return table.to_string(index=False)
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss"""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+
+
+def epoch_table(epochs: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row an epoch: training loss, dev loss, Spearman x 100, Pearson x 100, times; cells are text."""
+    rows = []
+    for row in epochs:
+        correlations = {f"{name} x 100": percent(row[name]) for name in ("dev Spearman", "dev Pearson")}
+        times = {name: clock(row[name]) for name in ("training time", "evaluation time")}
+        losses = {name: format_number(row[name]) for name in ("training loss", "dev loss")}
+        rows.append({"epoch": row["epoch"]} | losses | correlations | times)
+    return pd.DataFrame(rows)
+
+
+def gain_table(results: dict[str, Any]) -> pd.DataFrame:
+    """Base model against the fine-tuned one: Spearman x 100, a row a data file, the interval where it was computed."""
+    rows = []
+    for part, base in results["base"].items():
+        final = results["final"].get(part)
+        row = {"Spearman x 100": part, "pairs": base["pairs"], "base": percent(base["spearman"])}
+        after = final["spearman"] if final else None
+        row["fine-tuned"] = percent(after)
+        row["gain"] = percent(None if None in (after, base["spearman"]) else after - base["spearman"], "{:+.2f}")
+        gain = results.get("gain", {}).get(part)
+        ends = [percent(gain[end], "{:+.2f}") for end in ("low", "high")] if gain else []
+        row["95% interval"] = " to ".join(ends)
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""One run's life: its folder, checkpoints, resuming, several seeds."""

@@ -1,0 +1,85 @@
+"""What a run will need of disk and memory, looked at before it begins."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from connection.data.tokenization import TokenStore
+from connection.settings import TrainSettings
+from connection.system.errors import InputError
+
+GIB = 2**30
+
+
+def checkpoint_bytes(weights: int, averaged: bool) -> int:
+    """Of a checkpoint of so many weights: they, AdamW's two moments, and perhaps their average, in float32."""
+    return 4 * weights * (4 if averaged else 3) + 2**20
+
+
+def require_space(folder: Path, weights: int, averaged: bool, checkpoints: int) -> None:
+    """Raises `InputError` where the disk of `folder`, which need not be there yet, has no room for the run's files.
+
+    `checkpoints` are those that will be added; each may have a best model of its own. One more is there while the oldest is
+    replaced; so is a second model.
+    """
+    model = 4 * weights + 2**20
+    one = checkpoint_bytes(weights, averaged) + model
+    needed = (checkpoints + 1) * one * bool(checkpoints) + 2 * model + 2**24
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        fewer = f"; --keep-checkpoints 0 needs {_size(2 * model + 2**24)}" if checkpoints else ""
+        raise InputError(
+            f"--output-dir {folder}: this run writes up to {_size(needed)} ({checkpoints} checkpoints of {_size(one)} each, "
+            f"the model, room to replace them), and its disk has {_size(free)} free. Free some, give another folder{fewer}."
+        )
+
+
+def checkpoints_to_come(settings: TrainSettings, steps_of_epoch: int, output: Path) -> int:
+    """How many checkpoints a run adds to those that are in its folder, as far as they are kept."""
+    every = settings.checkpoint_steps
+    written = settings.epochs * (1 + (steps_of_epoch // every if every else 0)) + 1
+    there = len(list((output / "checkpoints").glob("step-*"))) if settings.resume else 0
+    return max(min(settings.keep_checkpoints, written) - there, min(settings.keep_checkpoints, 1))
+
+
+def memory_remark(settings: TrainSettings, precision: str, config: Any, weights: int, tokens: TokenStore) -> str:
+    """A line that warns where training on the CPU seems to need more memory than there is; else ''.
+
+    An estimate: the weights' gradients and moments, and what one backward pass keeps of each token and layer (FastBert's
+    `_layer_forward`), for a batch of sentences as long as the longest hundredth of the training `tokens`.
+    """
+    free, lengths = available_memory(), tokens.length[:100_000]
+    if not free or not len(lengths):
+        return ""
+    long = min(float(np.quantile(lengths, 0.99)), tokens.max_length)
+    size, copy = (2, 2) if precision == "bf16" else (4, 0)
+    kept = (14 * config.hidden_size + 2 * config.intermediate_size + 3 * config.num_attention_heads * long) * size
+    layers = 1 if settings.gradient_checkpointing else config.num_hidden_layers
+    pairs = settings.part_size or settings.batch_size
+    needed = int(weights * (8 + size + copy + 4 * bool(settings.ema)) + 2 * pairs * long * kept * layers)
+    if needed <= free:
+        return ""
+    less = "--gradient-checkpointing, or a smaller --batch-size or --max-length"
+    return f"WARNING: training may need {_size(needed)} of memory, {_size(free)} are free; {less} needs less\n"
+
+
+def available_memory() -> int:
+    """Bytes that this process can have: what the system has free, or what its container may use; 0 where nobody says."""
+    found = []
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError, KeyError):
+        pass
+    return max(0, min(found, default=0))
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,156 @@
+"""The folder of one run: settings.json, metrics.jsonl, results.json, predictions.csv, errors.csv, report.html and model/."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from connection.reports.errors_csv import FILE as ERRORS
+from connection.reports.predictions import FILE as PREDICTIONS
+from connection.runs.checkpoints import Checkpoint, Checkpoints
+from connection.system.atomic_files import atomic_folder, plain_json, remove_leftovers, write_json
+from connection.system.errors import InputError
+from connection.system.folder_lock import FILE as LOCK
+from connection.system.folder_lock import Lock
+from connection.system.paths import file_sha256
+
+SEEDS = "seeds.json"  # with what a run of several seeds was begun
+FILES = (
+    *("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html"),
+    SEEDS,
+)
+FOLDERS = ("model", "checkpoints")
+
+
+def require_free(path: Path, overwrite: bool, model_dir: Path, going_on: bool = False) -> None:
+    """Raises `InputError` when a run can't have this folder.
+
+    It is not empty and `overwrite` is off, or holds something of these names that is not of a run, or the model to start from.
+    That of a run that is `going_on` is known for one by its checkpoints.
+    """
+    if model_dir.is_relative_to(path):
+        raise InputError(
+            f"--model-dir lies in --output-dir {path}, whose model/ this run would replace: give another --output-dir"
+        )
+    try:
+        odd = [name for name in FILES if (path / name).is_dir()] + [name for name in FOLDERS if (path / name).is_file()]
+        if odd:
+            raise InputError(f"--output-dir {path} holds {odd[0]}, but not of a run: give another folder.")
+        if going_on:
+            return
+        there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
+        if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not overwrite:
+            raise InputError(
+                f"--output-dir {path} is not empty. Give another folder, --overwrite to replace the earlier run in it, or "
+                "--resume to go on with it."
+            )
+        if there and not is_run(path):
+            raise InputError(f"--output-dir {path} holds {there[0].name}, but not of a run: give another folder.")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+class RunFolder:
+    """Opens the folder for a run, which has its `lock`: anew, or from the checkpoint `kept`.
+
+    A new run removes an earlier one's figures and checkpoints, and replaces its model/ when it first saves one. A run that goes
+    on has metrics.jsonl and model/ as they were at the checkpoint. `story` is settings.json's content: by that file the folder
+    is known for a run's, so it comes before the others. Raises `InputError` when the folder can't be written. See
+    `require_free`, which comes before it.
+    """
+
+    def __init__(
+        self, path: Path, story: dict[str, Any] | None = None, kept: Checkpoint | None = None, lock: Lock | None = None
+    ):
+        self.path, self.lock = path, lock
+        self.saved = False  # whether this run has saved a model
+        checkpoints = Checkpoints(path / "checkpoints", 0)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path, "model", at_once=True)
+            for left in path.glob(".*.json.new"):
+                left.unlink()
+            if kept:
+                self._go_on(kept)
+                checkpoints.go_on_from(kept.folder)
+            else:
+                checkpoints.clear()
+                for name in FILES:
+                    if name != "settings.json" and (story or name != SEEDS):
+                        (path / name).unlink(missing_ok=True)
+            if story:
+                self.write_json("settings.json", story)
+            (path / "metrics.jsonl").touch()
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+    def _go_on(self, kept: Checkpoint) -> None:
+        """What was logged after the checkpoint comes again; a better model than its best one comes again too."""
+        metrics, length = self.path / "metrics.jsonl", kept.values.get("metrics_bytes")
+        if type(length) is not int or length < 0:
+            raise InputError(
+                f"{kept.folder} is of another version of this project, or changed: metrics_bytes is {length!r:.100}"
+            )
+        before = metrics.read_bytes()[:length] if metrics.is_file() else b""
+        if len(before) != length or hashlib.sha256(before).hexdigest() != kept.values.get("metrics"):
+            raise InputError(
+                f"{metrics} is not as it was when {kept.folder} was written: put it back as it was, or begin anew with "
+                "--overwrite in place of --resume."
+            )
+        os.truncate(metrics, length)
+        model = kept.folder / "model"
+        self.saved = model.is_dir()
+        if self.saved:
+            with atomic_folder(self.model) as new:
+                shutil.copytree(model, new, dirs_exist_ok=True)
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def save(self, model: Any) -> None:
+        """Put a ConnectionBert into model/, in place of what is there."""
+        self.require()
+        model.save(self.model)
+        self.saved = True
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        self.require()
+        write_json(self.path / name, content)
+
+    def log(self, **figures: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        self.require()
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(plain_json(figures), allow_nan=False) + "\n")
+
+    def flush(self) -> dict[str, Any]:
+        """Bring metrics.jsonl to the disk; its size in bytes, and its SHA-256."""
+        self.require()
+        with open(self.path / "metrics.jsonl", "rb+") as file:
+            os.fsync(file.fileno())
+            return {"metrics_bytes": file.seek(0, 2), "metrics": file_sha256(self.path / "metrics.jsonl")}
+
+    def require(self) -> None:
+        """Raises `FileNotFoundError` where the folder is no longer this run's. Called before each write."""
+        if self.lock:
+            self.lock.require()
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"--output-dir {path} can't be written: {error.strerror}")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds the settings of a run, or of several."""
+    for name in ("settings.json", SEEDS):
+        try:
+            if "train_file" in json.loads((path / name).read_text(encoding="utf-8")):
+                return True
+        except (OSError, ValueError, TypeError):
+            pass
+    return False

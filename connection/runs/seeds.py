@@ -1,0 +1,214 @@
+"""Several runs that differ in data order and dropout only: how far one run's figures can be trusted (--seeds)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from connection.reports.console import print_next
+from connection.reports.html_report import write_html
+from connection.reports.tables import render, seeds_table
+from connection.runs.checkpoints import Checkpoints
+from connection.runs.resume import AS_USED, MAY_DIFFER, OF_THIS_START, settings_then
+from connection.runs.resume import FILES as OF_FILES
+from connection.runs.run_folder import FILES, SEEDS, RunFolder, is_run, require_free
+from connection.settings import TrainSettings, as_json, setting_fields
+from connection.system.atomic_files import atomic_folder, write_json
+from connection.system.errors import InputError, RunError
+from connection.system.folder_lock import lock_folder
+from connection.system.paths import output_folder, resolve
+
+
+def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) -> int:
+    """`settings.seeds` runs with consecutive seeds in `seed-N/` of the output folder; the exit status.
+
+    The run with the best dev Spearman (without dev pairs the first one: nothing is chosen on test) gives the output folder its
+    files and a copy of its model; results.json has all seeds beside it. The other seeds' models are not kept, and runs after
+    Ctrl-C or a failure are not begun. Under --resume the seeds that are done stay as they are, one that has a checkpoint goes
+    on, and the others are begun.
+    """
+    output = output_folder(settings.output_dir)
+    if settings.resume:
+        settings = _as_begun(settings, output)
+    require_free(output, settings.overwrite, resolve(settings.model_dir), going_on=settings.resume)
+    with lock_folder(output):
+        run = _Seeds(settings, output)
+        if not settings.resume:
+            asked = as_json(settings)
+            write_json(output / SEEDS, asked | {"asked": asked, "given": sorted(settings.given)})
+        return run.train(train)
+
+
+def _as_begun(settings: TrainSettings, output: Path) -> TrainSettings:
+    """The settings with which the run of several seeds in `output` was begun.
+
+    Raises `InputError` where there is none or they are others now.
+    """
+    try:
+        story = json.loads((output / SEEDS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(
+            f"--resume: {output} holds no run of several seeds. To go on with a run of one seed, give --seeds 1."
+        ) from None
+    return settings_then(settings, story, output / SEEDS)
+
+
+class _Seeds:
+    """The seeds of a run that are done."""
+
+    def __init__(self, settings: TrainSettings, output: Path):
+        self.settings, self.output = settings, output
+        self.run: RunFolder | None = None
+        self.best = Path()
+        self.wanted = range(settings.seed, settings.seed + settings.seeds)
+        self.done = [seed for seed in self.wanted if settings.resume and self._is_done(seed)]
+
+    def folder(self, seed: int) -> Path:
+        return self.output / f"seed-{seed}"
+
+    def train(self, train: Callable[[TrainSettings], int]) -> int:
+        """Trains those that are not done, and reports on all of them, whatever happens; the exit status."""
+        status = 0
+        if self.done:
+            print(f"done: {', '.join(map(str, self.done))}", flush=True)
+            self._gather()
+        try:
+            for seed in self.wanted:
+                if seed not in self.done:
+                    print(f"\nseed {seed}, run {seed - self.settings.seed + 1} of {self.settings.seeds}", flush=True)
+                    status = train(self._settings_of(seed))
+                    if status:
+                        break
+                    self.done = sorted([*self.done, seed])
+                    self._gather()
+        finally:
+            if self.done:
+                rows = self._rows()
+                print("", render(seeds_table({"seeds": rows, "over_seeds": over_seeds(rows)})), sep="\n")
+            if self.run:
+                print(f"\nThe model is that of {self.best.name}; each seed's figures are in its own folder.")
+                print_next(self.run.model)
+        return status
+
+    def _settings_of(self, seed: int) -> TrainSettings:
+        folder, settings = self.folder(seed), self.settings
+        own: dict[str, Any] = {"seed": seed, "split_seed": settings.seed_of_split, "output_dir": str(folder)}
+        own |= {"given": settings.given | own.keys()}  # as if typed: a resumed run is to keep them
+        goes_on = settings.resume and self._is_of_run(folder) and bool(Checkpoints(folder / "checkpoints", 0).steps())
+        own |= {"resume": goes_on, "overwrite": not goes_on and (settings.overwrite or settings.resume)}
+        return dataclasses.replace(settings, **own)
+
+    def _is_of_run(self, folder: Path) -> bool:
+        """Whether a seed's folder is of this run, not of an earlier one that --overwrite was to replace."""
+        try:
+            then = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["asked"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+        own = MAY_DIFFER | OF_THIS_START | OF_FILES | {"seed", "split_seed", *AS_USED}
+        return all(then.get(name) == value for name, value in as_json(self.settings).items() if name not in own)
+
+    def _is_done(self, seed: int) -> bool:
+        """Whether a seed's run came to its end: report.html is its last file."""
+        folder = self.folder(seed)
+        try:
+            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            finished = results["interrupted"] is False and isinstance(results["final"], dict)
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+        return finished and self._is_of_run(folder) and (folder / "report.html").is_file()
+
+    def _rows(self) -> list[Figures]:
+        rows = []
+        for seed in self.done:
+            final = json.loads((self.folder(seed) / "results.json").read_text(encoding="utf-8"))["final"]
+            rows.append({"seed": seed, **{part: final.get(part) for part in ("dev", "test")}})
+        return rows
+
+    def _gather(self) -> None:
+        """Puts the best run's files into the output folder, with the figures of all seeds that are done. Called after each
+        one: whatever happens to the next, this is there."""
+        _require_same([self.folder(seed) for seed in self.done])
+        rows = self._rows()
+        best = self.folder(best_seed(rows))
+        if not (best / "model").is_dir() and len(rows) < self.settings.seeds:
+            return  # a seed that was better was removed, and is trained again
+        if not (best / "model").is_dir():
+            raise InputError(
+                f"{best} has no model any more: another seed was better. Give --seeds for all that were trained, or remove "
+                "that folder, and --resume trains this seed again."
+            )
+        run = self.run = self.run or RunFolder(self.output)  # not before there is something to put in an earlier run's place
+        if best != self.best:
+            with atomic_folder(run.model) as new:
+                shutil.copytree(best / "model", new, dirs_exist_ok=True)
+            self.best = best
+        for name in FILES:
+            if (best / name).is_file():
+                shutil.copyfile(best / name, run.path / name)
+        story = json.loads((best / "settings.json").read_text(encoding="utf-8")) | {"output_dir": self.settings.output_dir}
+        results = json.loads((best / "results.json").read_text(encoding="utf-8"))
+        results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
+        run.write_json("settings.json", story)
+        run.write_json("results.json", results)
+        write_html(run.path / "report.html", story, results)
+        self._remove_seeds()
+        for seed in self.done:  # of runs that are done; several would fill the disk
+            shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)
+            if self.folder(seed) != best:
+                shutil.rmtree(self.folder(seed) / "model", ignore_errors=True)
+
+    def _remove_seeds(self) -> None:
+        """The runs of an earlier --seeds, and nothing else of such a name."""
+        for old in self.output.glob("seed-*"):
+            if re.fullmatch(r"seed-\d+", old.name) and not old.is_symlink() and is_run(old):
+                ours = self._is_of_run(old) and (self.settings.resume or int(old.name[5:]) in self.wanted)
+                if not ours:
+                    shutil.rmtree(old)
+
+
+def _require_same(folders: list[Path]) -> None:
+    """Raises `RunError` where seeds' runs differ in more than the seed."""
+    own = MAY_DIFFER | OF_THIS_START | OF_FILES | {"seed"}
+    compared = [*(field.name for field in setting_fields() if field.name not in own), "model_sha256", "parts_sha256"]
+    stories = [json.loads((folder / "settings.json").read_text(encoding="utf-8")) for folder in folders]
+    for folder, story in zip(folders, stories, strict=True):
+        if differ := [name for name in compared if story.get(name) != stories[0].get(name)]:
+            raise RunError(
+                f"{folder.name} can't be compared with {folders[0].name}: {', '.join(differ)} in their settings.json are not "
+                f"the same. Was a pair file or the model replaced meanwhile? Put it back; then remove {folder}, and --resume "
+                "trains this seed again."
+            )
+
+
+Figures = dict[str, Any]
+
+
+def best_seed(rows: list[Figures]) -> int:
+    """The seed with the highest dev Spearman, the first of those that are equal; an undefined one is never better."""
+    values = {int(row["seed"]): _spearman(row, "dev") for row in rows}
+    return max(values, key=lambda seed: values[seed] if math.isfinite(values[seed]) else -math.inf)
+
+
+def over_seeds(rows: list[Figures]) -> Figures:
+    """{part: {"mean", "deviation", "seeds"}} of the Spearman correlations of "dev" and "test"; the sample standard deviation,
+    None of fewer than two seeds."""
+    found = {}
+    for part in ("dev", "test"):
+        values = [value for row in rows if math.isfinite(value := _spearman(row, part))]
+        if values:
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            found[part] = {"mean": statistics.fmean(values), "deviation": deviation, "seeds": len(values)}
+    return found
+
+
+def _spearman(row: Figures, part: str) -> float:
+    """NaN where it is undefined or the part is missing."""
+    value = (row[part] or {}).get("spearman")
+    return math.nan if value is None else value

@@ -1,0 +1,105 @@
+"""The training command in a process of its own, as a person would type it: its constants, flags, pair files, figures."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.settings import TrainSettings, flag_of, setting_fields
+from connection.system.errors import InputError
+from connection.system.paths import ROOT
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from connection.data.pair_store import PairStore
+    from connection.data.prepare import Prepared
+
+DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
+
+
+def driver_constants() -> dict[str, Any]:
+    """The constants at the top of the training command, read from its text: it is run, never imported.
+
+    Raises `InputError` for one that is no plain value.
+    """
+    tree = ast.parse(DRIVER.read_text(encoding="utf-8"))
+    try:
+        return {
+            ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+        }
+    except ValueError:
+        raise InputError(f"{DRIVER}: a constant at its top is no plain value; write it as one.") from None
+
+
+def as_flags(settings: TrainSettings) -> list[str]:
+    """The words that give every setting; the pooling only where it was asked for, since a model folder has its own."""
+    words = []
+    for field in setting_fields():
+        value = getattr(settings, field.name)
+        if field.type == "bool":
+            words.append(flag_of(field.name) if value else flag_of(f"no_{field.name}"))
+        elif value is not None and (field.name != "pooling" or "pooling" in settings.given):
+            words.append(f"{flag_of(field.name)}={value}")
+    return words
+
+
+def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target: Path) -> None:
+    """The `wanted` pairs of a store's N, (N,) bool, as JSON Lines in plain ASCII: whatever a text holds, pair n is line n, and
+    neither delimiter, columns nor encoding are left to guess. Raises `InputError` where the pair file is another one by now."""
+    source, start = prepared.reopen(store), 0
+    with open(target, "w", encoding="ascii") as stream:
+        for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
+            for row in wanted[start : start + len(chunk)].nonzero()[0]:
+                pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
+                stream.write(json.dumps(pair | {"label": float(chunk.label[row])}) + "\n")
+            start += len(chunk)
+    source.require_unchanged()
+
+
+def start_training(words: list[str], **streams: Any) -> int:
+    """The exit status of the training command with these flags. Raises `KeyboardInterrupt` where Ctrl-C ended it."""
+    status = subprocess.run([sys.executable, str(DRIVER), *words], check=False, **streams).returncode
+    if status == 130:
+        raise KeyboardInterrupt
+    return status
+
+
+def run_training(settings: TrainSettings, pairs: int, log: Path) -> tuple[dict[str, Any] | None, str]:
+    """Run the training command on `pairs` pairs; its figures, or None and why there are none. What it prints goes to `log`.
+
+    Raises `KeyboardInterrupt` where Ctrl-C ended it.
+    """
+    output = Path(settings.output_dir)
+    shutil.rmtree(output, ignore_errors=True)  # of a run that was stopped or damaged
+    output.parent.mkdir(exist_ok=True)
+    with open(log, "w", encoding="utf-8") as stream:
+        status = start_training(as_flags(settings), stdout=stream, stderr=subprocess.STDOUT)
+    figures = read_figures(output, pairs) if status == 0 else None
+    if figures:
+        shutil.rmtree(output / "model", ignore_errors=True)  # a curve is of figures; its models would fill the disk
+        return figures, ""
+    said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return None, f"exit status {status}, {said[-1]:.300} (all of it: {log})" if said else f"exit status {status}, see {log}"
+
+
+def read_figures(output: Path, pairs: int) -> dict[str, Any] | None:
+    """What a curve needs of a finished run on `pairs` pairs: Spearman of the test pairs before and after ("base" and "final",
+    NaN where it is undefined), and "training_seconds", of the training steps alone.
+
+    None where results.json is missing or damaged, or the run was interrupted.
+    """
+    try:
+        results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+        spearman = {when: results[when]["test"]["spearman"] for when in ("base", "final")}
+        figures = {when: math.nan if value is None else float(value) for when, value in spearman.items()}
+        figures["training_seconds"] = len(results["epoch_figures"]) * pairs / results["pairs_per_second"]
+        return None if results["interrupted"] else figures
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None

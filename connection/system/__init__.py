@@ -1,0 +1,1 @@
+"""What a program stands on: paths, versions, devices, signals, locks, files that are whole, errors."""

@@ -1,0 +1,60 @@
+"""The libraries that a run stands on: whether they are there, and which versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.system.errors import InputError
+from connection.system.paths import ROOT, file_sha256
+
+if TYPE_CHECKING:
+    pass
+LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub")
+OLDEST_TORCH = (2, 10)
+
+
+def require_libraries() -> None:
+    """Raises `InputError` naming the libraries that are not installed.
+
+    Without the transformers library, `import transformers` finds this repository's folder of weights, an empty namespace
+    package: a package without an __init__ file counts as missing.
+    """
+    specs = {name: importlib.util.find_spec(name) for name in LIBRARIES}
+    missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
+    if missing:
+        raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements.txt")
+    require_torch()
+
+
+def require_torch() -> None:
+    """Raises `InputError` for a PyTorch whose reader of weights has known ways to run a file's code."""
+    version = importlib.metadata.version("torch")
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise InputError(
+            f"PyTorch {version} is too old to read weights safely: {oldest} or later is needed. "
+            "Type: pip install -r requirements.txt"
+        )
+
+
+def describe(data_files: Iterable[Path]) -> dict[str, Any]:
+    """Versions, platform, git commit (None outside a checkout) and the SHA-256 of the data files, for settings.json."""
+    commit = None
+    try:
+        asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        commit = asked.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    return {
+        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}},
+        "platform": platform.platform(),
+        "git_commit": commit,
+        "data_sha256": {str(path): file_sha256(path) for path in data_files},
+    }

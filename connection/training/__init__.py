@@ -1,0 +1,1 @@
+"""The training step: objectives, optimizer, schedule, gradient caching, and the state that a run resumes from."""

@@ -1,0 +1,116 @@
+"""Which objective trains: the names, the labels that each one takes, and what `--loss auto` picks. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from connection.system.errors import InputError
+
+# The kinds of labels that each objective takes. The contrastive ones ask whether a pair is connected at all;
+# multiple-negatives looks at the connected pairs alone, and finds those of a graded scale too.
+FITS = {
+    "cosine-mse": ("graded", "binary"),
+    "cosent": ("graded", "binary"),
+    "angle": ("graded", "binary"),
+    "contrastive": ("binary",),
+    "online-contrastive": ("binary",),
+    "multiple-negatives": ("graded", "binary"),
+    "multiple-negatives-symmetric": ("graded", "binary"),
+    "softmax": ("graded", "binary"),
+}
+MOST_CLASSES = 20  # distinct labels that softmax tells apart
+SMALL_BATCH = 8  # pairs; smaller batches are often all of one label
+
+
+def pick_loss(kind: str, batch_size: int, distinct: int = 2) -> tuple[str, str]:
+    """What `--loss auto` stands for, and why: for so many distinct labels of a kind, and batches of that size.
+
+    This function is the whole rule: change it here, nowhere else. What it rests on is in docs/objectives.md.
+    """
+    if kind == "graded" and distinct < 2:
+        return "cosine-mse", "all labels are the same, and none is to be ranked above another: each is a cosine to reach"
+    if kind == "graded" and batch_size < SMALL_BATCH:
+        return "cosine-mse", f"graded labels; batches below {SMALL_BATCH} pairs hold too few to rank them"
+    if kind == "graded":
+        return "cosent", "graded labels: ranks the pairs of a batch by them"
+    if batch_size < SMALL_BATCH:
+        return "contrastive", f"binary labels; batches below {SMALL_BATCH} pairs hold too few to compare one with another"
+    return "online-contrastive", "binary labels: learns from the pairs of a batch that are still on the wrong side of another"
+
+
+def parse_loss(text: str) -> dict[str, float]:
+    """`cosent+cosine-mse:0.5` -> {"cosent": 1.0, "cosine-mse": 0.5}; "auto" stands alone, as {"auto": 1.0}.
+
+    Raises `InputError` for a name that is unknown or given twice and for a weight that is not a positive number.
+    """
+    terms: dict[str, float] = {}
+    for term in text.split("+"):
+        name, colon, weight = (part.strip() for part in term.partition(":"))
+        if name not in FITS and (name, text.strip()) != ("auto", "auto"):
+            raise InputError(f"{name!r} is no objective; they are {', '.join(FITS)}, or auto alone")
+        if name in terms:
+            raise InputError(f"{name} stands there twice; give it one weight, as in {name}:2")
+        try:
+            terms[name] = float(weight) if colon else 1.0
+        except ValueError:
+            terms[name] = math.nan
+        if not 0 < terms[name] < math.inf or "_" in weight:
+            raise InputError(f"{weight!r} is no weight; write a number above 0, as in cosent+cosine-mse:0.5")
+    return terms
+
+
+def parse_dims(text: str) -> tuple[int, ...]:
+    """`96,384` -> (384, 96), the largest first; () for "". Raises `InputError` for anything but whole numbers above 0."""
+    words = [word.strip() for word in text.split(",")] if text.strip() else []
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise InputError(f"{text!r} is no list of dimensions; write whole numbers above 0, as in 384,192,96")
+    return tuple(sorted({int(word) for word in words}, reverse=True))
+
+
+def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int) -> tuple[str, str]:
+    """The objective that `text` asks for on training labels of this kind, and why; `targets` are the distinct ones, in [0, 1].
+
+    Raises `InputError` that lists the objectives that do fit, when one does not.
+    """
+    if text.strip() == "auto":
+        return pick_loss(kind, batch_size, len(targets))
+    fitting = [name for name in FITS if not _lacks(name, kind, targets)]
+    for name in parse_loss(text):
+        if name not in fitting:
+            raise InputError(
+                f"--loss {name} needs {_lacks(name, kind, targets)}; the training labels are {kind}, {len(targets)} distinct "
+                f"ones. These fit: {', '.join(fitting)}; or leave the choice to --loss auto."
+            )
+    return text, "as asked"
+
+
+def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
+    """What an objective needs that the training labels are not, '' when it fits them."""
+    if kind not in FITS[name]:
+        return "binary labels, 0 and 1"
+    if name == "softmax" and not 2 <= len(targets) <= MOST_CLASSES:
+        return f"2 to {MOST_CLASSES} distinct labels"
+    if name in ("cosent", "angle") and len(targets) < 2:
+        return "2 distinct labels at least, to rank one above the other"
+    if name.startswith("multiple-negatives") and not max(targets, default=0) > 0.5:
+        return "connected pairs, labelled above the middle of the scale"
+    return ""
+
+
+def choose_dims(text: str, loss: str, hidden_size: int) -> tuple[int, ...]:
+    """The Matryoshka dimensions that `text` asks for, largest first, () for none; the full vector is always among them.
+
+    Raises `InputError` for a dimension above the hidden size, and for softmax, whose classifier reads full vectors alone.
+    """
+    dims = parse_dims(text)
+    if not dims:
+        return ()
+    if dims[0] > hidden_size:
+        raise InputError(f"--matryoshka-dims: {dims[0]} is above {hidden_size}, the size of this model's vectors")
+    if "softmax" in parse_loss(loss):
+        fitting = ", ".join(name for name in FITS if name != "softmax")
+        raise InputError(
+            f"--matryoshka-dims: softmax's classifier reads full vectors alone. These can be shortened: {fitting}."
+        )
+    return dims if dims[0] == hidden_size else (hidden_size, *dims)

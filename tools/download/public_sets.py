@@ -1,0 +1,91 @@
+"""The public pair sets: where each is published, how it is fetched into data/<name>/, and where it is looked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from connection.data.pair_file import PairFile
+from connection.system.atomic_files import atomic_folder
+from connection.system.errors import InputError, RunError
+from connection.system.paths import ROOT, expand
+from tools.download.hub import fetch_file, hub_errors, listing
+
+SIZE_LIMIT = 64 << 20  # bytes of a file
+
+
+class PublicSet(NamedTuple):
+    """A set in a dataset repository of the hub, at the commit at which the names of its files were confirmed."""
+
+    repository: str
+    commit: str
+    files: dict[str, str]  # path in the repository -> name in data/<name>/
+    remark: str
+
+
+SETS = {
+    # The publisher's own repository. This commit, "Convert dataset to Parquet (#4)" on main, lists the three files:
+    # huggingface.co/datasets/PhilipMay/stsb_multi_mt/commit/e1b7f8617fa83b90b4e7530dac02f1583cc61415
+    "stsb": PublicSet(
+        "PhilipMay/stsb_multi_mt",
+        "e1b7f8617fa83b90b4e7530dac02f1583cc61415",
+        {f"en/{split}-00000-of-00001.parquet": f"stsb-en-{split}.parquet" for split in ("train", "dev", "test")},
+        "the STS benchmark in English, with its own three splits; licence of the scores: CC BY-SA 4.0",
+    ),
+    # The copy that the MTEB benchmark evaluates on; for RobZamp/sick, an author's own, no file name could be confirmed.
+    # huggingface.co/datasets/mteb/sickr-sts/tree/main lists the file, at the commit that MTEB pins:
+    "sick": PublicSet(
+        "mteb/sickr-sts",
+        "20a6d6f312dd54037fe07a32d58e5e168867909d",
+        {"test.jsonl.gz": "sick.jsonl.gz"},
+        "SICK's pairs in one file, as MTEB evaluates on them, without the authors' splits; licence: CC BY-NC-SA 3.0",
+    ),
+}
+# Publishers' own files that no dataset repository holds whole.
+WITHOUT_HOME = {
+    # The cards of dkoterwa/kor-sts and mteb/KorSTS give 5,691 / 1,465 / 1,376 pairs; the former says: lost while converting.
+    "korsts": "The copies of KorSTS on the hub lack pairs that the publisher's own files have. Place sts-train.tsv, "
+    "sts-dev.tsv and sts-test.tsv from github.com/kakaobrain/kor-nlu-datasets in data/korsts/.",
+}
+
+
+def fetch_public(name: str, target: Path, overwrite: bool = False) -> None:
+    """Put a set's files into the folder `target`, all of them or none. Raises `InputError` or `RunError`."""
+    if name in WITHOUT_HOME:
+        raise InputError(f"{WITHOUT_HOME[name]}\nWhat can be fetched: {', '.join(SETS)}.")
+    wanted = SETS[name]
+    if target.exists() and not overwrite:
+        try:
+            open_all(target, wanted)
+        except InputError as error:
+            raise InputError(f"{error}\nOr give --overwrite to replace the folder {target}.") from None
+        print(f"{target} is there already.")
+        return
+    with atomic_folder(target) as new, hub_errors(wanted.repository, "Can this machine reach the hub?"):
+        _, there = listing(wanted.repository, "dataset", wanted.commit)
+        if missing := [path for path in wanted.files if path not in there]:
+            raise RunError(f"{wanted.repository} has no {', '.join(missing)} at {wanted.commit}.")
+        for path, file in wanted.files.items():
+            fetch_file(wanted.repository, there[path], wanted.commit, new / file, SIZE_LIMIT, "dataset")
+        try:
+            open_all(new, wanted)
+        except InputError as error:
+            raise RunError(f"what came is no pair file: {error}") from None
+    print(f"{name} is in {target}: {wanted.remark}. Next: python -m tools.check {target / next(iter(wanted.files.values()))}")
+
+
+def open_all(folder: Path, wanted: PublicSet) -> None:
+    """Raises `InputError` unless every file of the set is there and is a pair file."""
+    for file in wanted.files.values():
+        PairFile.open(folder / file)
+
+
+def find_public(name: str, data_dir: Path | None = None) -> Path:
+    """The folder of a public set: in `data_dir` where given, else data/<name>, else ../shared/data/<name>."""
+    given = [expand(data_dir) / name, expand(data_dir)] if data_dir else []
+    places = given or [ROOT / "data" / name, ROOT.parent / "shared" / "data" / name]
+    for place in places:
+        if place.is_dir():
+            return place
+    how = WITHOUT_HOME.get(name, f"Type: python -m tools.download {name}")
+    raise InputError(f"The public set {name} is neither {' nor '.join(map(str, places))}. {how}")

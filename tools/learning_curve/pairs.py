@@ -1,0 +1,85 @@
+"""The pairs of a learning curve: dev and test pairs that all runs share, and nested random parts of the training pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from connection.data.labels import LabelScale
+from connection.data.pair_store import PairStore
+from connection.data.prepare import Prepared
+from connection.data.split import FEWEST
+from connection.runs.training_command import write_pairs
+from connection.settings import TrainSettings
+from connection.system.errors import InputError
+from connection.training.loss_choice import choose_loss
+from ConnectionBert import ConnectionBert
+from ConnectionDataset import read_datasets
+
+SHARES = (10, 25, 50, 100)  # per cent of the training pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePairs:
+    """What a person's pair files hold, read and audited as training itself does."""
+
+    prepared: Prepared
+    rows: dict[str, tuple[PairStore, np.ndarray]]  # "train", "test", perhaps "dev": a store, and which of its pairs, (N,) bool
+    labels: np.ndarray  # of the training pairs, (n,)
+    loss: str  # the objective, chosen by all of them
+
+    @property
+    def scale(self) -> LabelScale:
+        return self.prepared.scale
+
+    @property
+    def split(self) -> bool:
+        """Whether dev and test pairs were split off the training file."""
+        return len(self.prepared.stores) == 1
+
+    def part(self, share: int, seed: int) -> np.ndarray:
+        """Which of the n training pairs a run trains on, (n,) bool. A seed's smaller parts lie within its larger ones."""
+        rank = np.random.default_rng([seed, 2]).permutation(len(self.labels))
+        return rank < round(share / 100 * len(self.labels))
+
+    def unfit(self, share: int, seed: int) -> str:
+        """Why nothing can be trained on a part; '' where it can."""
+        labels = self.labels[self.part(share, seed)]
+        if len(labels) < FEWEST:
+            return f"{len(labels)} of {len(self.labels)} training pairs, fewer than {FEWEST}"
+        return f"all {len(labels)} pairs have the label {labels[0]:g}" if len(np.unique(labels)) < 2 else ""
+
+    def write_part(self, share: int, seed: int, target: Path) -> None:
+        store, rows = self.rows["train"]
+        wanted = rows.copy()
+        wanted[rows] = self.part(share, seed)
+        write_pairs(self.prepared, store, wanted, target)
+
+    def write_held_out(self, folder: Path) -> dict[str, Path]:
+        """test.jsonl, and dev.jsonl where there are dev pairs."""
+        targets = {name: folder / f"{name}.jsonl" for name in self.rows if name != "train"}
+        for name, target in targets.items():
+            write_pairs(self.prepared, *self.rows[name], target)
+        return targets
+
+
+def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
+    """Read, audit and split the files that the settings name, and print what is understood of them.
+
+    Raises `InputError` for what would block training, and where there are no test pairs.
+    """
+    prepared, data, remarks = read_datasets(settings, model.tokenizer)
+    print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
+    if "test" not in data:
+        raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
+    labels = data["train"].store.label[data["train"].places]
+    targets = prepared.scale.target(np.unique(labels)).tolist()
+    loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
+    rows = {}
+    for name, part in data.items():
+        wanted = np.zeros(len(part.store), bool)
+        wanted[part.places] = True
+        rows[name] = (part.store, wanted)
+    return CurvePairs(prepared, rows, labels, loss)

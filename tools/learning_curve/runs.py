@@ -1,0 +1,86 @@
+"""The runs of a learning curve, one after the other: what is trained already is read, the rest is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertModel
+
+from connection.reports.tables import format_number
+from connection.runs.training_command import read_figures, run_training
+from connection.settings import TrainSettings
+from ConnectionBert import ConnectionBert
+from tools.learning_curve.pairs import SHARES, CurvePairs
+from tools.learning_curve.summary import PRE_TRAINED, RANDOM, duration
+
+
+@dataclasses.dataclass
+class Trained:
+    """What became of a curve's runs."""
+
+    runs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # weights, share, labels, seed; spearman, ...
+    base: float = math.nan  # Spearman of the pre-trained weights without fine-tuning
+    failed: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[str] = dataclasses.field(default_factory=list)
+    stopped: bool = False
+
+
+def train_runs(folder: Path, settings: TrainSettings, model: ConnectionBert, pairs: CurvePairs, seeds: int) -> Trained:
+    """Train every run that has no figures yet, in `folder`; a run that fails is said, and the others go on.
+
+    Seeds come one after the other, so that a curve that is stopped has whole seeds; Ctrl-C keeps what is finished.
+    """
+    trained = Trained()
+    numbers = range(settings.seed, settings.seed + seeds)
+    wanted = [(seed, share, weights) for seed in numbers for share in SHARES for weights in (PRE_TRAINED, RANDOM)]
+    try:
+        for number, (seed, share, weights) in enumerate(wanted, 1):
+            name = f"{weights}-{share:03}-seed-{seed}"
+            labels = int(pairs.part(share, seed).sum())
+            said = f"{weights} weights, {share}% of the labels ({labels:,}), seed {seed}"
+            print(f"[{number}/{len(wanted)}] {said}: ", end="", flush=True)
+            if why := pairs.unfit(share, seed):
+                trained.left_out.append(f"{said}: {why}")
+                print(f"left out, {why}")
+                continue
+            output = folder / "runs" / name
+            figures, problem = read_figures(output, labels), ""
+            again = ", trained before" if figures else ""
+            if not figures:
+                part = folder / "pairs" / f"train-{share:03}-seed-{seed}.jsonl"
+                pairs.write_part(share, seed, part)
+                start = _random_weights(model, folder / "random-weights", seed) if weights == RANDOM else model.folder
+                own: dict[str, Any] = {
+                    "model_dir": str(start),
+                    "train_file": str(part),
+                    "output_dir": str(output),
+                    "seed": seed,
+                }
+                figures, problem = run_training(dataclasses.replace(settings, **own), labels, output.with_suffix(".log"))
+            if not figures:
+                trained.failed.append(f"{said}: {problem}")
+                print(f"failed, {problem}")
+                continue
+            base, spearman, seconds = (figures[key] for key in ("base", "final", "training_seconds"))
+            trained.base = base if weights == PRE_TRAINED else trained.base
+            run = {"weights": weights, "share": share, "labels": labels, "seed": seed, "run": f"runs/{name}"}
+            trained.runs.append(run | {"spearman": spearman, "training_seconds": seconds})
+            print(f"Spearman x 100 {format_number(100 * spearman, '{:.2f}')}, {duration(seconds)} of training{again}")
+        shutil.rmtree(folder / "random-weights", ignore_errors=True)
+    except KeyboardInterrupt:
+        print("stopped. The same command goes on from here.")
+        trained.stopped = True
+    return trained
+
+
+def _random_weights(model: ConnectionBert, target: Path, seed: int) -> Path:
+    """A model folder like the given one, its weights drawn anew as BERT's are before its pre-training."""
+    torch.manual_seed(seed)
+    encoder = BertModel(model.encoder.config, add_pooling_layer=model.encoder.pooler is not None)
+    ConnectionBert(encoder, model.tokenizer, model.pooling, model.max_length, model.normalized).save(target)
+    return target
