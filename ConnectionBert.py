@@ -25,7 +25,7 @@ from connection.model.calibration import Calibration
 from connection.model.checks.config import bert_config, check_size, read_config
 from connection.model.checks.folder_entries import read_consistently
 from connection.model.flat_weights import FlatWeights
-from connection.model.packed_bert import FastBert
+from connection.model.packed_bert import PackedBert
 from connection.model.packing import PackedBatch, pack
 from connection.model.pooling import POOLING
 from connection.model.sentence_transformers_files import read_modules, write_modules
@@ -75,7 +75,7 @@ class ConnectionBert(nn.Module):
         self.labels = labels  # the label scale it was trained on: (no connection, full connection)
         self.calibration = Calibration()  # empty where no dev pairs gave one
         self.precision = "fp32"  # of the training passes
-        self.fast: FastBert | None = None
+        self.packed_bert: PackedBert | None = None
         self.folder: Path | None = None
         self.notes: list[str] = []
 
@@ -129,9 +129,19 @@ class ConnectionBert(nn.Module):
     @property
     def summary(self) -> str:
         """One line for a person."""
-        config, size = self.encoder.config, sum(weight.numel() for weight in self.encoder.parameters())
-        shape = f"{config.num_hidden_layers} layers x {config.hidden_size}, {size / 1e6:.1f} million parameters"
+        layers = self.encoder.config.num_hidden_layers
+        shape = f"{layers} layers x {self.hidden_size}, {self.parameter_count / 1e6:.1f} million parameters"
         return f"{self.folder}: BERT, {shape}, {self.pooling} pooling"
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the length of a sentence vector."""
+        size: int = self.encoder.config.hidden_size
+        return size
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(weight.numel() for weight in self.encoder.parameters())
 
     @property
     def device(self) -> torch.device:
@@ -140,18 +150,18 @@ class ConnectionBert(nn.Module):
     def prepare_training(
         self, precision: str, packing: bool, seed: int, checkpointing: bool = False, dropout: float | None = None
     ) -> FlatWeights | None:
-        """Choose how the training passes are computed: "bf16" or "fp32"; dropout's seed and rate (None: the config's);
-        `checkpointing` for less memory.
+        """Choose how the training passes are computed. Call it when the model is on its device.
 
-        With packing, BERT's own passes (connection/model/packed_bert.py), whose gradients are in the weights that are returned;
-        else, and for a BERT that these do not fit, the transformers module under autocast, whose gradients are its parameters'.
-        Call it when the model is on its device.
+        precision: "bf16" or "fp32". seed, dropout: dropout's seed and rate, None: the config's rate. checkpointing: compute
+        activations again in the backward pass, for less memory.
+        With packing, the passes are those of connection/model/packed_bert.py, whose gradients are in the `FlatWeights` that are
+        returned. Without it, and for a BERT of another form, they are the transformers module's under autocast.
         """
         self.precision = precision
-        self.fast = None
-        if packing and FastBert.fits(self.encoder):
-            self.fast = FastBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed, dropout)
-            self.fast.checkpointing = checkpointing
+        self.packed_bert = None
+        if packing and PackedBert.fits(self.encoder):
+            self.packed_bert = PackedBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed, dropout)
+            self.packed_bert.checkpointing = checkpointing
         elif checkpointing:
             self.encoder.activation_checkpointing_enable({"use_reentrant": False})
         if dropout is not None:
@@ -159,24 +169,33 @@ class ConnectionBert(nn.Module):
                 if isinstance(module, nn.Dropout):
                     module.p = dropout
         torch.manual_seed(seed)
-        return self.fast.weights if self.fast else None
+        return self.packed_bert.weights if self.packed_bert else None
 
-    def forward(self, tokens: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """u (B, H), v (B, H) and their cosine (B,) in [-1, 1] from one encoder call over both sides of B pairs.
+    def forward(self, tokens: PackedBatch) -> tuple[Tensor, Tensor]:
+        """The vectors u (B, H) and v (B, H) of both sides of B pairs, from one encoder call.
 
         `tokens` holds the B first sentences, then the B second ones.
         """
         u, v = self.sentence_vectors(tokens, self.precision).chunk(2)  # (2B, H) -> (B, H) twice
-        return u, v, cosine_similarity(u, v, dim=-1).clamp(-1, 1)
+        return u, v
+
+    def catch_up(self) -> None:
+        """Apply the updates of word embeddings that training has put off. Needed before the weights are read."""
+        if self.packed_bert:
+            self.packed_bert.weights.catch_up_all()
 
     def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32") -> Tensor:
         """One float32 vector a sentence: N sentences -> (N, H)."""
-        if self.training and self.fast:
-            states = self.fast(tokens)  # (R, L, H)
+        if self.training and self.packed_bert:
+            states = self.packed_bert(tokens)  # (R, L, H)
         else:
+            self.catch_up()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 states = self.encoder(
-                    tokens.input_ids, attention_mask=tokens.visible, position_ids=tokens.position_ids, return_dict=True
+                    tokens.input_ids,
+                    attention_mask=tokens.attention_mask_4d,
+                    position_ids=tokens.position_ids,
+                    return_dict=True,
                 ).last_hidden_state
         vectors = POOLING[self.pooling](tokens.by_sentence(states).float(), tokens.attention_mask)  # (N, T, H) -> (N, H)
         return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
@@ -240,6 +259,7 @@ class ConnectionBert(nn.Module):
             raise InputError(f"{folder} is there and is no folder; nothing was saved.")
         if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
             raise InputError(f"{folder} is there and holds no model; it is not replaced, nothing was saved.")
+        self.catch_up()
         if not all(torch.isfinite(tensor).all() for tensor in self.encoder.state_dict().values()):
             raise RunError("the weights hold NaN or infinite values; they are not saved.")
         with atomic_folder(folder) as new:

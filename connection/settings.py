@@ -1,8 +1,7 @@
 """Training settings: what each means, and which values it takes.
 
 A field of `TrainSettings` says what a setting means and which values it takes; the constant of the same name (upper case)
-at the top of the driver is its default. Flags, `--help`, validation (connection/settings.py) and settings.json all follow from
-these two.
+at the top of the driver is its default. Flags, `--help`, validation and settings.json all follow from these two.
 """
 
 from __future__ import annotations
@@ -18,6 +17,13 @@ from connection.data.findings import KINDS, LARGEST
 from connection.system.errors import InputError
 from connection.training.loss_choice import FITS, parse_dims, parse_loss
 
+# Roles of settings: when may a run that is resumed, or compared with another, have another value?
+RESULT = "result"  # never: the trained model follows from it
+FILE = "file"  # when the file or folder that it names has the same content
+MACHINE = "machine"  # when it was left to the machine ("auto" or 0), which then keeps what it came to
+NEUTRAL = "neutral"  # always: it changes nothing in what is trained
+START = "start"  # always: each start has its own
+
 
 def setting(
     help: str,
@@ -27,12 +33,14 @@ def setting(
     above: float = -math.inf,
     choices: Sequence[str] = (),
     check: Callable[[str], Any] = str,
+    role: str = RESULT,
 ) -> Any:
-    """A field of `TrainSettings`: its --help text and its range (low <= value <= high, value > above), choices or `check`.
+    """A field of `TrainSettings`, with its --help text.
 
-    `check` reads a text and raises `InputError` for one that can't be used.
+    Its values are bounded by low <= value <= high and value > above, by `choices`, or by `check`, which reads a text and raises
+    `InputError` for one that can't be used. `role` says when two runs may differ in it.
     """
-    limits = {"low": low, "high": high, "above": above, "choices": choices, "check": check}
+    limits = {"low": low, "high": high, "above": above, "choices": choices, "check": check, "role": role}
     return dataclasses.field(metadata={"help": help, **limits})
 
 
@@ -40,10 +48,14 @@ def setting(
 class TrainSettings:
     """Every setting of a training run. Made by `read_settings`, which checks all values."""
 
-    model_dir: str = setting("folder of the local BERT: config.json, model.safetensors or pytorch_model.bin, vocab.txt")
-    train_file: str = setting("labelled pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel, text forms also gzipped")
-    dev_file: str = setting("pairs to choose the best weights by; not the bundled ones when --train-file is given")
-    test_file: str = setting("pairs for the final figures; not the bundled ones when --train-file is given")
+    model_dir: str = setting(
+        "folder of the local BERT: config.json, model.safetensors or pytorch_model.bin, vocab.txt", role=FILE
+    )
+    train_file: str = setting(
+        "labelled pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel, text forms also gzipped", role=FILE
+    )
+    dev_file: str = setting("pairs to choose the best weights by; not the bundled ones when --train-file is given", role=FILE)
+    test_file: str = setting("pairs for the final figures; not the bundled ones when --train-file is given", role=FILE)
     dev_fraction: float = setting(
         "share of --train-file split off for dev, where neither --dev-file nor --test-file is given", low=0, high=0.5
     )
@@ -51,8 +63,8 @@ class TrainSettings:
     columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), where they are not recognised")
     on_bad_rows: str = setting("rows without text or label: stop, or skip them and list them", choices=("stop", "skip"))
     allow: str = setting("findings that do not block training, comma-separated: leaked-pair,contradiction")
-    cache_dir: str = setting("where the tokens of large pair files are kept from run to run")
-    output_dir: str = setting("run folder: settings, figures, report and model/ are written here")
+    cache_dir: str = setting("where the tokens of large pair files are kept from run to run", role=NEUTRAL)
+    output_dir: str = setting("run folder: settings, figures, report and model/ are written here", role=START)
     epochs: int = setting("passes over the training pairs", low=1, high=1_000_000)
     batch_size: int = setting("pairs in a training step", low=1, high=1_000_000)
     part_size: int = setting("pairs of a step in the encoder at a time, for less memory; 0: all", low=0, high=1_000_000)
@@ -102,35 +114,53 @@ class TrainSettings:
     )
     eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
     checkpoint_steps: int = setting(
-        "write a checkpoint every so many steps too; 0: after each epoch only, and when a signal ends the run", low=0
+        "write a checkpoint every so many steps too; 0: after each epoch only, and when a signal ends the run",
+        low=0,
+        role=NEUTRAL,
     )
-    keep_checkpoints: int = setting("the newest so many checkpoints stay, each with the best model; 0: none are written", low=0)
+    keep_checkpoints: int = setting(
+        "the newest so many checkpoints stay, each with the best model; 0: none are written", low=0, role=NEUTRAL
+    )
     on_nonfinite: str = setting(
-        "a loss or gradient that is not finite: stop, or skip the batch, five in a row at most", choices=("stop", "skip")
+        "a loss or gradient that is not finite: stop, or skip the batch, five in a row at most",
+        choices=("stop", "skip"),
+        role=NEUTRAL,
     )
-    log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1)
+    log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1, role=NEUTRAL)
     seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
-    seeds: int = setting("runs with consecutive seeds; the best on dev gives the model", low=1, high=1000)
+    seeds: int = setting("runs with consecutive seeds; the best on dev gives the model", low=1, high=1000, role=START)
     split_seed: int | None = setting("seed of the split into train, dev and test; None: --seed's", low=0, high=2**31 - 1)
-    device: str = setting("where to train; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"))
-    precision: str = setting("auto takes bf16 where it is measured to be faster", choices=("auto", "bf16", "fp32"))
+    device: str = setting("where to train; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"), role=MACHINE)
+    precision: str = setting(
+        "auto takes bf16 where it is measured to be faster", choices=("auto", "bf16", "fp32"), role=MACHINE
+    )
     packing: bool = setting("several sentences in a row of a batch; without it each is padded to the longest")
-    threads: int = setting("processor cores to compute with; 0: all", low=0, high=1024)
-    num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0, high=64)
-    resume: bool = setting("go on with the run in --output-dir from its newest whole checkpoint, with its settings")
-    extend: bool = setting("with --resume: to more --epochs than the run was begun with")
-    overwrite: bool = setting("replace the earlier run in --output-dir")
-    print_model: bool = setting("print the model's module tree and end")
+    threads: int = setting("processor cores to compute with; 0: all", low=0, high=1024, role=MACHINE)
+    num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0, high=64, role=NEUTRAL)
+    resume: bool = setting("go on with the run in --output-dir from its newest whole checkpoint, with its settings", role=START)
+    extend: bool = setting("with --resume: to more --epochs than the run was begun with", role=START)
+    overwrite: bool = setting("replace the earlier run in --output-dir", role=START)
+    print_model: bool = setting("print the model's module tree and end", role=START)
     given: frozenset[str] = frozenset()  # the settings that came from flags
 
     @property
     def seed_of_split(self) -> int:
         return self.seed if self.split_seed is None else self.split_seed
 
+    @property
+    def asked_pooling(self) -> str | None:
+        """The pooling that was asked for by a flag or an edited constant; None: the model folder's own."""
+        return self.pooling if "pooling" in self.given or self.pooling != "mean" else None
+
 
 def setting_fields() -> list[Any]:
     """The fields of `TrainSettings` that are settings, in their order."""
     return [field for field in dataclasses.fields(TrainSettings) if field.metadata]
+
+
+def names_of(*roles: str) -> set[str]:
+    """The names of all settings with one of these roles."""
+    return {field.name for field in setting_fields() if field.metadata["role"] in roles}
 
 
 def as_json(settings: TrainSettings) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -15,6 +15,37 @@ from connection.evaluation.calibration import calibration_curve, fit_calibration
 from connection.evaluation.correlation import figures
 from connection.evaluation.ranking import is_one_to_many, ranking_figures
 from connection.model.calibration import Calibration
+
+
+class Figures(TypedDict, total=False):
+    """What one model reaches on one split: see `evaluate`. Correlations are in [-1, 1], NaN (null in JSON) where undefined."""
+
+    spearman: float
+    pearson: float
+    pairs: int
+    loss: float  # mean squared error of the cosine from the target, whatever the training loss is
+    spearman_low: float  # ends of the 95% intervals
+    spearman_high: float
+    pearson_low: float
+    pearson_high: float
+    binary: dict[str, float]  # of binary labels: average_precision, roc_auc, ...; with a threshold f1, ...
+    graded: dict[str, float]  # of other labels: mean_absolute_error, in label units
+    ranking: dict[str, float]  # of one-to-many data: mrr@10, ndcg@10, map, recall@k, queries, ...
+    calibration: list[dict[str, float]]  # the calibration curve: pairs, cosine, predicted, label of each bin
+
+
+class Gain(TypedDict):
+    """What the fine-tuned model gained over the base model: see `bootstrap.gain`."""
+
+    spearman: float
+    low: float  # ends of the 95% interval of the difference
+    high: float
+    p: float
+    pearson: float
+    pearson_low: float
+    pearson_high: float
+    pearson_p: float
+    resamples: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +66,7 @@ class LabelledPairs:
         return cls(store.label[places], one, store.line[places], pair, scale)
 
 
-def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibration | None = None) -> dict[str, Any]:
+def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibration | None = None) -> Figures:
     """Figures of similarities (N,), N > 0, against the labels; those of a kind of labels stand where the labels are of it.
 
     "spearman", "pearson", "pairs"; "binary": {"positive_share", "average_precision", "roc_auc"}; and of one-to-many data
@@ -43,7 +74,7 @@ def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibrat
     "precision", "recall", "mcc" and "accuracy" too, graded labels "graded": {"mean_absolute_error"} in label units, and both
     "calibration", the curve.
     """
-    found: dict[str, Any] = figures(similarity, pairs.label)
+    found = cast(Figures, figures(similarity, pairs.label))
     if not np.isfinite(similarity).all():  # the model is broken: no figure is defined
         return found
     binary = is_binary(pairs.label, pairs.scale)
@@ -69,25 +100,25 @@ def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibrat
 
 
 def with_intervals(
-    pairs: LabelledPairs, base: dict[str, Any], base_similarity: np.ndarray, final: dict[str, Any], final_similarity: np.ndarray
-) -> dict[str, float]:
+    pairs: LabelledPairs, base: Figures, base_similarity: np.ndarray, final: Figures, final_similarity: np.ndarray
+) -> Gain:
     """Adds the 95% intervals to two models' figures of the same pairs; returns what `final` gained: see `bootstrap.gain`."""
     drawn = bootstrap.resampled(pairs.label, [base_similarity, final_similarity])
     for number, found in enumerate((base, final)):
-        found |= bootstrap.intervals(drawn[:, number])
+        found.update(cast(Figures, bootstrap.intervals(drawn[:, number])))
     gain = bootstrap.gain(pairs.label, base_similarity, final_similarity, drawn)
-    return gain | {"resamples": drawn.shape[2]}
+    return cast(Gain, gain | {"resamples": drawn.shape[2]})
 
 
 def evaluate_run(
     parts: dict[str, LabelledPairs], cosines: dict[str, dict[str, np.ndarray]]
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
+) -> tuple[dict[str, dict[str, Figures]], dict[str, Gain]]:
     """All figures of a run: {"base": {part: figures}, "final": ...}, part being "dev" or "test"; and the gain {"test": gain}.
 
     cosines: {"base": {part: (N,)}, "final": ...}. What is fitted, to each model's own dev cosines, is applied to test alone. On
     dev no gain is given: the weights were chosen by these pairs.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Figures]] = {}
     for model, by_part in cosines.items():
         dev = by_part.get("dev")
         calibration = Calibration() if dev is None else fit_calibration(dev, parts["dev"].label, parts["dev"].scale)

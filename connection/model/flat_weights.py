@@ -7,6 +7,7 @@ value products stand side by side, one matrix for all three.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -88,8 +89,14 @@ class FlatWeights:
         self.layers, self.layers_grad = (
             [Layer(*views(vector, layer)) for layer in layers] for vector in (self.copy, self.grad)
         )
-        # Of the words in the last batch: which, (W,), and their gradients, (W, H) float32.
+        # Of the last batch: its distinct input ids, (W,) on the CPU, and the gradients of their embeddings, (W, H) float32.
         self.word_grad: tuple[Tensor, Tensor] | None = None
+        # An optimizer may put off updates of embeddings. This applies those of the given ids, (W,) on the CPU.
+        self.catch_up: Callable[[Tensor], None] = lambda ids: None
+
+    def catch_up_all(self) -> None:
+        """Apply all updates of embeddings that were put off. Called before the weights are read, except by a training pass."""
+        self.catch_up(torch.arange(len(self.word)))
 
 
 def _layer_parameters(layer: Any) -> tuple[list[Tensor], ...]:

@@ -22,7 +22,7 @@ from connection.model.packing import PackedBatch
 aten = torch.ops.aten
 
 
-class FastBert:
+class PackedBert:
     """The training passes of a BertModel. `seed` is dropout's, whose generator nobody else uses; no `dropout`: the config's."""
 
     def __init__(self, encoder: BertModel, dtype: torch.dtype, seed: int, dropout: float | None = None):
@@ -52,15 +52,17 @@ class FastBert:
     def forward(self, batch: PackedBatch) -> tuple[Tensor, list[Any]]:
         """Token states (M, H), and what the backward pass needs: the embeddings' tensors, then those of each layer."""
         rows, length = batch.input_ids.shape
-        own = torch.where(batch.visible, 0.0, -math.inf).to(self.dtype)  # (R, 1, L, L)
+        own = torch.where(batch.attention_mask_4d, 0.0, -math.inf).to(self.dtype)  # (R, 1, L, L)
         own = own.expand(rows, self.heads, length, length).reshape(-1, length, length)  # (R * A, L, L)
         keep_embeddings, keeps = self.dropout.draw(len(self.weights.layers), rows, length, self.hidden, self.heads)
         weights = self.weights.embeddings
-        summed = self.weights.word[batch.words].to(self.dtype)[batch.word.view(-1)]  # (M, H)
+        self.weights.catch_up(batch.unique_ids)
+        unique_ids = batch.unique_ids.to(self.device, non_blocking=True)
+        summed = self.weights.word[unique_ids].to(self.dtype)[batch.inverse.view(-1)]  # (M, H)
         summed = summed + weights.position[batch.position_ids.view(-1)] + weights.kind[0]
-        normed, mean, deviation = self._norm(summed, weights.norm, weights.norm_bias)
-        states = _times(normed, keep_embeddings)
-        saved: list[Any] = [(batch, keep_embeddings, summed, mean, deviation)]
+        normed, mean, rstd = self._norm(summed, weights.norm, weights.norm_bias)
+        states = apply_dropout(normed, keep_embeddings)
+        saved: list[Any] = [(batch, keep_embeddings, summed, mean, rstd)]
         for layer, keep in zip(self.weights.layers, keeps, strict=True):
             entering = states
             states, tensors = self._layer_forward(entering, layer, keep, own, rows, length)
@@ -75,15 +77,15 @@ class FastBert:
         qkv = qkv.permute(2, 0, 3, 1, 4).reshape(3, -1, length, heads[-1])  # (3, R * A, L, D)
         q, k, v = qkv
         probabilities = torch.softmax(torch.baddbmm(own, q, k.transpose(1, 2), alpha=self.scale), -1)  # (R * A, L, L)
-        kept = _times(probabilities, keep.probabilities)
+        kept = apply_dropout(probabilities, keep.probabilities)
         context = self._join_heads(torch.bmm(kept, v), rows)  # (M, H)
         summed1 = _plus(x, torch.addmm(layer.out_bias, context, layer.out.t()), keep.attention)
-        y, mean1, deviation1 = self._norm(summed1, layer.norm1, layer.norm1_bias)
+        y, mean1, rstd1 = self._norm(summed1, layer.norm1, layer.norm1_bias)
         up = torch.addmm(layer.up_bias, y, layer.up.t())  # (M, F)
         active = gelu(up)
         summed2 = _plus(y, torch.addmm(layer.down_bias, active, layer.down.t()), keep.output)
-        z, mean2, deviation2 = self._norm(summed2, layer.norm2, layer.norm2_bias)
-        return z, (x, qkv, probabilities, kept, context, summed1, mean1, deviation1, y, up, active, summed2, mean2, deviation2)
+        z, mean2, rstd2 = self._norm(summed2, layer.norm2, layer.norm2_bias)
+        return z, (x, qkv, probabilities, kept, context, summed1, mean1, rstd1, y, up, active, summed2, mean2, rstd2)
 
     def backward(self, gradient: Tensor, saved: list[Any]) -> None:
         """Gradient of the token states (M, H) -> the gradients of all weights, in place of the last step's."""
@@ -94,40 +96,42 @@ class FastBert:
             gradient = self._layer_backward(gradient, layer, grad, *kept)
         if self.weights.frozen:
             return
-        batch, keep, summed, mean, deviation = saved.pop()
+        batch, keep, summed, mean, rstd = saved.pop()
         weights, grads = self.weights.embeddings, self.weights.embeddings_grad
         d_summed = self._norm_backward(
-            _times(gradient, keep), summed, mean, deviation, weights.norm, weights.norm_bias, (grads.norm, grads.norm_bias)
+            apply_dropout(gradient, keep), summed, mean, rstd, weights.norm, weights.norm_bias, (grads.norm, grads.norm_bias)
         ).float()  # sums of many bf16 numbers would lose their last digits
-        for place, table in ((batch.position_ids, grads.position), (torch.zeros_like(batch.word), grads.kind)):
+        for place, table in ((batch.position_ids, grads.position), (torch.zeros_like(batch.inverse), grads.kind)):
             table.copy_(torch.zeros(table.shape, device=self.device).index_add_(0, place.view(-1), d_summed))
-        words = torch.zeros(len(batch.words), self.hidden, device=self.device).index_add_(0, batch.word.view(-1), d_summed)
+        d_words = torch.zeros(len(batch.unique_ids), self.hidden, device=self.device)
+        d_words.index_add_(0, batch.inverse.view(-1), d_summed)  # (W, H)
         # As torch's embedding, which learns nothing for the config's padding token, where it names one.
-        self.weights.word_grad = batch.words, words.masked_fill_((batch.words == self.pad_id)[:, None], 0.0)
+        padding = (batch.unique_ids == self.pad_id).to(self.device, non_blocking=True)  # (W,)
+        self.weights.word_grad = batch.unique_ids, d_words.masked_fill_(padding[:, None], 0.0)
 
     def _layer_backward(
         self, dz: Tensor, layer: Layer, grad: Layer, keep: DropoutMasks,
         x: Tensor, qkv: Tensor, probabilities: Tensor, kept: Tensor, context: Tensor, summed1: Tensor, mean1: Tensor,
-        deviation1: Tensor, y: Tensor, up: Tensor, active: Tensor, summed2: Tensor, mean2: Tensor, deviation2: Tensor,
+        rstd1: Tensor, y: Tensor, up: Tensor, active: Tensor, summed2: Tensor, mean2: Tensor, rstd2: Tensor,
     ) -> Tensor:  # fmt: skip
         rows, length = len(kept) // self.heads, kept.shape[-1]
         d2 = self._norm_backward(
-            dz, summed2, mean2, deviation2, layer.norm2, layer.norm2_bias, (grad.norm2, grad.norm2_bias)
+            dz, summed2, mean2, rstd2, layer.norm2, layer.norm2_bias, (grad.norm2, grad.norm2_bias)
         )  # (M, H)
-        d_down = _times(d2, keep.output)
+        d_down = apply_dropout(d2, keep.output)
         _linear_gradient(d_down, active, grad.down, grad.down_bias)
         d_up = aten.gelu_backward(d_down @ layer.down, up)  # (M, F)
         _linear_gradient(d_up, y, grad.up, grad.up_bias)
         dy = torch.addmm(d2, d_up, layer.up)
-        d1 = self._norm_backward(dy, summed1, mean1, deviation1, layer.norm1, layer.norm1_bias, (grad.norm1, grad.norm1_bias))
-        d_out = _times(d1, keep.attention)
+        d1 = self._norm_backward(dy, summed1, mean1, rstd1, layer.norm1, layer.norm1_bias, (grad.norm1, grad.norm1_bias))
+        d_out = apply_dropout(d1, keep.attention)
         _linear_gradient(d_out, context, grad.out, grad.out_bias)
         d_context = (d_out @ layer.out).view(rows, length, self.heads, -1).transpose(1, 2).reshape(-1, length, qkv.shape[-1])
         q, k, v = qkv
         d_qkv = torch.empty_like(qkv)  # (3, R * A, L, D)
         torch.bmm(kept.transpose(1, 2), d_context, out=d_qkv[2])
         d_scores = aten._softmax_backward_data(
-            _times(torch.bmm(d_context, v.transpose(1, 2)), keep.probabilities), probabilities, -1, self.dtype
+            apply_dropout(torch.bmm(d_context, v.transpose(1, 2)), keep.probabilities), probabilities, -1, self.dtype
         ).mul_(self.scale)
         torch.bmm(d_scores, k, out=d_qkv[0])
         torch.bmm(d_scores.transpose(1, 2), q, out=d_qkv[1])
@@ -145,10 +149,10 @@ class FastBert:
         return normed
 
     def _norm_backward(
-        self, dy: Tensor, x: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor, bias: Tensor, into: tuple[Tensor, Tensor]
+        self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, into: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Gradient of LayerNorm's input, (M, H); those of its weight and bias go `into` two (H,)."""
-        dx, *grads = aten.native_layer_norm_backward(dy, x, [self.hidden], mean, deviation, weight, bias, [True] * 3)
+        dx, *grads = aten.native_layer_norm_backward(dy, x, [self.hidden], mean, rstd, weight, bias, [True] * 3)
         for target, grad in zip(into, grads, strict=True):
             target.copy_(grad)
         return dx
@@ -156,7 +160,7 @@ class FastBert:
 
 class _Passes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, bert: FastBert, batch: PackedBatch) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, bert: PackedBert, batch: PackedBatch) -> Tensor:
         states, ctx.saved = bert.forward(batch)
         ctx.bert = bert
         return states.view(*batch.input_ids.shape, -1)
@@ -167,7 +171,7 @@ class _Passes(torch.autograd.Function):
         return None, None, None
 
 
-def _times(x: Tensor, keep: Tensor | None) -> Tensor:
+def apply_dropout(x: Tensor, keep: Tensor | None) -> Tensor:
     return x if keep is None else x * keep
 
 

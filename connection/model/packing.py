@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Slots of a row, where no sentence is longer. Attention is computed over whole rows, of which a sentence needs its own part
-# only: short rows waste little there, and long ones leave fewer slots empty.
+# Tokens per row, unless a sentence is longer. Attention covers whole rows: short rows waste less of it, long rows leave fewer
+# slots empty.
 ROW_LENGTH = 64
 
 
@@ -23,12 +23,12 @@ class PackedBatch(NamedTuple):
     sentence: Tensor  # (R, L) int64, which sentence a slot belongs to; N where the slot is empty
     slots: Tensor  # (N, T) int64, where a sentence's tokens stand among the R * L slots; 0 beyond its end
     attention_mask: Tensor  # (N, T) int64, 1 on tokens and 0 beyond the sentence's end
-    words: Tensor  # (W,) int64, the distinct input ids
-    word: Tensor  # (R, L) int64, which of them stands in a slot: input_ids = words[word]
+    unique_ids: Tensor  # (W,) int64, the distinct input ids; on the CPU, where pending updates of embeddings are counted
+    inverse: Tensor  # (R, L) int64, which of them stands in a slot: input_ids = unique_ids[inverse]
 
     @property
-    def visible(self) -> Tensor:
-        """(R, 1, L, L) bool: which slots a slot attends to, those of its own sentence."""
+    def attention_mask_4d(self) -> Tensor:
+        """(R, 1, L, L) bool: the slots that each slot attends to, which are those of its own sentence."""
         return (self.sentence[:, :, None] == self.sentence[:, None, :]).unsqueeze(1)
 
     def by_sentence(self, states: Tensor) -> Tensor:
@@ -37,7 +37,8 @@ class PackedBatch(NamedTuple):
         return flat.view(*self.slots.shape, -1)
 
     def to(self, device: torch.device) -> PackedBatch:
-        return PackedBatch._make(tensor.to(device, non_blocking=True) for tensor in self)
+        there = (tensor.to(device, non_blocking=True) for tensor in self)
+        return PackedBatch._make(there)._replace(unique_ids=self.unique_ids)
 
 
 def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> PackedBatch:
@@ -60,14 +61,19 @@ def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> P
     input_ids[taken] = np.concatenate(sentences)
     position_ids[taken] = np.broadcast_to(position, mask.shape)[mask]
     sentence[taken] = np.repeat(np.arange(len(sentences)), lengths)
-    words, word = np.unique(input_ids, return_inverse=True)
+    unique_ids, inverse = np.unique(input_ids, return_inverse=True)
 
     def by_slot(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).view(rows, row_length)
 
     per_sentence = torch.from_numpy(slots), torch.from_numpy(mask.astype(np.int64))
     return PackedBatch(
-        by_slot(input_ids), by_slot(position_ids), by_slot(sentence), *per_sentence, torch.from_numpy(words), by_slot(word)
+        by_slot(input_ids),
+        by_slot(position_ids),
+        by_slot(sentence),
+        *per_sentence,
+        torch.from_numpy(unique_ids),
+        by_slot(inverse),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from connection.reports.results import RunResults
 from connection.reports.tables import (
     before_and_after,
     epoch_table,
@@ -21,19 +22,19 @@ from connection.system.paths import ROOT
 
 
 def print_start(
-    model: str, notes: Sequence[str], data: Mapping[str, str], remarks: Sequence[str], why: str, story: Mapping[str, Any]
+    model: str, notes: Sequence[str], data: Mapping[str, str], remarks: Sequence[str], why: str, record: Mapping[str, Any]
 ) -> None:
     """What a run trains, on the terminal: one line each for the model, with `notes`, and for the pair files; then how, as
-    settings.json's `story` says, and `why` in that precision."""
+    settings.json's `record` says, and `why` in that precision."""
     print(f"model  {model}", *(f"       note: {note}" for note in notes), sep="\n")
     print(*(f"{name:5}  {summary}" for name, summary in data.items()), *remarks, sep="\n")
-    rows = "packed rows" if story["packing"] else "padded rows"
-    machine = f"{story['device']}, {story['precision']} ({why}), {rows}, {story['threads']} threads"
-    dims = f", at the dimensions {story['matryoshka_dims'].replace(',', ', ')}" if story["matryoshka_dims"] else ""
-    print(f"device {machine}, seed {story['seed']}", f"loss   {story['loss']} ({story['loss_reason']}){dims}", sep="\n")
+    rows = "packed rows" if record["packing"] else "padded rows"
+    machine = f"{record['device']}, {record['precision']} ({why}), {rows}, {record['threads']} threads"
+    dims = f", at the dimensions {record['matryoshka_dims'].replace(',', ', ')}" if record["matryoshka_dims"] else ""
+    print(f"device {machine}, seed {record['seed']}", f"loss   {record['loss']} ({record['loss_reason']}){dims}", sep="\n")
 
 
-def print_end(results: dict[str, Any], steps: int, ended_by: str, resumable: bool) -> None:
+def print_end(results: RunResults, steps: int, ended_by: str, resumable: bool) -> None:
     """The end of a run of `steps` planned steps on the terminal: its tables, and what ended it early."""
     if results["epoch_figures"]:
         print("", render(epoch_table(results["epoch_figures"])), sep="\n")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from connection.reports.results import RunResults
 from connection.reports.tables import (
     before_and_after,
     curve_table,
@@ -24,7 +26,7 @@ table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-botto
 td:first-child,th:first-child{text-align:left}svg{max-width:100%}pre{background:#f4f4f4;padding:1em;overflow:auto}"""
 
 
-def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any]) -> None:
+def write_html(path: Path, settings: dict[str, Any], results: RunResults) -> None:
     """Write report.html from settings.json's content and results.json's: tables, curves, settings."""
     parts = ["<h1>Fine-tuning run</h1>"]
     if results["base"]:
@@ -49,7 +51,7 @@ def write_html(path: Path, settings: dict[str, Any], results: dict[str, Any]) ->
     path.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
 
 
-def _curve(epochs: list[dict[str, Any]], name: str) -> str:
+def _curve(epochs: Sequence[Mapping[str, Any]], name: str) -> str:
     """One figure over the epochs as an inline SVG line; '' with fewer than two values."""
     points = [(row["epoch"], row[name]) for row in epochs if row[name] is not None and row[name] == row[name]]
     if len(points) < 2:

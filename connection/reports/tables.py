@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import pandas as pd
 
+from connection.evaluation.evaluate import Figures
 from connection.evaluation.ranking import RECALL_AT
 from connection.evaluation.slices import worst_slices
+from connection.reports.results import RunResults
 
 # Figure: its title in tables, the factor it is shown with, and its form.
 METRIC_FORMATS = {
@@ -52,7 +55,7 @@ def percent(value: float | None, form: str = "{:.2f}") -> str:
     return format_number(None if value is None else 100 * value, form)
 
 
-def gain_sentence(gain: dict[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
+def gain_sentence(gain: Mapping[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
     """The plain sentence for a gain of `bootstrap.gain`: the points gained, and half the 95% interval on either side."""
     if gain["low"] is None or gain["low"] != gain["low"]:
         return f"{who}: the pairs are too few, or too alike, to say what was gained {where}."
@@ -65,7 +68,7 @@ def gain_sentence(gain: dict[str, Any], who: str = "Fine-tuning", where: str = "
     return f"{who} {'gained' if points > 0 else 'lost'} {size} {sure}."
 
 
-def figures_table(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
+def figures_table(columns: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A row a figure, a column a model: {name: figures of `evaluate`}, x 100 but for label units."""
     rows: dict[str, dict[str, str]] = {}
     for name, figures in columns.items():
@@ -84,7 +87,7 @@ def figures_table(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{"figure": title} | cells for title, cells in rows.items()]).fillna("")
 
 
-def before_and_after(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def before_and_after(results: RunResults) -> dict[str, Figures]:
     """The columns of `figures_table` of a run's test pairs; {} without them."""
     models = {"base": results["base"].get("test"), "fine-tuned": results["final"].get("test")}
     return {name: figures for name, figures in models.items() if figures}
@@ -98,7 +101,7 @@ def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
     )
 
 
-def seeds_table(results: dict[str, Any]) -> pd.DataFrame:
+def seeds_table(results: RunResults) -> pd.DataFrame:
     """Spearman x 100 on dev and test of a run of several seeds: a row a seed, their mean, and their standard deviation."""
     parts = [part for part in ("dev", "test") if part in results["over_seeds"]]
 
@@ -107,7 +110,7 @@ def seeds_table(results: dict[str, Any]) -> pd.DataFrame:
 
     rows = [row(str(seed["seed"]), [(seed[part] or {}).get("spearman") for part in parts]) for seed in results["seeds"]]
     for title, key in (("mean", "mean"), ("standard deviation", "deviation")):
-        rows.append(row(title, [results["over_seeds"][part][key] for part in parts]))
+        rows.append(row(title, [cast(float, results["over_seeds"][part].get(key)) for part in parts]))
     return pd.DataFrame(rows)
 
 
@@ -149,7 +152,7 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
-def epoch_table(epochs: list[dict[str, Any]]) -> pd.DataFrame:
+def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """A row an epoch: training loss, dev loss, Spearman x 100, Pearson x 100, times; cells are text."""
     rows = []
     for row in epochs:
@@ -160,7 +163,7 @@ def epoch_table(epochs: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gain_table(results: dict[str, Any]) -> pd.DataFrame:
+def gain_table(results: RunResults) -> pd.DataFrame:
     """Base model against the fine-tuned one: Spearman x 100, a row a data file, the interval where it was computed."""
     rows = []
     for part, base in results["base"].items():
@@ -168,7 +171,8 @@ def gain_table(results: dict[str, Any]) -> pd.DataFrame:
         row = {"Spearman x 100": part, "pairs": base["pairs"], "base": percent(base["spearman"])}
         after = final["spearman"] if final else None
         row["fine-tuned"] = percent(after)
-        row["gain"] = percent(None if None in (after, base["spearman"]) else after - base["spearman"], "{:+.2f}")
+        undefined = None in (after, base["spearman"])
+        row["gain"] = "n/a" if undefined or after is None else percent(after - base["spearman"], "{:+.2f}")
         gain = results.get("gain", {}).get(part)
         ends = [percent(gain[end], "{:+.2f}") for end in ("low", "high")] if gain else []
         row["95% interval"] = " to ".join(ends)

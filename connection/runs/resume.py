@@ -9,18 +9,12 @@ from typing import Any
 from connection.data.prepare import Prepared
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.run_folder import SEEDS
-from connection.settings import TrainSettings, as_json, check_values, flag_of
+from connection.settings import FILE, MACHINE, NEUTRAL, START, TrainSettings, as_json, check_values, flag_of, names_of
 from connection.system.errors import InputError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
 from connection.system.versions import describe
 
-# Settings that change nothing in what is trained; those that each start has anew; those that name files, whose content is
-# compared.
-MAY_DIFFER = {"cache_dir", "log_steps", "num_workers", "checkpoint_steps", "keep_checkpoints", "on_nonfinite"}
-OF_THIS_START = {"output_dir", "overwrite", "resume", "extend", "print_model", "seeds"}
-FILES = {"model_dir", "train_file", "dev_file", "test_file"}
-AS_USED = ("device", "precision", "threads")  # what "auto" came to: it stays so
 # What settings.json says of a run that must be so again, and how it is called.
 SAME = {
     "model_sha256": "the model in --model-dir (SHA-256)", "label_min": "label scale from", "label_max": "label scale to",
@@ -29,31 +23,27 @@ SAME = {
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
-def continued(
-    settings: TrainSettings, held: contextlib.ExitStack
-) -> tuple[TrainSettings, contextlib.ExitStack, Checkpoint, Lock]:
-    """The settings of the run in `settings.output_dir`, `held` itself, the run's newest checkpoint, and the folder's lock,
-    which `held` lets go.
+def read_checkpoint(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[TrainSettings, Checkpoint, Lock]:
+    """The settings of the run in `settings.output_dir`, its newest whole checkpoint, and the folder's lock, released by `held`.
 
-    A flag that is not given now is as it was; so is an unchanged constant. Raises `InputError` that lists the settings which
-    differ and could change the result, or when there is no whole checkpoint.
+    A flag that is not given now, and a constant that was not edited, is as it was. Raises `InputError` that lists the settings
+    which differ and could change the result, or when there is no whole checkpoint.
     """
     output = output_folder(settings.output_dir)
     if not output.is_dir():
         raise InputError(f"There is no checkpoint to resume from: --output-dir {output} is not there.")
-    lock = held.enter_context(
-        lock_folder(output)
-    )  # first: a run that is about to end may still write checkpoints, and remove some
+    # The lock comes first: a run that is about to end may still write checkpoints and remove others.
+    lock = held.enter_context(lock_folder(output))
     if (output / SEEDS).is_file():
         raise InputError(f"{output} is a run of several seeds: give --seeds too, or the folder of one seed in it.")
-    kept = Checkpoints(output / "checkpoints", settings.keep_checkpoints).newest()
-    return settings_then(settings, kept.values.get("settings", {}), kept.folder), held, kept, lock
+    checkpoint = Checkpoints(output / "checkpoints", settings.keep_checkpoints).newest()
+    return settings_then(settings, checkpoint.values.get("settings", {}), checkpoint.folder), checkpoint, lock
 
 
-def settings_then(settings: TrainSettings, story: dict[str, Any], place: Path) -> TrainSettings:
-    """The settings of an earlier run of which settings.json, or a checkpoint of `place`, says `story`, with those given now."""
+def settings_then(settings: TrainSettings, record: dict[str, Any], place: Path) -> TrainSettings:
+    """The settings in an earlier run's `record`, read from `place`, with those that are given now."""
     try:
-        values, problems = _values(settings, story)
+        values, problems = _values(settings, record)
     except DAMAGED as error:
         raise InputError(f"{place} is of another version of this project, or changed: {error!r:.200}") from None
     if problems:
@@ -62,22 +52,22 @@ def settings_then(settings: TrainSettings, story: dict[str, Any], place: Path) -
             f"The run in {output} can't be resumed with these settings. Leave out what differs, or begin a new run elsewhere:"
         )
         raise InputError.listing(title, problems, limit=len(problems))
-    return TrainSettings(**values, given=frozenset({*story["given"], *settings.given}))
+    return TrainSettings(**values, given=frozenset({*record["given"], *settings.given}))
 
 
-def _values(settings: TrainSettings, story: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Every setting of the run that goes on, and what is wrong with those that are asked for now."""
-    then, given = story["asked"], set(story["given"])
+    then, given = record["asked"], set(record["given"])
     if "train_file" in given:  # then the bundled dev and test pairs were not meant
         given |= {"dev_file", "test_file"}
-    used = {name: story[name] for name in AS_USED}
+    used = {name: record[name] for name in names_of(MACHINE)}
     values, problems = check_values({name: then[name] for name in as_json(settings)} | used)
     for name, value in as_json(settings).items():
         # What came from a flag then and has none now is meant to be as it was; else a constant may have been edited.
         asked = name in settings.given or name not in given
-        if name in OF_THIS_START or (asked and name in MAY_DIFFER | FILES):
+        if name in names_of(START) or (asked and name in names_of(NEUTRAL, FILE)):
             values[name] = value
-        elif asked and value != values[name] and not (name in AS_USED and value in ("auto", 0)):
+        elif asked and value != values[name] and not (name in names_of(MACHINE) and value in ("auto", 0)):
             more = name == "epochs" and value > values[name]
             if more and settings.extend:
                 values[name] = value
@@ -86,7 +76,7 @@ def _values(settings: TrainSettings, story: dict[str, Any]) -> tuple[dict[str, A
                 problems.append(f"{flag_of(name)}: {value!r} now, {values[name]!r} in the run so far{also}")
     problems += [
         f"{flag_of(name)}: {values[name]} is not there, seen from {Path.cwd()}; say where it is now"
-        for name in sorted(FILES)
+        for name in sorted(names_of(FILE))
         if values[name] and not resolve(values[name]).exists()
     ]
     if settings.extend and not problems and values["epochs"] <= then["epochs"]:
@@ -94,29 +84,29 @@ def _values(settings: TrainSettings, story: dict[str, Any]) -> tuple[dict[str, A
     return values, problems
 
 
-def require_same(kept: Checkpoint, story: dict[str, Any]) -> list[str]:
-    """Remarks on a run that goes on in other circumstances; `story` is what settings.json says of it now.
+def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
+    """Remarks on a run that goes on in other circumstances; `record` is what settings.json says of it now.
 
     Raises `InputError` where a pair file, the model or what was understood of them is not as it was.
     """
     try:
-        then = {key: kept.values["settings"][key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
-        parts = {part: then["parts_sha256"].get(part) for part in (*then["parts_sha256"], *story["parts_sha256"])}
-        versions = {name: then["versions"].get(name) for name in story["versions"]} | {"git commit": then["git_commit"]}
+        then = {key: checkpoint.values["settings"][key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
+        parts = {part: then["parts_sha256"].get(part) for part in (*then["parts_sha256"], *record["parts_sha256"])}
+        versions = {name: then["versions"].get(name) for name in record["versions"]} | {"git commit": then["git_commit"]}
     except DAMAGED as error:
-        raise InputError(f"{kept.folder} is of another version of this project, or changed: {error!r:.200}") from None
+        raise InputError(f"{checkpoint.folder} is of another version of this project, or changed: {error!r:.200}") from None
     problems = [
-        f"the {part} pairs ({story[f'{part}_file'] or 'none'}) are not those of the run so far"
+        f"the {part} pairs ({record[f'{part}_file'] or 'none'}) are not those of the run so far"
         for part, digest in parts.items()
-        if story["parts_sha256"].get(part) != digest
+        if record["parts_sha256"].get(part) != digest
     ]
-    problems += [f"{SAME[key]}: {story[key]} now, {then[key]} in the run so far" for key in SAME if then[key] != story[key]]
+    problems += [f"{SAME[key]}: {record[key]} now, {then[key]} in the run so far" for key in SAME if then[key] != record[key]]
     if problems:
-        raise InputError.listing(f"The run can't be resumed from {kept.folder}:", problems)
-    now = story["versions"] | {"git commit": story["git_commit"]}
+        raise InputError.listing(f"The run can't be resumed from {checkpoint.folder}:", problems)
+    now = record["versions"] | {"git commit": record["git_commit"]}
     changed = [f"{name} {versions[name]} -> {version}" for name, version in now.items() if versions[name] != version]
     remark = "note: other versions than at the start, so perhaps not equal to the last bit: " + ", ".join(changed)
-    return [*(f"note: {note}" for note in kept.notes), *([remark] if changed else [])]
+    return [*(f"note: {note}" for note in checkpoint.notes), *([remark] if changed else [])]
 
 
 def run_record(settings: TrainSettings, prepared: Prepared, model_sha256: str, used: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,16 @@ def require_free(path: Path, overwrite: bool, model_dir: Path, going_on: bool = 
 
 
 class RunFolder:
-    """Opens the folder for a run, which has its `lock`: anew, or from the checkpoint `kept`.
+    """Opens the folder for a run, which has its `lock`: anew, or from the checkpoint `checkpoint`.
 
     A new run removes an earlier one's figures and checkpoints, and replaces its model/ when it first saves one. A run that goes
-    on has metrics.jsonl and model/ as they were at the checkpoint. `story` is settings.json's content: by that file the folder
+    on has metrics.jsonl and model/ as they were at the checkpoint. `record` is settings.json's content: by that file the folder
     is known for a run's, so it comes before the others. Raises `InputError` when the folder can't be written. See
     `require_free`, which comes before it.
     """
 
     def __init__(
-        self, path: Path, story: dict[str, Any] | None = None, kept: Checkpoint | None = None, lock: Lock | None = None
+        self, path: Path, record: dict[str, Any] | None = None, checkpoint: Checkpoint | None = None, lock: Lock | None = None
     ):
         self.path, self.lock = path, lock
         self.saved = False  # whether this run has saved a model
@@ -74,35 +75,35 @@ class RunFolder:
             remove_leftovers(path, "model", at_once=True)
             for left in path.glob(".*.json.new"):
                 left.unlink()
-            if kept:
-                self._go_on(kept)
-                checkpoints.go_on_from(kept.folder)
+            if checkpoint:
+                self._go_on(checkpoint)
+                checkpoints.go_on_from(checkpoint.folder)
             else:
                 checkpoints.clear()
                 for name in FILES:
-                    if name != "settings.json" and (story or name != SEEDS):
+                    if name != "settings.json" and (record or name != SEEDS):
                         (path / name).unlink(missing_ok=True)
-            if story:
-                self.write_json("settings.json", story)
+            if record:
+                self.write_json("settings.json", record)
             (path / "metrics.jsonl").touch()
         except OSError as error:
             raise _unwritable(path, error) from None
 
-    def _go_on(self, kept: Checkpoint) -> None:
+    def _go_on(self, checkpoint: Checkpoint) -> None:
         """What was logged after the checkpoint comes again; a better model than its best one comes again too."""
-        metrics, length = self.path / "metrics.jsonl", kept.values.get("metrics_bytes")
+        metrics, length = self.path / "metrics.jsonl", checkpoint.values.get("metrics_bytes")
         if type(length) is not int or length < 0:
             raise InputError(
-                f"{kept.folder} is of another version of this project, or changed: metrics_bytes is {length!r:.100}"
+                f"{checkpoint.folder} is of another version of this project, or changed: metrics_bytes is {length!r:.100}"
             )
         before = metrics.read_bytes()[:length] if metrics.is_file() else b""
-        if len(before) != length or hashlib.sha256(before).hexdigest() != kept.values.get("metrics"):
+        if len(before) != length or hashlib.sha256(before).hexdigest() != checkpoint.values.get("metrics"):
             raise InputError(
-                f"{metrics} is not as it was when {kept.folder} was written: put it back as it was, or begin anew with "
+                f"{metrics} is not as it was when {checkpoint.folder} was written: put it back as it was, or begin anew with "
                 "--overwrite in place of --resume."
             )
         os.truncate(metrics, length)
-        model = kept.folder / "model"
+        model = checkpoint.folder / "model"
         self.saved = model.is_dir()
         if self.saved:
             with atomic_folder(self.model) as new:
@@ -118,7 +119,7 @@ class RunFolder:
         model.save(self.model)
         self.saved = True
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         self.require()
         write_json(self.path / name, content)
 

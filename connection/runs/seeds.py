@@ -14,12 +14,12 @@ from typing import Any
 
 from connection.reports.console import print_next
 from connection.reports.html_report import write_html
+from connection.reports.results import Figures, OverSeeds, SeedFigures, is_finished, read_results
 from connection.reports.tables import render, seeds_table
 from connection.runs.checkpoints import Checkpoints
-from connection.runs.resume import AS_USED, MAY_DIFFER, OF_THIS_START, settings_then
-from connection.runs.resume import FILES as OF_FILES
+from connection.runs.resume import settings_then
 from connection.runs.run_folder import FILES, SEEDS, RunFolder, is_run, require_free
-from connection.settings import TrainSettings, as_json, setting_fields
+from connection.settings import MACHINE, RESULT, TrainSettings, as_json, names_of
 from connection.system.atomic_files import atomic_folder, write_json
 from connection.system.errors import InputError, RunError
 from connection.system.folder_lock import lock_folder
@@ -52,12 +52,12 @@ def _as_begun(settings: TrainSettings, output: Path) -> TrainSettings:
     Raises `InputError` where there is none or they are others now.
     """
     try:
-        story = json.loads((output / SEEDS).read_text(encoding="utf-8"))
+        record = json.loads((output / SEEDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(
             f"--resume: {output} holds no run of several seeds. To go on with a run of one seed, give --seeds 1."
         ) from None
-    return settings_then(settings, story, output / SEEDS)
+    return settings_then(settings, record, output / SEEDS)
 
 
 class _Seeds:
@@ -111,24 +111,19 @@ class _Seeds:
             then = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["asked"]
         except (OSError, ValueError, LookupError, TypeError):
             return False
-        own = MAY_DIFFER | OF_THIS_START | OF_FILES | {"seed", "split_seed", *AS_USED}
-        return all(then.get(name) == value for name, value in as_json(self.settings).items() if name not in own)
+        now = as_json(self.settings)
+        return all(then.get(name) == now[name] for name in names_of(RESULT) - {"seed", "split_seed"})
 
     def _is_done(self, seed: int) -> bool:
         """Whether a seed's run came to its end: report.html is its last file."""
         folder = self.folder(seed)
-        try:
-            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-            finished = results["interrupted"] is False and isinstance(results["final"], dict)
-        except (OSError, ValueError, LookupError, TypeError):
-            return False
-        return finished and self._is_of_run(folder) and (folder / "report.html").is_file()
+        return is_finished(folder) and self._is_of_run(folder) and (folder / "report.html").is_file()
 
-    def _rows(self) -> list[Figures]:
-        rows = []
+    def _rows(self) -> list[SeedFigures]:
+        rows: list[SeedFigures] = []
         for seed in self.done:
-            final = json.loads((self.folder(seed) / "results.json").read_text(encoding="utf-8"))["final"]
-            rows.append({"seed": seed, **{part: final.get(part) for part in ("dev", "test")}})
+            final = read_results(self.folder(seed))["final"]
+            rows.append({"seed": seed, "dev": final.get("dev"), "test": final.get("test")})
         return rows
 
     def _gather(self) -> None:
@@ -152,12 +147,12 @@ class _Seeds:
         for name in FILES:
             if (best / name).is_file():
                 shutil.copyfile(best / name, run.path / name)
-        story = json.loads((best / "settings.json").read_text(encoding="utf-8")) | {"output_dir": self.settings.output_dir}
-        results = json.loads((best / "results.json").read_text(encoding="utf-8"))
+        record = json.loads((best / "settings.json").read_text(encoding="utf-8")) | {"output_dir": self.settings.output_dir}
+        results = read_results(best)
         results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
-        run.write_json("settings.json", story)
+        run.write_json("settings.json", record)
         run.write_json("results.json", results)
-        write_html(run.path / "report.html", story, results)
+        write_html(run.path / "report.html", record, results)
         self._remove_seeds()
         for seed in self.done:  # of runs that are done; several would fill the disk
             shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)
@@ -175,11 +170,10 @@ class _Seeds:
 
 def _require_same(folders: list[Path]) -> None:
     """Raises `RunError` where seeds' runs differ in more than the seed."""
-    own = MAY_DIFFER | OF_THIS_START | OF_FILES | {"seed"}
-    compared = [*(field.name for field in setting_fields() if field.name not in own), "model_sha256", "parts_sha256"]
-    stories = [json.loads((folder / "settings.json").read_text(encoding="utf-8")) for folder in folders]
-    for folder, story in zip(folders, stories, strict=True):
-        if differ := [name for name in compared if story.get(name) != stories[0].get(name)]:
+    compared = [*sorted(names_of(RESULT, MACHINE) - {"seed"}), "model_sha256", "parts_sha256"]
+    records = [json.loads((folder / "settings.json").read_text(encoding="utf-8")) for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        if differ := [name for name in compared if record.get(name) != records[0].get(name)]:
             raise RunError(
                 f"{folder.name} can't be compared with {folders[0].name}: {', '.join(differ)} in their settings.json are not "
                 f"the same. Was a pair file or the model replaced meanwhile? Put it back; then remove {folder}, and --resume "
@@ -187,19 +181,15 @@ def _require_same(folders: list[Path]) -> None:
             )
 
 
-Figures = dict[str, Any]
-
-
-def best_seed(rows: list[Figures]) -> int:
+def best_seed(rows: list[SeedFigures]) -> int:
     """The seed with the highest dev Spearman, the first of those that are equal; an undefined one is never better."""
     values = {int(row["seed"]): _spearman(row, "dev") for row in rows}
     return max(values, key=lambda seed: values[seed] if math.isfinite(values[seed]) else -math.inf)
 
 
-def over_seeds(rows: list[Figures]) -> Figures:
-    """{part: {"mean", "deviation", "seeds"}} of the Spearman correlations of "dev" and "test"; the sample standard deviation,
-    None of fewer than two seeds."""
-    found = {}
+def over_seeds(rows: list[SeedFigures]) -> dict[str, OverSeeds]:
+    """Mean and sample standard deviation of the Spearman correlations of "dev" and "test", where any is defined."""
+    found: dict[str, OverSeeds] = {}
     for part in ("dev", "test"):
         values = [value for row in rows if math.isfinite(value := _spearman(row, part))]
         if values:
@@ -208,7 +198,8 @@ def over_seeds(rows: list[Figures]) -> Figures:
     return found
 
 
-def _spearman(row: Figures, part: str) -> float:
-    """NaN where it is undefined or the part is missing."""
-    value = (row[part] or {}).get("spearman")
+def _spearman(row: SeedFigures, split: str) -> float:
+    """NaN where it is undefined or the split is missing."""
+    figures: Figures = row["dev" if split == "dev" else "test"] or {}
+    value = figures.get("spearman")
     return math.nan if value is None else value

@@ -1,182 +1,340 @@
-"""Between two steps: evaluate, keep the best weights, write a checkpoint. At the end: measure what was kept."""
+"""One training run around its training loop: set-up, evaluation, checkpoints, log, signals, and the figures in the end.
+
+The training command has the algorithm. What else happens in a run stands here, in the order in which it happens.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from connection.data.prepare import Prepared
+from connection.data.findings import findings_json
 from connection.evaluation.calibration import fit_calibration
-from connection.evaluation.correlation import figures
-from connection.evaluation.evaluate import LabelledPairs, evaluate_run
-from connection.evaluation.similarity import pair_similarities
-from connection.reports.errors_csv import write_errors
-from connection.reports.predictions import write_predictions
-from connection.runs.checkpoints import Checkpoints
-from connection.runs.run_folder import RunFolder
+from connection.evaluation.similarity import model_digest, remembered_cosines
+from connection.model.calibration import Calibration
+from connection.reports.console import print_end, print_next, print_start
+from connection.reports.html_report import write_html
+from connection.reports.results import Figures, RunResults
+from connection.runs.checkpoints import Checkpoint, Checkpoints
+from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
+from connection.runs.held_out import predict, score, write_figures
+from connection.runs.resume import read_checkpoint, require_same, run_record
+from connection.runs.run_folder import RunFolder, require_free
 from connection.settings import TrainSettings
-from connection.system.devices import peak_memory_bytes
+from connection.system.devices import keep_pages, peak_memory_bytes, pick_device, pick_precision
+from connection.system.errors import RunError
+from connection.system.folder_lock import Lock, lock_folder
+from connection.system.paths import output_folder, resolve
 from connection.system.signals import StopSignals
-from connection.training.state import RunState
+from connection.training.loss_choice import choose_dims, choose_loss
+from connection.training.moving_average import WeightAverage
+from connection.training.optimizer import AdamW
+from connection.training.state import SKIPPED_AT_MOST, Progress, RunState, seed_random
+from ConnectionBert import ConnectionBert
+from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches, batch_workers, read_datasets
 
 
 class TrainingRun:
-    """Keeps what a run, `started` at that time, has reached. `data` are its Datasets; `story` is settings.json's content."""
+    """A run as its training loop sees it. Its methods are called in the order in which they stand here.
+
+    `settings` are the run's own: of a resumed run those that it was begun with. `loss`, `dims` and `targets` are the objective,
+    its Matryoshka dimensions and the distinct training targets; they are known after `read_data`.
+    """
 
     def __init__(
         self,
         settings: TrainSettings,
-        state: RunState,
-        run: RunFolder,
-        data: dict[str, Any],
-        stop: StopSignals,
-        story: dict[str, Any],
-        started: float,
+        held: contextlib.ExitStack,
+        checkpoint: Checkpoint | None = None,
+        lock: Lock | None = None,
     ):
-        self.settings, self.state, self.run, self.stop, self.story, self.started = settings, state, run, stop, story, started
-        self.data, self.dev = data, data.get("dev")
-        self.checkpoints = Checkpoints(run.path / "checkpoints", settings.keep_checkpoints)
-        self.written: tuple[int, int, int] | None = None
+        self._started = time.perf_counter()
+        self.settings, self._held, self._checkpoint, self._lock = settings, held, checkpoint, lock
+        self.progress = Progress()
+        self.epoch = 0
+        keep_pages()
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.device = pick_device(settings.device)
+        self.precision, self._why_precision = pick_precision(settings.precision, self.device)
 
-    def between_steps(self, epoch: int, steps_of_epoch: int) -> float:
-        """Called before each step: does what is due after the one before it, within an epoch; the seconds that it took."""
-        step = self.state.progress.step
-        if self.stop.asked or step % steps_of_epoch == 0:
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, settings: TrainSettings) -> Iterator[TrainingRun]:
+        """Begin a run, or resume the one in the output folder.
+
+        Its lock, signal handlers and worker processes end with the block. Raises `InputError` when there is nothing to resume,
+        or when the settings are others than before.
+        """
+        with contextlib.ExitStack() as held:
+            held.enter_context(batch_workers(settings.num_workers))
+            if settings.resume:
+                settings, checkpoint, lock = read_checkpoint(settings, held)
+                yield cls(settings, held, checkpoint, lock)
+            else:
+                yield cls(settings, held)
+
+    # --- set-up -------------------------------------------------------------------------------------------------------------
+
+    def load_model(self) -> ConnectionBert:
+        """The model to start from, on the CPU. Raises `InputError` that says what is wrong with its folder."""
+        self.model = ConnectionBert.load(self.settings.model_dir, self.settings.asked_pooling, self.settings.max_length)
+        return self.model
+
+    def read_data(self) -> dict[str, ConnectionDataset]:
+        """The Datasets "train", "dev" and "test" (those that there are); chooses the objective by the training labels.
+
+        Raises `InputError` for files that can't be read or trained on, and for an objective that does not fit the labels.
+        """
+        settings = self.settings
+        self._prepared, self.data, self._remarks = read_datasets(settings, self.model.tokenizer)
+        scale = self._prepared.scale
+        self.targets = scale.target(np.array(self._prepared.stores["train"].labels)).tolist()
+        self.loss, self._why_loss = choose_loss(settings.loss, scale.kind, self.targets, settings.batch_size)
+        self.dims = choose_dims(settings.matryoshka_dims, self.loss, self.model.hidden_size)
+        return self.data
+
+    def begin(self, batches: ShuffledBatches) -> None:
+        """Open the run folder, move the model to its device, and measure the base model.
+
+        Raises `InputError` when the folder is taken, its disk has too little room, or a resumed run's data are others now;
+        nothing was written then.
+        """
+        settings, model, prepared = self.settings, self.model, self._prepared
+        self.steps_per_epoch, self.steps = len(batches), len(batches) * settings.epochs
+        base_digest = model_digest(model)
+        self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
+        used = {"pooling": model.pooling, "loss": self.loss, "loss_reason": self._why_loss}
+        used |= {"matryoshka_dims": ",".join(map(str, self.dims))}
+        self.record = run_record(settings, prepared, base_digest.hexdigest(), self._machine | used)
+        output = output_folder(settings.output_dir)
+        remarks = self._remarks + (require_same(self._checkpoint, self.record) if self._checkpoint else [])
+        require_free(output, settings.overwrite, resolve(settings.model_dir), going_on=bool(self._checkpoint))
+        checkpoints = checkpoints_to_come(settings, self.steps_per_epoch, output)
+        require_space(output, model.parameter_count, bool(settings.ema), checkpoints)
+        lock = self._lock or self._held.enter_context(lock_folder(output))
+        self.folder = RunFolder(output, self.record, self._checkpoint, lock)
+        self.folder.write_json("audit.json", {"findings": findings_json(prepared.findings)})
+        skipped_rows = self.folder.path / "skipped_rows.csv"
+        if skipped := prepared.write_skipped(skipped_rows):
+            remarks.append(f"{skipped} rows are skipped, see {skipped_rows}")
+        summaries = {split: part.summary for split, part in self.data.items()}
+        print_start(model.summary, model.notes, summaries, remarks, self._why_precision, self.record)
+        if self.device.type == "cpu":
+            tokens = prepared.stores["train"].tokens
+            print(memory_remark(settings, self.precision, model.encoder.config, model.parameter_count, tokens), end="")
+
+        model.to(self.device)
+        model.labels, model.calibration = (prepared.scale.low, prepared.scale.high), Calibration()
+        print("measuring the base model ...", flush=True)
+        held_out = {split: part for split, part in self.data.items() if split != "train"}
+        self._base_cosines = remembered_cosines(resolve(settings.cache_dir), model, held_out, base_digest)
+        self._base = {split: score(cosine, self.data[split]) for split, cosine in self._base_cosines.items()}
+        if not self._checkpoint:
+            for split, found in self._base.items():
+                self.folder.log(step=0, split=split, **found)
+
+    def restore_or_seed(self, objective: nn.Module, optimizer: AdamW, average: WeightAverage) -> None:
+        """Seed the random numbers; restore everything of a resumed run. From here on a signal ends the run after its step."""
+        settings, progress = self.settings, self.progress
+        seed_random(settings.seed)
+        self.state = RunState(self.model, objective, optimizer, average, progress)
+        self.stop = StopSignals()
+        self._held.callback(self.stop.restore)
+        self._checkpoints = Checkpoints(self.folder.path / "checkpoints", settings.keep_checkpoints)
+        self._written: tuple[int, int, int] | None = None
+        if checkpoint := self._checkpoint:
+            self.state.restore(checkpoint.tensors, checkpoint.values)
+            checkpoint.tensors.clear()  # they are the file's memory
+            print(f"resumes from {checkpoint.folder.name}: {progress.step} of {self.steps} steps are done")
+            if not settings.extend:
+                self._written = self._place()
+        pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
+        self._bar = self._held.enter_context(
+            tqdm(total=self.steps, initial=progress.step, unit="step", leave=False, mininterval=pause)
+        )
+
+    # --- the loop -----------------------------------------------------------------------------------------------------------
+
+    def epochs(self, batches: ShuffledBatches) -> Iterator[int]:
+        """The epochs that are left, from 1, until a signal or early stopping ends them; `batches` gets the order of each."""
+        patience, progress = self.settings.patience, self.progress
+        for epoch in range(len(progress.epochs) + 1, self.settings.epochs + 1):
+            if progress.best and 0 < patience < epoch - progress.best_epoch:
+                self._bar.write(
+                    f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {patience} says."
+                )
+                return
+            self.epoch = epoch
+            batches.epoch, batches.first = epoch, progress.step - (epoch - 1) * len(batches)
+            self._bar.set_description(f"epoch {epoch}/{self.settings.epochs}")
+            self.model.train()
+            yield epoch
+            if self.stop.asked:
+                return
+
+    def batches(self, loader: DataLoader[Pair]) -> Iterator[list[PairBatch]]:
+        """The batches of an epoch until a signal comes; evaluates and writes checkpoints between two steps when due."""
+        self._clock = time.perf_counter()
+        for batch in loader:
+            self._clock += self._between_steps()
+            if self.stop.asked:
+                return
+            yield batch
+            self._clock = time.perf_counter()
+
+    def record_step(self, batch: list[PairBatch], loss: float, rate: float) -> None:
+        """Count a step and log it.
+
+        Raises `RunError` where loss or gradient was not finite, unless such batches are to be skipped.
+        """
+        progress = self.progress
+        progress.count(loss, batch, time.perf_counter() - self._clock)
+        if not math.isfinite(loss):
+            self._skip_or_stop(batch)
+        speed = f"{progress.speed['pairs_per_second']:.0f} pairs/s"
+        self._bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.1e}, {speed}", refresh=False)
+        self._bar.update()
+        if progress.step % self.settings.log_steps == 0 or progress.step == self.steps:
+            self.folder.log(step=progress.step, epoch=self.epoch, loss=loss, learning_rate=rate, **progress.speed)
+
+    def end_epoch(self) -> None:
+        """Evaluate on dev and write a checkpoint; after a signal the checkpoint alone."""
+        if not self.stop.asked:
+            found = self._evaluate()
+            if found is not None:
+                self.progress.end_epoch(self.epoch, found)
+                self._write_checkpoint()
+        if self.stop.asked:
+            self._write_checkpoint()
+
+    def finish(self) -> int:
+        """Measure the best model on test, write results and reports, and print them; the exit status."""
+        self._bar.close()
+        results = self._results()
+        write_html(self.folder.path / "report.html", self.record, results)
+        print_end(results, self.steps, self.stop.name, bool(self.settings.keep_checkpoints))
+        if self.settings.seeds == 1:  # of several, the best one's model is yet to be found
+            print_next(self.folder.model)
+        return self.stop.status
+
+    # --- between two steps ----------------------------------------------------------------------------------------------------
+
+    def _between_steps(self) -> float:
+        """Do what is due after the last step of an unfinished epoch; the seconds that it took."""
+        step, settings = self.progress.step, self.settings
+        if self.stop.asked or step % self.steps_per_epoch == 0:
             return 0.0
         clock = time.perf_counter()
-        every = self.settings.eval_steps
-        if every and step % every == 0 and self.state.progress.evaluated < step:
-            self.evaluate(epoch)
-        every = self.settings.checkpoint_steps
-        if every and step % every == 0 and not self.stop.asked:
-            self.checkpoint()
+        if settings.eval_steps and step % settings.eval_steps == 0 and self.progress.evaluated < step:
+            self._evaluate()
+        if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and not self.stop.asked:
+            self._write_checkpoint()
         return time.perf_counter() - clock
 
-    def end_epoch(self, epoch: int) -> None:
-        """Called after an epoch's last step."""
-        figures = self.evaluate(epoch)
-        if figures is not None:
-            self.state.progress.end_epoch(epoch, figures)
-            self.checkpoint()
-
-    def evaluate(self, epoch: int) -> dict[str, float] | None:
-        """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there is no dev file).
+    def _evaluate(self) -> Figures | None:
+        """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there are no dev pairs).
 
         None where a signal ended the measurement, with nothing changed: a run that is resumed evaluates again.
         """
-        model, progress, average = self.state.model, self.state.progress, self.state.average
+        model, progress, average, dev = self.model, self.progress, self.state.average, self.data.get("dev")
         clock = time.perf_counter()
-        figures: dict[str, Any] = {}
-        self.state.optimizer.finish()
+        found: Figures = {}
         average.update(progress.step)
         with average.in_place():
-            if self.dev:
+            if dev:
                 try:
                     with self.stop.at_once():
-                        cosine = predict(model, self.dev)
+                        cosine = predict(model, dev)
                 except KeyboardInterrupt:
                     return None
-                figures = score(cosine, self.dev)
-                self.run.log(step=progress.step, epoch=epoch, split="dev", **figures)
-            best = progress.best.get("spearman", -math.inf)
-            if not self.dev or figures["spearman"] > best:  # NaN, undefined, is never the best
-                progress.best, progress.best_step, progress.best_epoch = figures, progress.step, epoch
-                if self.dev:
+                found = score(cosine, dev)
+                self.folder.log(step=progress.step, epoch=self.epoch, split="dev", **found)
+            if not dev or found["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
+                progress.best, progress.best_step, progress.best_epoch = found, progress.step, self.epoch
+                if dev:
                     progress.best_cosine = cosine
-                    model.calibration = fit_calibration(
-                        cosine, self.dev.store.label[self.dev.places], self.dev.scale
-                    )  # travels in model/
-                self.run.save(model)
+                    model.calibration = fit_calibration(cosine, dev.store.label[dev.places], dev.scale)  # it travels in model/
+                self.folder.save(model)
         model.train()
         progress.evaluated = progress.step
         progress.evaluation_seconds += time.perf_counter() - clock
-        return figures
+        return found
 
-    def checkpoint(self) -> None:
-        """Unless one of this very state is there. The optimizer is not asked to `finish`: without a signal it would not be."""
-        if self.written == self._place():
+    def _write_checkpoint(self) -> None:
+        """Write a checkpoint unless this state has one. Pending embedding updates stay pending, as in an uninterrupted run."""
+        if self._written == self._place():
             return
-        values = self.state.values() | {"settings": self.story} | self.run.flush()
+        values = self.state.values() | {"settings": self.record} | self.folder.flush()
         values["progress"]["seconds"] = self._seconds()
-        model = self.run.model if self.run.saved else None
-        self.checkpoints.write(self.state.progress.step, self.state.tensors(), values, model)
-        self.written = self._place()
+        model = self.folder.model if self.folder.saved else None
+        self._checkpoints.write(self.progress.step, self.state.tensors(), values, model)
+        self._written = self._place()
 
-    def finish(self, results: dict[str, Any], prepared: Prepared, base: dict[str, np.ndarray]) -> None:
-        """Measures the best model on the test pairs, unless a signal ended the run; writes results.json and the files of pairs.
+    def _place(self) -> tuple[int, int, int]:
+        return self.progress.step, self.progress.evaluated, len(self.progress.epochs)
 
-        `results` has the figures of the base model, whose cosines are `base`, {part: (N,)}; it gets all others.
-        """
-        progress, run, average = self.state.progress, self.run, self.state.average
-        if not run.saved:  # never evaluated, or never with a defined figure: the weights as they are
-            self.state.optimizer.finish()
+    def _skip_or_stop(self, batch: list[PairBatch]) -> None:
+        """A step without a finite loss and gradient: say which rows it was of, and go on or raise `RunError`."""
+        progress = self.progress
+        rows = self.data["train"].where(torch.cat([part.rows for part in batch]))
+        if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < SKIPPED_AT_MOST:
+            self._bar.write(f"step {progress.step} is skipped, its loss or gradient is not finite: {rows}")
+            self.state.optimizer.skipped()
+            return
+        kept = f"{self.folder.model} holds the best weights before it." if self.folder.saved else "Nothing was saved."
+        raise RunError(
+            f"the loss or a gradient of step {progress.step} is not a finite number (batch: {rows}). "
+            f"{kept} A lower --learning-rate or --precision fp32 may help; are these rows what they should be?"
+        )
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.perf_counter() - self._started
+
+    # --- the end --------------------------------------------------------------------------------------------------------------
+
+    def _results(self) -> RunResults:
+        """Measure the best model on test, unless a signal ended the run; write results.json and the files of pairs."""
+        progress, folder, average = self.progress, self.folder, self.state.average
+        if not folder.saved:  # never evaluated, or never with a defined figure: the weights as they are
             average.update(progress.step)
             with average.in_place():
-                run.save(self.state.model)
+                folder.save(self.model)
             progress.best_step = progress.step
-        final: dict[str, np.ndarray] = {"dev": progress.best_cosine} if progress.best else {}
-        results["final"] = {"dev": progress.best} if progress.best else {}
-        results |= {
+        cosines = {} if progress.best_cosine is None else {"dev": progress.best_cosine}
+        results: RunResults = {
+            "base": self._base,
+            "final": {"dev": progress.best} if progress.best else {},
+            "epochs": self.settings.epochs,
+            **self._machine,  # type: ignore[typeddict-item]
+            "seed": self.settings.seed,
             "best_step": progress.best_step,
             "steps": progress.step,
             "skipped_steps": progress.skipped,
             **progress.speed,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "epoch_figures": progress.epochs,
         }
-        results |= {"peak_memory_bytes": peak_memory_bytes(self.state.model.device), "epoch_figures": progress.epochs}
         if "test" in self.data and not self.stop.asked:
-            best = type(self.state.model).load(run.model)  # read back: what is measured is what is on disk
-            try:
-                with self.stop.at_once():
-                    final["test"] = predict(best.to(self.state.model.device), self.data["test"])
-            except KeyboardInterrupt:
-                pass
+            best = ConnectionBert.load(folder.model)  # read back: what is measured is what is on disk
+            with contextlib.suppress(KeyboardInterrupt), self.stop.at_once():
+                cosines["test"] = predict(best.to(self.device), self.data["test"])
         results["interrupted"] = bool(self.stop.asked)  # from here on a signal comes too late: the files are written whole
         if not self.stop.asked:
-            if "test" in final:
-                results["final"]["test"] = score(final["test"], self.data["test"])
-                run.log(step=progress.best_step, split="test", **results["final"]["test"])
-            held_out = {name: part for name, part in self.data.items() if name != "train"}
-            write_figures(run, prepared, held_out, {"base": base, "final": final}, results)
+            if "test" in cosines:
+                results["final"]["test"] = score(cosines["test"], self.data["test"])
+                folder.log(step=progress.best_step, split="test", **results["final"]["test"])
+            held_out = {split: part for split, part in self.data.items() if split != "train"}
+            write_figures(folder.path, self._prepared, held_out, {"base": self._base_cosines, "final": cosines}, results)
         results["seconds"] = self._seconds()
-        run.write_json("results.json", results)
-
-    def _seconds(self) -> float:
-        return self.state.progress.seconds + time.perf_counter() - self.started
-
-    def went_on(self) -> None:
-        """Called where the state is that of the newest checkpoint."""
-        self.written = self._place()
-
-    def _place(self) -> tuple[int, int, int]:
-        progress = self.state.progress
-        return progress.step, progress.evaluated, len(progress.epochs)
-
-
-def predict(model: Any, data: Any) -> np.ndarray:
-    """Cosine by a ConnectionBert of each of a ConnectionDataset's N pairs, dropout off, (N,) float64."""
-    return pair_similarities(model, data.store, data.places)["cosine"]
-
-
-def score(cosine: np.ndarray, data: Any) -> dict[str, Any]:
-    """Spearman, Pearson and the mean squared error ("loss", whatever the training loss) of cosines (N,) against the targets."""
-    return figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())}
-
-
-def write_figures(
-    run: RunFolder,
-    prepared: Prepared,
-    held_out: dict[str, Any],
-    cosines: dict[str, dict[str, np.ndarray]],
-    results: dict[str, Any],
-) -> None:
-    """Writes predictions.csv and errors.csv, and adds every figure of {"base": {part: (N,)}, "final": ...} to `results`."""
-    pairs = {name: LabelledPairs.of(held_out[name].store, prepared.scale, held_out[name].places) for name in cosines["base"]}
-    write_predictions(run.path, pairs, cosines)
-    found, gain = evaluate_run(pairs, cosines)
-    results |= {"gain": gain} if gain else {}
-    for when, by_part in found.items():
-        results[when] = {name: figures | results[when][name] for name, figures in by_part.items()}
-    results |= write_errors(run.path, prepared, held_out, pairs, cosines["final"])
+        folder.write_json("results.json", results)
+        return results

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def write_json(file: Path, content: dict[str, Any]) -> None:
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """In place of what is there, whole or not at all."""
     text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
     new = file.with_name(f".{file.name}.new")

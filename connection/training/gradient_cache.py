@@ -1,9 +1,9 @@
-"""The gradient of a batch that does not fit into memory at once: part by part, and yet that of the whole batch."""
+"""The gradient of a batch that does not fit into memory at once: one micro-batch at a time, equal to the whole batch's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +12,25 @@ from connection.system.errors import RunError
 from connection.training.optimizer import AdamW
 from connection.training.state import Progress, random_state, restore_random
 
+if TYPE_CHECKING:
+    from ConnectionBert import ConnectionBert
+    from ConnectionDataset import ConnectionDataset, PairBatch
 
-def cached_backward(model: Any, objective: nn.Module, optimizer: AdamW, parts: list[Any]) -> Tensor:
-    """The loss of B pairs, a scalar, with its gradient left for `optimizer`; one part is in the encoder at a time.
 
-    `model` is a ConnectionBert, `parts` are PairBatches on its device, the objective may be any. Gradient caching, Gao et al.
-    2021, arXiv 2101.06983, section 3: all vectors, without their graphs; the objective's gradient of them; then each part is
-    encoded again, with the same dropout, and takes the gradient of its vectors on.
+def cached_backward(model: ConnectionBert, objective: nn.Module, optimizer: AdamW, parts: list[PairBatch]) -> Tensor:
+    """Compute the loss of B pairs, a scalar, and leave its gradient for `optimizer`; one micro-batch is in memory at a time.
+
+    `parts` are the micro-batches, on the model's device. The objective may be any. Gradient caching (Gao et al. 2021, arXiv
+    2101.06983, section 3): encode all sentences without their graphs; compute the objective's gradient with respect to the
+    vectors; encode each micro-batch again, with the same dropout, and pass the gradient of its vectors on.
     """
-    dropout = model.fast.dropout if model.fast else None
+    if model.packed_bert:
+        ids = torch.cat([part.tokens.unique_ids for part in parts]).unique()
+        model.packed_bert.weights.catch_up(ids)  # in one go: the same rounding as in one large batch
+    dropout = model.packed_bert.dropout if model.packed_bert else None
     before = random_state(dropout)
     with torch.no_grad():
-        sides = zip(*(model(part.tokens)[:2] for part in parts), strict=True)
+        sides = zip(*(model(part.tokens) for part in parts), strict=True)
         u, v = (torch.cat(side) for side in sides)  # (b, H) from each part -> (B, H)
     u, v = u.requires_grad_(), v.requires_grad_()
     target, sentences = torch.cat([part.target for part in parts]), torch.cat([part.sentences for part in parts], dim=1)
@@ -35,23 +42,23 @@ def cached_backward(model: Any, objective: nn.Module, optimizer: AdamW, parts: l
     sizes = [len(part.target) for part in parts]
     for number, (part, *gradients) in enumerate(zip(parts, u.grad.split(sizes), v.grad.split(sizes), strict=True)):
         if number:
-            optimizer.add()
-        torch.autograd.backward(model(part.tokens)[:2], gradients)  # (b, H) twice
+            optimizer.accumulate()
+        torch.autograd.backward(model(part.tokens), gradients)  # (b, H) twice
     return loss
 
 
 class OutOfMemoryRetry:
-    """Calls a step with a batch in parts that fit the memory: when one does not, in parts of half as many pairs, from then on.
+    """Repeats a step with micro-batches of half the size when the GPU's memory is full, and keeps to that size afterwards.
 
-    The gradient is that of the whole batch, as with `--part-size`. `data` is the ConnectionDataset of the batches, `size` the
-    pairs of their parts, 0 for all. A run that is resumed goes on with the parts that `progress` tells of.
+    The gradient stays that of the whole batch, as with `--part-size`. `data` is the Dataset of the batches; `size` is the
+    number of pairs in their micro-batches, 0 for whole batches. A resumed run keeps to the size in `progress`.
     """
 
-    def __init__(self, data: Any, optimizer: AdamW, size: int, progress: Progress):
+    def __init__(self, data: ConnectionDataset, optimizer: AdamW, size: int, progress: Progress):
         self.data, self.optimizer, self.given, self.progress = data, optimizer, size, progress
 
-    def __call__(self, step: Callable[[list[Any]], Tensor], batch: list[Any]) -> Tensor:
-        """Raises `RunError` where one pair does not fit, or weights are lost."""
+    def __call__(self, step: Callable[[list[PairBatch]], Tensor], batch: list[PairBatch]) -> Tensor:
+        """Run the step. Raises `RunError` where one pair does not fit, or memory ran out during an update of the weights."""
         if self.progress.part_size not in (0, self.given):
             batch = self._parts(batch)
         while True:
@@ -70,10 +77,9 @@ class OutOfMemoryRetry:
             )
             batch = self._parts(batch)
 
-    def _parts(self, batch: list[Any]) -> list[Any]:
+    def _parts(self, batch: list[PairBatch]) -> list[PairBatch]:
         rows = torch.cat([part.rows for part in batch])
-        parts: list[Any] = self.data.collate_parts([self.data[row] for row in rows.tolist()], self.progress.part_size)
-        return parts
+        return self.data.collate_parts([self.data[row] for row in rows.tolist()], self.progress.part_size)
 
     def _require_smaller(self, problem: str, pairs: int) -> None:
         mend = "Give a smaller --batch-size or --max-length, or --gradient-checkpointing."

@@ -1,4 +1,8 @@
-"""The optimizer of a run, and its learning-rate schedule."""
+"""AdamW with clipping and a learning rate for each depth: over a module's parameters, or over flat weights.
+
+Over flat weights (connection/model/flat_weights.py), the layers are updated chunk by chunk, and a word's embedding when a batch
+holds the word.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +27,20 @@ def depth_of(name: str, beside: int) -> int:
 
 
 class AdamW:
-    """torch's AdamW over named parameters, with clipping; `shares` of the learning rate by depth, see `depth_of`."""
+    """torch's AdamW over named parameters, with clipping. `lr_scales` has a factor of the learning rate for each depth."""
 
-    def __init__(self, named: list[tuple[str, Any]], weight_decay: float, shares: list[float]):
+    def __init__(self, named: list[tuple[str, Any]], weight_decay: float, lr_scales: list[float]):
         groups: dict[tuple[float, float], list[Any]] = {}
         for name, weight in named:
             decay = 0.0 if name.endswith(".bias") or "LayerNorm" in name else weight_decay
-            groups.setdefault((decay, shares[depth_of(name, -1)]), []).append(weight)
-        listed = [{"params": group, "weight_decay": decay, "share": share} for (decay, share), group in groups.items()]
-        self.parameters, self.weight_decay, self.shares = [weight for _, weight in named], weight_decay, shares
-        self.updating = False  # True where an update began and did not come to its end: some weights are new, some are old
+            groups.setdefault((decay, lr_scales[depth_of(name, -1)]), []).append(weight)
+        listed = [{"params": group, "weight_decay": decay, "lr_scale": lr_scale} for (decay, lr_scale), group in groups.items()]
+        self.parameters, self.weight_decay, self.lr_scales = [weight for _, weight in named], weight_decay, lr_scales
+        self.updating = False  # True while some weights are new and some are old
         self.adamw: Any = torch.optim.AdamW(listed, lr=0.0, betas=BETAS, eps=EPSILON, fused=True) if named else None
 
-    def before(self, words: Tensor) -> None:
-        """Called before each batch's forward pass."""
-
-    def add(self) -> None:
-        """Called between the backward passes of a batch's parts: the next one's gradient is to be added to the last one's."""
+    def accumulate(self) -> None:
+        """Keep the gradient so far, for the next backward pass of the same batch to be added to it."""
 
     def update(self, rate: float, max_norm: float, loss: Tensor | None = None) -> Tensor:
         """Scale the gradient down to the L2 norm `max_norm` (0: leave it) and update; the norm before, a scalar.
@@ -64,28 +65,25 @@ class AdamW:
         if self.adamw:
             self.adamw.found_inf, self.adamw.grad_scale = self.found_inf, self.divisor
             for group in self.adamw.param_groups:
-                group["lr"] = rate * group["share"]
+                group["lr"] = rate * group["lr_scale"]
             self.adamw.step()
             self.adamw.zero_grad()
 
-    def finish(self) -> None:
-        """Called before the weights are read."""
-
     def discard(self) -> None:
-        """Called in place of `update`: the batch's gradients so far are not wanted."""
+        """Drop the gradients of a batch whose update will not come."""
         if self.adamw:
             self.adamw.zero_grad()
 
     def skipped(self) -> None:
-        """Called after an `update` whose norm was not finite, where training goes on: that update has not been."""
+        """Take back the step that an `update` without a finite norm has counted. It changed no weight."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """What further updates depend on, beside the weights."""
         kept = self.adamw.state_dict()["state"] if self.adamw else {}
         return {f"adamw.{number}.{name}": value for number, state in kept.items() for name, value in state.items()}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state()`."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
         kept: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             kind, _, rest = key.partition(".")
@@ -108,31 +106,32 @@ REMEMBERED = 256  # steps after which nothing is left of a gradient: (0.9 / sqrt
 class FlatAdamW(AdamW):
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) over `FlatWeights` and the `named` parameters beside them.
 
-    The weights of the layers are updated chunk by chunk. A word's embedding is updated when a batch holds the word; the
-    updates that it missed before, whose gradient was 0, are made up for at once: of the moments m and v after step t, step
-    t + j makes beta1^j m and beta2^j v.
+    The missed updates of words that no batch held have gradient 0, hence a closed form: the moments m and v after step t are
+    beta1^j m and beta2^j v after step t + j. They are applied when the word next occurs, or before the weights are read.
     """
 
-    def __init__(self, weights: FlatWeights, named: list[tuple[str, Any]], weight_decay: float, shares: list[float]):
-        super().__init__(named, weight_decay, shares)
+    def __init__(self, weights: FlatWeights, named: list[tuple[str, Any]], weight_decay: float, lr_scales: list[float]):
+        super().__init__(named, weight_decay, lr_scales)
         self.weights, self.word = weights, weights.word.data
         self.m, self.v, self.word_m, self.word_v = (
             torch.zeros_like(tensor) for tensor in (weights.master, weights.master, self.word, self.word)
         )
-        self.parts: list[tuple[Tensor, Tensor]] = []  # of a batch in parts, the words and their gradients
-        self.sum: Tensor | None = None  # of the other gradients, (n,) float32
+        weights.catch_up = self.catch_up
+        self.word_grads: list[tuple[Tensor, Tensor]] = []  # accumulated: ids (W,) on the CPU, and their gradients (W, H)
+        self.sum: Tensor | None = None  # accumulated, of all other weights, (n,) float32
+        self.updated = np.zeros(0, np.int64)  # the ids whose embeddings the last update changed
         self.steps = 0
-        self.last = np.zeros(len(self.word), np.int64)  # the step up to which each word's embedding is updated
+        self.last = np.zeros(len(self.word), np.int64)  # the step up to which each embedding is updated
         # Of each step s so far: rate * sqrt(1 - beta2^s) / (1 - beta1^s) / d, and the log of d, what weight decay left until s.
         self.history = np.zeros((2, 1024))
 
     @torch.no_grad()
-    def before(self, words: Tensor) -> None:
-        """Called before each batch's forward pass: brings the embeddings of its words, (W,) int64 on the CPU, up to date."""
+    def catch_up(self, ids: Tensor) -> None:
+        """Apply the updates that the embeddings of these words, (W,) int64 on the CPU, have missed."""
         if self.weights.frozen:
             return
-        self.places = words.numpy()
-        late = self.places[self.last[self.places] < self.steps]
+        rows = ids.numpy()
+        late = rows[self.last[rows] < self.steps]
         if not len(late):
             return
         last = self.last[late]
@@ -145,10 +144,10 @@ class FlatAdamW(AdamW):
         fades = (beta ** (self.steps - last) for beta in BETAS)
         columns = self._there(np.stack([sizes, shrink, epsilon, *fades]).astype(np.float32)).unsqueeze(-1)
         size, shrunk, small, fade1, fade2 = columns  # (W, 1) each
-        rows = self._there(late)
-        m, v = self.word_m[rows], self.word_v[rows]
-        self.word[rows] = self.word[rows] * shrunk - size * m / (v.sqrt() + small)
-        self.word_m[rows], self.word_v[rows] = m * fade1, v * fade2
+        there = self._there(late)
+        m, v = self.word_m[there], self.word_v[there]
+        self.word[there] = self.word[there] * shrunk - size * m / (v.sqrt() + small)
+        self.word_m[there], self.word_v[there] = m * fade1, v * fade2
         self.last[late] = self.steps
 
     def _there(self, array: np.ndarray) -> Tensor:
@@ -157,21 +156,22 @@ class FlatAdamW(AdamW):
         return tensor.pin_memory().to(self.word.device, non_blocking=True) if self.word.is_cuda else tensor
 
     @torch.no_grad()
-    def add(self) -> None:
-        self.parts += [self.weights.word_grad] if self.weights.word_grad else []
+    def accumulate(self) -> None:
+        self.word_grads += [self.weights.word_grad] if self.weights.word_grad else []
         self.sum = self.weights.grad.float().clone() if self.sum is None else self.sum.add_(self.weights.grad)
 
     def _gathered(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """The gradients of the whole batch: (n,), and of its words (W,) and (W, H), or None of frozen ones."""
+        """The gradients of the whole batch: (n,); and ids (W,) with their embeddings' (W, H), None where these are frozen."""
         gradient, words = self.weights.grad, self.weights.word_grad
         if self.sum is not None:
             gradient = self.sum.add_(gradient)
             if words:
-                several, rows = zip(*self.parts, words, strict=True)
-                distinct, place = torch.cat(several).unique(return_inverse=True)
+                ids, rows = zip(*self.word_grads, words, strict=True)
+                unique_ids, inverse = torch.cat(ids).unique(return_inverse=True)
                 joined = torch.cat(rows)
-                words = distinct, joined.new_zeros(len(distinct), joined.shape[1]).index_add_(0, place, joined)
-        self.parts, self.sum = [], None
+                total = joined.new_zeros(len(unique_ids), joined.shape[1])
+                words = unique_ids, total.index_add_(0, self._there(inverse.numpy()), joined)
+        self.word_grads, self.sum = [], None
         return gradient, words
 
     @torch.no_grad()
@@ -187,7 +187,7 @@ class FlatAdamW(AdamW):
         }  # fmt: skip
         step = [torch.full((), float(self.steps), device=self.word.device)]
         for low, high, depth, decayed in weights.ranges:
-            of_range = same | {"lr": rate * self.shares[depth], "weight_decay": self.weight_decay if decayed else 0.0}
+            of_range = same | {"lr": rate * self.lr_scales[depth], "weight_decay": self.weight_decay if decayed else 0.0}
             for start in range(low, high, CHUNK):
                 part = slice(start, min(start + CHUNK, high))
                 master, gradient = weights.master[part], whole[part].float()
@@ -195,44 +195,42 @@ class FlatAdamW(AdamW):
                 if weights.copy is not weights.master:
                     weights.copy[part].copy_(master)
         if words:
-            self._update_words(*words, rate * self.shares[0], step, same)
+            self._update_words(*words, rate * self.lr_scales[0], step, same)
         self.updating = False
         return norm
 
-    def _update_words(self, words: Tensor, gradient: Tensor, rate: float, step: list[Tensor], same: dict[str, Any]) -> None:
-        """The embeddings of a batch's words, (W,), whose gradient is (W, H)."""
+    def _update_words(self, ids: Tensor, gradient: Tensor, rate: float, step: list[Tensor], same: dict[str, Any]) -> None:
+        """Update the embeddings of a batch's words: ids (W,) on the CPU, gradient (W, H)."""
         if self.steps == self.history.shape[1]:
             self.history = np.concatenate([self.history, np.zeros_like(self.history)], axis=1)
         left = self.history[1, self.steps - 1] + math.log(max(1 - rate * self.weight_decay, 1e-9))
         corrected = rate * math.sqrt(1 - BETAS[1] ** self.steps) / (1 - BETAS[0] ** self.steps)
         self.history[:, self.steps] = corrected / math.exp(left), left
-        word, m, v = self.word[words], self.word_m[words], self.word_v[words]  # (W, H) each
+        self.updated = ids.numpy()
+        there = self._there(self.updated)
+        word, m, v = self.word[there], self.word_m[there], self.word_v[there]  # (W, H) each
         torch._fused_adamw_([word], [gradient], [m], [v], [], step, lr=rate, weight_decay=self.weight_decay, **same)
-        self.word[words], self.word_m[words], self.word_v[words] = word, m, v
-        self.last[self.places] = self.steps
-
-    def finish(self) -> None:
-        """Called before the weights are read: brings every word's embedding up to date."""
-        self.before(torch.arange(len(self.word)))
+        self.word[there], self.word_m[there], self.word_v[there] = word, m, v
+        self.last[self.updated] = self.steps
 
     def discard(self) -> None:
         super().discard()
-        self.parts, self.sum = [], None
+        self.word_grads, self.sum = [], None
 
     def skipped(self) -> None:
         self.steps -= 1
         if not self.weights.frozen:
-            self.last[self.places] = self.steps
+            self.last[self.updated] = self.steps
 
-    def state(self) -> dict[str, Tensor]:
-        """As of AdamW; the embeddings of words whose updates are not made up for yet stay so."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """As of AdamW. Pending updates of embeddings stay pending, as in an uninterrupted run."""
         moments = {"m": self.m, "v": self.v, "word_m": self.word_m, "word_v": self.word_v}
         steps = {"steps": torch.tensor(self.steps), "last": torch.from_numpy(self.last)}
         history = torch.from_numpy(self.history[:, : self.steps + 1].copy())
-        return super().state() | moments | steps | {"history": history}
+        return super().state_dict() | moments | steps | {"history": history}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        super().restore(state)
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        super().load_state_dict(state)
         for name in ("m", "v", "word_m", "word_v"):
             getattr(self, name).copy_(state[name])
         self.steps, self.last = int(state["steps"]), state["last"].numpy().copy()
@@ -250,6 +248,6 @@ def make_optimizer(module: nn.Module, weights: FlatWeights | None, weight_decay:
     """
     flat = weights.parameters if weights else set()
     numbers = [depth_of(name, 0) for name, _ in module.named_parameters()]
-    shares = [layer_decay ** (max(numbers) - depth) for depth in range(max(numbers) + 1)]  # of the learning rate, by depth
+    lr_scales = [layer_decay ** (max(numbers) - depth) for depth in range(max(numbers) + 1)]
     named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad and id(weight) not in flat]
-    return FlatAdamW(weights, named, weight_decay, shares) if weights else AdamW(named, weight_decay, shares)
+    return FlatAdamW(weights, named, weight_decay, lr_scales) if weights else AdamW(named, weight_decay, lr_scales)

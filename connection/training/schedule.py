@@ -14,10 +14,10 @@ def make_schedule(name: str, steps: int, warmup_ratio: float) -> Callable[[int],
     """
     warmup = min(math.ceil(steps * warmup_ratio), steps - 1)  # a run of one step trains at the full rate, not at 0
 
-    def share(step: int) -> float:
+    def lr_scale(step: int) -> float:
         if step < warmup:
             return step / warmup
         left = (steps - step) / max(1, steps - warmup)
         return {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}[name]
 
-    return share
+    return lr_scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from connection.system.errors import InputError, RunError
 if TYPE_CHECKING:
     from connection.training.moving_average import WeightAverage
     from connection.training.optimizer import AdamW
+    from ConnectionBert import ConnectionBert
+    from ConnectionDataset import PairBatch
 
 SKIPPED_AT_MOST = 5  # batches in a row without a finite loss and gradient, where such batches are skipped
 
@@ -26,8 +29,8 @@ class Progress:
     """Steps, speed, the table of epochs and the best evaluation so far."""
 
     step: int = 0
-    best: dict[str, float] = dataclasses.field(default_factory=dict)  # dev figures of the best step
-    best_cosine: Any = None  # its cosines of the dev pairs, (N,)
+    best: Any = dataclasses.field(default_factory=dict)  # the dev figures of the best step; {} before any
+    best_cosine: np.ndarray | None = None  # its cosines of the dev pairs, (N,)
     best_step: int = 0
     best_epoch: int = 0
     epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # a row an epoch, for the table
@@ -35,7 +38,7 @@ class Progress:
     tokens: int = 0
     training_seconds: float = 0.0  # training steps alone: neither set-up nor evaluation nor saving
     evaluation_seconds: float = 0.0
-    seconds: float = 0.0  # in all, of the processes before this one
+    seconds: float = 0.0  # the whole run, of the processes before this one
     evaluated: int = 0  # the last step that was evaluated on dev
     skipped: int = 0  # steps that changed nothing, since their loss or gradient was not finite
     skipped_in_a_row: int = 0
@@ -43,8 +46,8 @@ class Progress:
     _loss: tuple[float, int] = (0.0, 0)  # of this epoch: the sum, and of how many steps
     _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
 
-    def count(self, loss: float, batch: list[Any], seconds: float) -> None:
-        """One training step is done, on a batch in parts, PairBatches."""
+    def count(self, loss: float, batch: list[PairBatch], seconds: float) -> None:
+        """Count one training step on a batch in micro-batches."""
         self.step += 1
         self.pairs += sum(len(part.rows) for part in batch)
         self.tokens += sum(int(part.tokens.attention_mask.sum()) for part in batch)
@@ -59,7 +62,7 @@ class Progress:
         seconds = self.training_seconds or float("nan")
         return {"pairs_per_second": self.pairs / seconds, "tokens_per_second": self.tokens / seconds}
 
-    def end_epoch(self, epoch: int, dev: dict[str, float]) -> None:
+    def end_epoch(self, epoch: int, dev: Mapping[str, Any]) -> None:
         """Add the row of a finished epoch; dev holds its dev figures, or nothing."""
         trained, evaluated = self._seconds_before
         total, count = self._loss
@@ -138,9 +141,11 @@ def _bytes(numbers: list[int]) -> torch.Tensor:
 
 
 class RunState:
-    """The parts of a run that change as it trains. `model` is a ConnectionBert, prepared for training."""
+    """Everything of a run that changes while it trains. `model` is prepared for training."""
 
-    def __init__(self, model: Any, objective: nn.Module, optimizer: AdamW, average: WeightAverage, progress: Progress):
+    def __init__(
+        self, model: ConnectionBert, objective: nn.Module, optimizer: AdamW, average: WeightAverage, progress: Progress
+    ):
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.average, self.progress = average, progress
 
@@ -149,8 +154,8 @@ class RunState:
         kinds = {
             "model": self.model.encoder.state_dict(),
             "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state(),
-            "average": self.average.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
             "progress": self.progress.tensors(),
         }
         found = {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
@@ -164,7 +169,7 @@ class RunState:
 
     def values(self) -> dict[str, Any]:
         """What is not in `tensors`, as plain values."""
-        dropout = self.model.fast.dropout if self.model.fast else None
+        dropout = self.model.packed_bert.dropout if self.model.packed_bert else None
         return {"progress": self.progress.values(), "random": random_state(dropout)}
 
     @torch.no_grad()
@@ -176,12 +181,12 @@ class RunState:
             kinds.setdefault(kind, {})[name] = tensor
         try:
             self.model.encoder.load_state_dict(kinds["model"])
-            if self.model.fast and self.model.fast.weights.copy is not self.model.fast.weights.master:
-                self.model.fast.weights.copy.copy_(self.model.fast.weights.master)
+            if self.model.packed_bert and self.model.packed_bert.weights.copy is not self.model.packed_bert.weights.master:
+                self.model.packed_bert.weights.copy.copy_(self.model.packed_bert.weights.master)
             self.objective.load_state_dict(kinds.get("objective", {}))
-            self.optimizer.restore(kinds.get("optimizer", {}))
-            self.average.restore(kinds["average"])
+            self.optimizer.load_state_dict(kinds.get("optimizer", {}))
+            self.average.load_state_dict(kinds["average"])
             self.progress.restore(values["progress"], kinds.get("progress", {}))
-            restore_random(values["random"], self.model.fast.dropout if self.model.fast else None)
+            restore_random(values["random"], self.model.packed_bert.dropout if self.model.packed_bert else None)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(f"the checkpoint is not of this model and these settings: {error!s:.300}") from None

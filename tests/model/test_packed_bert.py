@@ -10,7 +10,7 @@ import torch
 from transformers import BertModel
 
 from connection.model.flat_weights import _layer_parameters
-from connection.model.packed_bert import FastBert
+from connection.model.packed_bert import PackedBert
 from connection.model.packing import pack
 from connection.model.pooling import mean_pooling
 from connection.training.objectives import cosine_mse
@@ -49,14 +49,16 @@ def named_gradients(reference, fast):
 
 def reference_and_fast(dtype, **changes):
     reference = tiny(**({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} | changes))
-    return reference, FastBert(copy.deepcopy(reference), dtype, 0)
+    return reference, PackedBert(copy.deepcopy(reference), dtype, 0)
 
 
 def test_every_tensor_equals_transformers_in_float32():
     reference, fast = reference_and_fast(torch.float32)
     batch = batch_of()
     own = batch.sentence < len(batch.slots)
-    expected = reference(batch.input_ids, attention_mask=batch.visible, position_ids=batch.position_ids).last_hidden_state
+    expected = reference(
+        batch.input_ids, attention_mask=batch.attention_mask_4d, position_ids=batch.position_ids
+    ).last_hidden_state
     states = fast(batch)
     assert torch.allclose(states[own], expected[own], atol=1e-5)
     pair_loss(expected, batch).backward()
@@ -68,7 +70,9 @@ def test_every_tensor_equals_transformers_in_float32():
 def test_gradients_in_bf16_point_where_float32_points():
     reference, fast = reference_and_fast(torch.bfloat16)
     batch = batch_of((12, 9, 30, 15, 40, 22) * 4)
-    states = reference(batch.input_ids, attention_mask=batch.visible, position_ids=batch.position_ids).last_hidden_state
+    states = reference(
+        batch.input_ids, attention_mask=batch.attention_mask_4d, position_ids=batch.position_ids
+    ).last_hidden_state
     pair_loss(states, batch).backward()
     pair_loss(fast(batch), batch).backward()
     both = [(gradient.flatten(), found.flatten()) for _, gradient, found in named_gradients(reference, fast)]
@@ -78,7 +82,7 @@ def test_gradients_in_bf16_point_where_float32_points():
 
 def test_gradients_with_dropout_equal_autograds_through_the_same_forward():
     """The same masks: the generator is set back, and autograd differentiates the forward pass itself."""
-    fast = FastBert(tiny(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3), torch.float32, 5)
+    fast = PackedBert(tiny(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3), torch.float32, 5)
     batch, generator = batch_of(), fast.dropout.random.state
     states = fast(batch)
     pair_loss(states, batch).backward()
@@ -101,7 +105,7 @@ def leaves(layers, embeddings):
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.013])
 def test_dropout_is_bernoulli_with_the_configured_rate(p):
-    fast = FastBert(tiny(hidden_dropout_prob=p), torch.float32, 7)
+    fast = PackedBert(tiny(hidden_dropout_prob=p), torch.float32, 7)
     factors, others = fast.dropout.factors(1_000_000, p), fast.dropout.factors(1_000_000, p)
     assert factors is not None
     assert others is not None
@@ -142,4 +146,4 @@ def test_another_activation_is_left_to_its_module(tiny_folder):
     model = ConnectionBert.load(tiny_folder)
     model.encoder.config.hidden_act = "relu"
     assert model.prepare_training("fp32", True, 0) is None
-    assert model.fast is None
+    assert model.packed_bert is None

@@ -35,7 +35,7 @@ def test_every_token_stands_in_one_slot(lengths, packed):
         assert (batch.sentence.flatten()[slots] == number).all()
     assert batch.attention_mask.sum() == sum(lengths)
     assert (batch.sentence < len(lengths)).sum() == sum(lengths)  # no slot is taken twice
-    assert torch.equal(batch.words[batch.word], batch.input_ids)
+    assert torch.equal(batch.unique_ids[batch.inverse], batch.input_ids)
     assert packed or batch.input_ids.shape == (len(lengths), max(lengths))
 
 
@@ -78,7 +78,7 @@ def test_the_gradient_to_other_sentences_is_exactly_0(tiny_folder):
     model = ConnectionBert.load(tiny_folder)
     batch = pack(sentences([9, 20, 14, 8]), 0)
     embedded = model.encoder.embeddings.word_embeddings(batch.input_ids).detach().requires_grad_()
-    states = model.encoder(inputs_embeds=embedded, attention_mask=batch.visible, position_ids=batch.position_ids)
+    states = model.encoder(inputs_embeds=embedded, attention_mask=batch.attention_mask_4d, position_ids=batch.position_ids)
     batch.by_sentence(states.last_hidden_state)[1].square().sum().backward()
     gradient = embedded.grad.flatten(0, 1).abs().sum(-1)
     others = batch.sentence.flatten() != 1

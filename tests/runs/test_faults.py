@@ -261,8 +261,8 @@ def test_a_weight_that_is_not_finite_stops_the_next_step(tiny_folder, pairs, tmp
         steps.append(1)
         if len(steps) == 3:
             model.encoder.encoder.layer[0].output.LayerNorm.bias.data[0] = math.nan
-            if model.fast:
-                model.fast.weights.copy.copy_(model.fast.weights.master)
+            if model.packed_bert:
+                model.packed_bert.weights.copy.copy_(model.packed_bert.weights.master)
         return loss
 
     monkeypatch.setattr(driver, "training_step", step)
@@ -295,7 +295,7 @@ def full_above(monkeypatch, most):
 
     def step(model, objective, optimizer, rate, norm, batch):
         if max(len(part.rows) for part in batch) > most:
-            optimizer.add()  # as if its first part had been done
+            optimizer.accumulate()  # as if its first part had been done
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return real(model, objective, optimizer, rate, norm, batch)
 
@@ -334,6 +334,8 @@ def test_a_gpu_that_is_full_all_the_same_ends_the_run(tiny_folder, pairs, tmp_pa
     assert "full with one pair at a time" in shown.stderr
     assert "smaller --batch-size" in shown.stderr
     optimizer: Any = SimpleNamespace(updating=True)
+    batch: Any = [SimpleNamespace(rows=torch.arange(4))]
+    data: Any = None
 
     def step(batch):
         raise torch.OutOfMemoryError("full")
@@ -346,7 +348,7 @@ def test_a_gpu_that_is_full_all_the_same_ends_the_run(tiny_folder, pairs, tmp_pa
         assert exit_status(full) == 1
     assert "the memory is full" in out.getvalue()
     with pytest.raises(RunError, match="within an update"):
-        OutOfMemoryRetry(None, optimizer, 0, Progress())(step, [SimpleNamespace(rows=torch.arange(4))])
+        OutOfMemoryRetry(data, optimizer, 0, Progress())(step, batch)
 
 
 def test_a_setting_that_needs_more_memory_than_there_is_is_warned_about(tiny_folder, pairs, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import signal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -209,7 +210,8 @@ def test_an_older_runs_seeds_are_not_taken_for_those_of_one_that_was_to_replace_
 
 def test_the_best_seed_is_the_first_of_equal_ones_and_never_an_undefined_one():
     def best(*values):
-        return best_seed([{"seed": n, "dev": {"spearman": value}} for n, value in enumerate(values)])
+        rows: list[Any] = [{"seed": n, "dev": {"spearman": value}} for n, value in enumerate(values)]
+        return best_seed(rows)
 
     assert (best(math.nan, 0.1, 0.1), best(0.2, math.nan, None), best(None, math.nan), best(0.1, 0.3)) == (1, 0, 0, 1)
 
@@ -243,6 +245,7 @@ def test_the_model_that_all_seeds_begin_with_is_not_replaced_by_the_first(run, t
 
 
 def test_undefined_figures_are_left_out_of_the_mean():
-    rows = [{"seed": n, "dev": None, "test": {"spearman": value}} for n, value in enumerate((0.5, None, math.nan, 0.7))]
+    values = (0.5, None, math.nan, 0.7)
+    rows: list[Any] = [{"seed": n, "dev": None, "test": {"spearman": value}} for n, value in enumerate(values)]
     found = over_seeds(rows)
     assert found == {"test": {"mean": pytest.approx(0.6), "deviation": pytest.approx(0.1414, abs=1e-4), "seeds": 2}}

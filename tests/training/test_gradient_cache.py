@@ -42,7 +42,7 @@ def updated(folder, loss, size, packing=True, dropout=0.0, twice=False):
     model.register_forward_hook(lambda module, given, out: vectors.append(out[0][0].detach().clone()))
     batch = batch_of(model, size)
     losses = [training_step(model, objective, optimizer, RATE, MAX_NORM, batch).item() for _ in range(2)]
-    optimizer.finish()
+    model.catch_up()
     named = [*model.named_parameters(), *objective.named_parameters()]
     return losses, {name: weight.detach().clone() for name, weight in named}, vectors
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from connection.model.packed_bert import FastBert
+from connection.model.packed_bert import PackedBert
 from connection.model.packing import pack
 from connection.training.optimizer import make_optimizer
 from connection.training.schedule import make_schedule
@@ -20,7 +20,6 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def step(optimizer, compute, batch, rate, max_norm, factor=1.0):
-    optimizer.before(batch.words)
     states = compute(batch)
     (factor * batch.by_sentence(states).float()[:, 0].pow(3).sum()).backward()
     return optimizer.update(rate, max_norm)
@@ -31,10 +30,12 @@ def both(weight_decay=0.1, layer_decay=1.0, frozen=False):
     encoder = BertModel(tiny_config(**NO_DROPOUT), add_pooling_layer=False).train()
     encoder.embeddings.requires_grad_(not frozen)
     twin = copy.deepcopy(encoder)
-    fast = FastBert(twin, torch.float32, 0)
+    fast = PackedBert(twin, torch.float32, 0)
 
     def by_module(batch):
-        return encoder(batch.input_ids, attention_mask=batch.visible, position_ids=batch.position_ids).last_hidden_state
+        return encoder(
+            batch.input_ids, attention_mask=batch.attention_mask_4d, position_ids=batch.position_ids
+        ).last_hidden_state
 
     return (encoder, make_optimizer(encoder, None, weight_decay, layer_decay), by_module), (
         twin,
@@ -58,14 +59,14 @@ def rare_words(steps):
 def test_equal_to_torch_over_many_steps_with_rare_words(max_norm, layer_decay, frozen):
     (encoder, plain, by_module), (twin, flat, fast) = both(0.1, layer_decay, frozen)
     steps = 60
-    share = make_schedule("linear", steps, 0.1)
+    schedule = make_schedule("linear", steps, 0.1)
     for number, batch in enumerate(rare_words(steps)):
         norms = [
-            step(optimizer, compute, batch, 1e-3 * share(number), max_norm)
+            step(optimizer, compute, batch, 1e-3 * schedule(number), max_norm)
             for optimizer, compute in ((plain, by_module), (flat, fast))
         ]
         assert norms[1] == pytest.approx(norms[0].item(), rel=1e-3)
-    flat.finish()
+    fast.weights.catch_up_all()
     for (name, weight), other in zip(encoder.named_parameters(), twin.parameters(), strict=True):
         if name.endswith("key.bias"):
             continue  # softmax takes no notice of it: its gradient is rounding, which AdamW makes large
@@ -80,9 +81,9 @@ def test_each_layer_learns_at_a_share_of_the_next_ones_rate():
     encoder = BertModel(tiny_config(num_hidden_layers=3), add_pooling_layer=False)
     names = {id(weight): name for name, weight in encoder.named_parameters()}
     optimizer = make_optimizer(encoder, None, 0.1, 0.5)
-    shares = {names[id(weight)]: group["share"] for group in optimizer.adamw.param_groups for weight in group["params"]}
-    for name, share in shares.items():
-        assert share == (0.125 if "embeddings" in name else 0.5 ** (2 - int(name.split(".")[2]))), name
+    lr_scales = {names[id(weight)]: group["lr_scale"] for group in optimizer.adamw.param_groups for weight in group["params"]}
+    for name, lr_scale in lr_scales.items():
+        assert lr_scale == (0.125 if "embeddings" in name else 0.5 ** (2 - int(name.split(".")[2]))), name
 
 
 @pytest.mark.parametrize("kind", [0, 1])
@@ -93,15 +94,15 @@ def test_gradients_of_parts_add_up_to_the_whole_batchs(kind):
     for _ in range(4):
         sentences = [random.integers(5, 40, size=7) for _ in range(6)]
         parts = [pack(sentences[:2], 0), pack(sentences[2:3], 0), pack(sentences[3:], 0)]
-        optimizer.before(torch.cat([part.words for part in parts]).unique())
         for number, part in enumerate(parts):
             if number:
-                optimizer.add()
+                optimizer.accumulate()
             part.by_sentence(compute(part)).float()[:, 0].pow(3).sum().backward()
         norm = optimizer.update(1e-3, 1.0)
         assert norm == pytest.approx(step(whole, compute_whole, pack(sentences, 0), 1e-3, 1.0).item(), rel=1e-3)
-    optimizer.finish()
-    whole.finish()
+    for passes in (compute, compute_whole):
+        if isinstance(passes, PackedBert):
+            passes.weights.catch_up_all()
     for (name, weight), other in zip(encoder.named_parameters(), twin.named_parameters(), strict=True):
         if not name.endswith("key.bias"):
             assert (weight - other[1]).abs().max() < 1e-4, name
@@ -115,7 +116,7 @@ def test_a_word_that_stays_away_moves_as_under_torch():
         for optimizer, compute in ((plain, by_module), (flat, fast)):
             step(optimizer, compute, first if number == 0 else then, 1e-3, 1.0)
     before = twin.embeddings.word_embeddings.weight[30].clone()
-    flat.finish()
+    fast.weights.catch_up_all()
     expected = encoder.embeddings.word_embeddings.weight[30]
     assert (before - expected).abs().max() > 1e-3  # it had something to make up for
     assert torch.allclose(twin.embeddings.word_embeddings.weight[30], expected, atol=2e-5)

@@ -1,0 +1,51 @@
+"""What a run measures on its dev and test pairs, and the files that it writes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from connection.data.prepare import Prepared
+from connection.evaluation.correlation import figures
+from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate_run
+from connection.evaluation.similarity import pair_similarities
+from connection.reports.errors_csv import write_errors
+from connection.reports.predictions import write_predictions
+from connection.reports.results import RunResults
+from ConnectionBert import ConnectionBert
+from ConnectionDataset import ConnectionDataset
+
+
+def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
+    """Cosine of each of a Dataset's N pairs, dropout off, (N,) float64."""
+    return pair_similarities(model, data.store, data.places)["cosine"]
+
+
+def score(cosine: np.ndarray, data: ConnectionDataset) -> Figures:
+    """Spearman, Pearson and "loss", the mean squared error of cosines (N,) from the targets, whatever the training loss is."""
+    return cast(Figures, figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())})
+
+
+def write_figures(
+    folder: Path,
+    prepared: Prepared,
+    held_out: Mapping[str, ConnectionDataset],
+    cosines: dict[str, dict[str, np.ndarray]],
+    results: RunResults,
+) -> None:
+    """Write predictions.csv and errors.csv, and add all figures to `results`.
+
+    cosines: {"base": {split: (N,)}, "final": ...} of the base model and the fine-tuned one.
+    """
+    splits = cosines["base"]
+    pairs = {split: LabelledPairs.of(held_out[split].store, prepared.scale, held_out[split].places) for split in splits}
+    write_predictions(folder, pairs, cosines)
+    found, gain = evaluate_run(pairs, cosines)
+    if gain:
+        results["gain"] = gain
+    results["base"] = {split: found["base"][split] | of_split for split, of_split in results["base"].items()}
+    results["final"] = {split: found["final"][split] | of_split for split, of_split in results["final"].items()}
+    results.update(cast(RunResults, write_errors(folder, prepared, held_out, pairs, cosines["final"])))
