@@ -199,7 +199,7 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     files = {part: name for part, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
     prepared = prepare(files, tokenizer, settings.max_length, settings.columns, label_range, cache)
-    print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
+    print(prepared)
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)
     data, remarks = make_datasets(prepared, tokenizer.pad_token_id, fractions, settings.seed_of_split)

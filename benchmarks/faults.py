@@ -289,11 +289,11 @@ def cost(work: Path, times: int) -> Outcome:
     """Seconds that a checkpoint of MiniLM takes, between two steps of its training on the bundled pairs."""
     code = (
         "import sys, time, bertFineTuningWithConnectionData as driver\n"
-        "from connection.keeper import Keeper\n"
-        "real = Keeper.checkpoint\n"
+        "from connection.runs.training_run import TrainingRun\n"
+        "real = TrainingRun._write_checkpoint\n"
         "def timed(self):\n"
         "    clock = time.perf_counter(); real(self); print('TOOK', time.perf_counter() - clock)\n"
-        "Keeper.checkpoint = timed\n"
+        "TrainingRun._write_checkpoint = timed\n"
         "sys.exit(driver.main(sys.argv[1:]))\n"
     )
     flags = ["--model-dir", MINILM, "--output-dir", str(work / "run"), "--epochs", "1", "--checkpoint-steps", "5"]

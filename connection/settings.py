@@ -19,7 +19,7 @@ from connection.training.loss_choice import FITS, parse_dims, parse_loss
 
 # Roles of settings: when may a run that is resumed, or compared with another, have another value?
 RESULT = "result"  # never: the trained model follows from it
-FILE = "file"  # when the file or folder that it names has the same content
+CONTENT = "content"  # when the file or folder that it names has the same content
 MACHINE = "machine"  # when it was left to the machine ("auto" or 0), which then keeps what it came to
 NEUTRAL = "neutral"  # always: it changes nothing in what is trained
 START = "start"  # always: each start has its own
@@ -49,13 +49,15 @@ class TrainSettings:
     """Every setting of a training run. Made by `read_settings`, which checks all values."""
 
     model_dir: str = setting(
-        "folder of the local BERT: config.json, model.safetensors or pytorch_model.bin, vocab.txt", role=FILE
+        "folder of the local BERT: config.json, model.safetensors or pytorch_model.bin, vocab.txt", role=CONTENT
     )
     train_file: str = setting(
-        "labelled pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel, text forms also gzipped", role=FILE
+        "labelled pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel, text forms also gzipped", role=CONTENT
     )
-    dev_file: str = setting("pairs to choose the best weights by; not the bundled ones when --train-file is given", role=FILE)
-    test_file: str = setting("pairs for the final figures; not the bundled ones when --train-file is given", role=FILE)
+    dev_file: str = setting(
+        "pairs to choose the best weights by; not the bundled ones when --train-file is given", role=CONTENT
+    )
+    test_file: str = setting("pairs for the final figures; not the bundled ones when --train-file is given", role=CONTENT)
     dev_fraction: float = setting(
         "share of --train-file split off for dev, where neither --dev-file nor --test-file is given", low=0, high=0.5
     )

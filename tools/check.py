@@ -58,7 +58,7 @@ def check(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps({"findings": findings_json(prepared.findings)}, indent=2, ensure_ascii=False))
     else:
-        print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
+        print(prepared)
         warnings = sum(finding.severity == "warning" for finding in prepared.findings)
         said = f"{len(blocking)} errors that block" if len(blocking) != 1 else "1 error that blocks"
         print(f"{said} training, {warnings} warning{'s' * (warnings != 1)}")

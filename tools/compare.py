@@ -6,14 +6,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
 from connection.system.paths import resolve
 from connection.system.versions import require_libraries
 
-# These differ from run to run without making a difference to the model.
-NOT_COMPARED = ("output_dir", "cache_dir", "overwrite", "print_model", "log_steps", "asked", "given")
+if TYPE_CHECKING:
+    from connection.reports.results import RunResults
+
+NOT_COMPARED = {*names_of(NEUTRAL, START), "asked", "given"}  # no difference in these makes a difference to the model
 RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
@@ -36,8 +39,8 @@ def compare(run_a: Path, run_b: Path) -> int:
     from connection.reports.tables import figures_table, format_number, gain_sentence, render
 
     runs = {"A": run_a, "B": run_b}
-    settings = {name: _flat(_read(run, "settings.json")) for name, run in runs.items()}
-    results = {name: _read(run, "results.json") for name, run in runs.items()}
+    settings = {name: _flat(_read_settings(run)) for name, run in runs.items()}
+    results = {name: _read_results(run) for name, run in runs.items()}
     tables = {name: read_predictions(run, "test") for name, run in runs.items()}
     a, b = tables.values()
     if len(a) != len(b) or not (a[["pair", "label"]] == b[["pair", "label"]]).all(axis=None):
@@ -54,7 +57,10 @@ def compare(run_a: Path, run_b: Path) -> int:
     ]
     try:
         figures = figures_table({name: results[name]["final"]["test"] for name in runs})
-        rows = [{"run": key} | {name: format_number(results[name].get(key), "{:,.6g}") for name in runs} for key in RUN_FIGURES]
+        rows = [
+            {"run": key} | {name: format_number(cast(float | None, results[name].get(key)), "{:,.6g}") for name in runs}
+            for key in RUN_FIGURES
+        ]
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"results.json of {run_a} or {run_b} is damaged: {error}") from None
     print(*(f"{name}  {run}" for name, run in runs.items()), sep="\n")
@@ -66,21 +72,28 @@ def compare(run_a: Path, run_b: Path) -> int:
     return 0
 
 
-def _read(run: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a run folder. Raises `InputError` where it is missing or damaged, or is not of a run with test pairs."""
-    file = run / name
+def _read_settings(run: Path) -> dict[str, Any]:
+    """settings.json of a run folder. Raises `InputError` where it is missing or damaged."""
+    file = run / "settings.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run} has no {name}: it is not the folder of a finished run.") from None
+        raise InputError(f"{run} has no {file.name}: it is not the folder of a finished run.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{file} can't be read: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} is damaged: it should hold a JSON object.")
-    final = content.get("final") if name == "results.json" else {"test": {}}
-    if not isinstance(final, dict) or not isinstance(final.get("test"), dict):
-        raise InputError(f"{file} has no figures of test pairs: train with test pairs, to the end.")
     return content
+
+
+def _read_results(run: Path) -> RunResults:
+    """results.json of a run folder. Raises `InputError` where it is missing, damaged, or has no figures of test pairs."""
+    from connection.reports.results import read_results
+
+    results = read_results(run)
+    if not isinstance(results["final"].get("test"), dict):
+        raise InputError(f"{run / 'results.json'} has no figures of test pairs: train with test pairs, to the end.")
+    return results
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

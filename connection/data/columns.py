@@ -55,7 +55,7 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     first = names if names is not None else sample[0]
     plain = [_plain(name) for name in first]
     if declared:
-        return _declared(declared, first, plain, names is not None, sample, file)
+        return _declared(declared, first, plain, names is not None, file)
     sides = [pair for pair in SENTENCE_NAMES if pair[0] in plain and pair[1] in plain]
     labels = [name for name in LABEL_NAMES if name in plain]
     if names is None and not sides and (not labels or any(map(is_label, first))):
@@ -107,9 +107,7 @@ def _is_header(first: list[str], label: int) -> bool:
     return bool(first[label].strip()) and (not is_label(first[label]) or first in counted)
 
 
-def _declared(
-    declared: str, first: list[str], plain: list[str], named: bool, sample: Sequence[list[str]], file: str
-) -> Columns:
+def _declared(declared: str, first: list[str], plain: list[str], named: bool, file: str) -> Columns:
     given: dict[str, str] = {}
     problems = []
     for part in declared.split(","):

@@ -29,6 +29,10 @@ class Prepared:
     columns: str  # as declared
     states: dict[str, tuple[int, int]]  # size and time of the last change of each file, as it was read
 
+    def __str__(self) -> str:
+        """What was understood of the files, the label scale, and the findings, for a person."""
+        return "\n".join([*self.understood, f"labels {self.scale}", *map(str, self.findings)])
+
     def reopen(self, store: PairStore) -> PairFile:
         """The pair file of a store, for its text. Raises `InputError` where it is gone, or another one by now."""
         part = next(part for part, known in self.stores.items() if known is store)
@@ -85,7 +89,7 @@ def _open(path: Path, columns: str, training: bool) -> PairFile:
             raise error from None
 
 
-def _understood(file: PairFile, store: PairStore, scale: LabelScale) -> str:
+def _understood(file: PairFile, store: PairStore) -> str:
     """What was understood of a file, for a person, with the labels that were seen."""
     seen = store.labels
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
@@ -136,6 +140,6 @@ def prepare(
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    understood = [_understood(file, stores[part], scale) for part, file in opened.items()] + _unseen_end(stores["train"], scale)
+    understood = [_understood(file, stores[part]) for part, file in opened.items()] + _unseen_end(stores["train"], scale)
     states = {part: file.state for part, file in opened.items()}
     return Prepared(understood, stores, scale, audit(stores, scale), columns, states)

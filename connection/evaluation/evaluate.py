@@ -11,7 +11,7 @@ from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.evaluation import bootstrap
 from connection.evaluation.binary import at_threshold, average_precision, roc_auc
-from connection.evaluation.calibration import calibration_curve, fit_calibration, is_binary
+from connection.evaluation.calibration import calibration_curve, is_binary
 from connection.evaluation.correlation import figures
 from connection.evaluation.ranking import is_one_to_many, ranking_figures
 from connection.model.calibration import Calibration
@@ -111,22 +111,22 @@ def with_intervals(
 
 
 def evaluate_run(
-    parts: dict[str, LabelledPairs], cosines: dict[str, dict[str, np.ndarray]]
+    pairs: dict[str, LabelledPairs], cosines: dict[str, dict[str, np.ndarray]], calibrations: dict[str, Calibration]
 ) -> tuple[dict[str, dict[str, Figures]], dict[str, Gain]]:
-    """All figures of a run: {"base": {part: figures}, "final": ...}, part being "dev" or "test"; and the gain {"test": gain}.
+    """All figures of a run, {"base": {split: figures}, "final": ...}, with splits "dev" and "test"; and the gain {"test": gain}.
 
-    cosines: {"base": {part: (N,)}, "final": ...}. What is fitted, to each model's own dev cosines, is applied to test alone. On
-    dev no gain is given: the weights were chosen by these pairs.
+    cosines: {"base": {split: (N,)}, "final": ...}; calibrations: of both models, fitted on dev. They are applied to test alone.
+    No gain is given of dev, since the weights were chosen by these pairs.
     """
-    found: dict[str, dict[str, Figures]] = {}
-    for model, by_part in cosines.items():
-        dev = by_part.get("dev")
-        calibration = Calibration() if dev is None else fit_calibration(dev, parts["dev"].label, parts["dev"].scale)
-        found[model] = {
-            part: evaluate(parts[part], cosine, calibration if part == "test" else None) for part, cosine in by_part.items()
+    found = {
+        model: {
+            split: evaluate(pairs[split], cosine, calibrations[model] if split == "test" else None)
+            for split, cosine in by_split.items()
         }
-    gains = {
-        part: with_intervals(parts[part], found["base"][part], cosines["base"][part], found["final"][part], cosine)
-        for part, cosine in cosines["final"].items()
+        for model, by_split in cosines.items()
     }
-    return found, {part: gain for part, gain in gains.items() if part != "dev"}
+    gains = {
+        split: with_intervals(pairs[split], found["base"][split], cosines["base"][split], found["final"][split], cosine)
+        for split, cosine in cosines["final"].items()
+    }
+    return found, {split: gain for split, gain in gains.items() if split != "dev"}

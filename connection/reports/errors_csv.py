@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from connection.data.pair_file import PairFile
 from connection.data.prepare import Prepared
-from connection.evaluation.calibration import fit_calibration, is_binary
+from connection.evaluation.calibration import is_binary
 from connection.evaluation.evaluate import LabelledPairs
 from connection.evaluation.slices import count_negated, find_slices
 from connection.model.calibration import Calibration
 from connection.system.errors import InputError
+
+if TYPE_CHECKING:
+    from ConnectionDataset import ConnectionDataset
 
 FILE = "errors.csv"
 
@@ -24,20 +27,19 @@ FILE = "errors.csv"
 def write_errors(
     folder: Path,
     prepared: Prepared,
-    parts: Mapping[str, Any],
+    held_out: Mapping[str, ConnectionDataset],
     pairs: Mapping[str, LabelledPairs],
     cosines: Mapping[str, np.ndarray],
+    calibration: Calibration,
 ) -> dict[str, Any]:
     """Write `FILE`; {"slices": {part: slices}} of `find_slices`, {} of a run without figures to look at.
 
-    parts: the Datasets of the held-out pairs; cosines: of the fine-tuned model, (N,) each. The residual is label less predicted
-    label: positive where the model puts a pair too low. The mapping, and of binary labels the threshold that "called" follows
-    from, is fitted on the dev pairs; of these the slices have therefore no error unless nothing was fitted.
+    cosines: of the fine-tuned model, (N,) for each split; calibration: its own, fitted on dev. The residual is the label minus
+    the predicted label: positive where the model puts a pair too low. "called" follows from the threshold of binary labels. The
+    slices of dev have no error where the calibration was fitted, since it was fitted on these pairs.
     """
     if not cosines:
         return {}
-    dev = pairs["dev"] if "dev" in cosines else None
-    calibration = fit_calibration(cosines["dev"], dev.label, dev.scale) if dev else Calibration()
     tables = {}
     for part, cosine in cosines.items():
         label, scale = pairs[part].label, pairs[part].scale
@@ -47,7 +49,7 @@ def write_errors(
             tables[part]["called"] = np.where(cosine >= calibration.threshold, scale.high, scale.low)
         tables[part] = tables[part].assign(cosine=cosine, residual=label.astype(float) - predicted)
     table = pd.concat(tables.values(), ignore_index=True)
-    negated, problem = write_worst_first(folder / FILE, table, lambda part: prepared.reopen(parts[part].store))
+    negated, problem = write_worst_first(folder / FILE, table, lambda part: prepared.reopen(held_out[part].store))
     if problem:
         print(f"{FILE} has no text: {problem}")
     slices, start = {}, 0
@@ -56,7 +58,7 @@ def write_errors(
         start += len(cosine)
         residual = None if part == "dev" and calibration.knots else table["residual"].to_numpy()[of_part]
         words = None if negated is None else negated[of_part]
-        slices[part] = find_slices(pairs[part], parts[part].store, parts[part].places, words, cosine, residual)
+        slices[part] = find_slices(pairs[part], held_out[part].store, held_out[part].places, words, cosine, residual)
     return {"slices": slices}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from connection.evaluation.evaluate import Figures, Gain
 from connection.system.errors import InputError
+
+if TYPE_CHECKING:
+    from connection.evaluation.evaluate import Figures, Gain
 
 FILE = "results.json"
 

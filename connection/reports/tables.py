@@ -147,7 +147,7 @@ def render(table: pd.DataFrame) -> str:
     return table.to_string(index=False)
 
 
-def clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """h:mm:ss"""
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
@@ -157,7 +157,7 @@ def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for row in epochs:
         correlations = {f"{name} x 100": percent(row[name]) for name in ("dev Spearman", "dev Pearson")}
-        times = {name: clock(row[name]) for name in ("training time", "evaluation time")}
+        times = {name: duration(row[name]) for name in ("training time", "evaluation time")}
         losses = {name: format_number(row[name]) for name in ("training loss", "dev loss")}
         rows.append({"epoch": row["epoch"]} | losses | correlations | times)
     return pd.DataFrame(rows)

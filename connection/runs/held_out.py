@@ -9,9 +9,11 @@ from typing import cast
 import numpy as np
 
 from connection.data.prepare import Prepared
+from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.correlation import figures
 from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate_run
 from connection.evaluation.similarity import pair_similarities
+from connection.model.calibration import Calibration
 from connection.reports.errors_csv import write_errors
 from connection.reports.predictions import write_predictions
 from connection.reports.results import RunResults
@@ -43,9 +45,13 @@ def write_figures(
     splits = cosines["base"]
     pairs = {split: LabelledPairs.of(held_out[split].store, prepared.scale, held_out[split].places) for split in splits}
     write_predictions(folder, pairs, cosines)
-    found, gain = evaluate_run(pairs, cosines)
+    calibrations = {
+        model: fit_calibration(by_split["dev"], pairs["dev"].label, prepared.scale) if "dev" in by_split else Calibration()
+        for model, by_split in cosines.items()
+    }
+    found, gain = evaluate_run(pairs, cosines, calibrations)
     if gain:
         results["gain"] = gain
     results["base"] = {split: found["base"][split] | of_split for split, of_split in results["base"].items()}
     results["final"] = {split: found["final"][split] | of_split for split, of_split in results["final"].items()}
-    results.update(cast(RunResults, write_errors(folder, prepared, held_out, pairs, cosines["final"])))
+    results.update(cast(RunResults, write_errors(folder, prepared, held_out, pairs, cosines["final"], calibrations["final"])))

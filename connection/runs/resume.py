@@ -9,7 +9,7 @@ from typing import Any
 from connection.data.prepare import Prepared
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.run_folder import SEEDS
-from connection.settings import FILE, MACHINE, NEUTRAL, START, TrainSettings, as_json, check_values, flag_of, names_of
+from connection.settings import CONTENT, MACHINE, NEUTRAL, START, TrainSettings, as_json, check_values, flag_of, names_of
 from connection.system.errors import InputError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
@@ -65,7 +65,7 @@ def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, 
     for name, value in as_json(settings).items():
         # What came from a flag then and has none now is meant to be as it was; else a constant may have been edited.
         asked = name in settings.given or name not in given
-        if name in names_of(START) or (asked and name in names_of(NEUTRAL, FILE)):
+        if name in names_of(START) or (asked and name in names_of(NEUTRAL, CONTENT)):
             values[name] = value
         elif asked and value != values[name] and not (name in names_of(MACHINE) and value in ("auto", 0)):
             more = name == "epochs" and value > values[name]
@@ -76,7 +76,7 @@ def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, 
                 problems.append(f"{flag_of(name)}: {value!r} now, {values[name]!r} in the run so far{also}")
     problems += [
         f"{flag_of(name)}: {values[name]} is not there, seen from {Path.cwd()}; say where it is now"
-        for name in sorted(names_of(FILE))
+        for name in sorted(names_of(CONTENT))
         if values[name] and not resolve(values[name]).exists()
     ]
     if settings.extend and not problems and values["epochs"] <= then["epochs"]:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from connection.evaluation.evaluate import Figures
 from connection.reports.console import print_next
 from connection.reports.html_report import write_html
-from connection.reports.results import Figures, OverSeeds, SeedFigures, is_finished, read_results
+from connection.reports.results import OverSeeds, SeedFigures, is_finished, read_results
 from connection.reports.tables import render, seeds_table
 from connection.runs.checkpoints import Checkpoints
 from connection.runs.resume import settings_then

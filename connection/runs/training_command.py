@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.reports.results import read_results
 from connection.settings import TrainSettings, flag_of, setting_fields
 from connection.system.errors import InputError
 from connection.system.paths import ROOT
@@ -96,10 +97,12 @@ def read_figures(output: Path, pairs: int) -> dict[str, Any] | None:
     None where results.json is missing or damaged, or the run was interrupted.
     """
     try:
-        results = json.loads((output / "results.json").read_text(encoding="utf-8"))
-        spearman = {when: results[when]["test"]["spearman"] for when in ("base", "final")}
-        figures = {when: math.nan if value is None else float(value) for when, value in spearman.items()}
-        figures["training_seconds"] = len(results["epoch_figures"]) * pairs / results["pairs_per_second"]
-        return None if results["interrupted"] else figures
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        results = read_results(output)
+        spearman = {
+            when: figures["test"]["spearman"] for when, figures in (("base", results["base"]), ("final", results["final"]))
+        }
+        found = {when: math.nan if value is None else float(value) for when, value in spearman.items()}
+        found["training_seconds"] = len(results["epoch_figures"]) * pairs / results["pairs_per_second"]
+        return None if results["interrupted"] else found
+    except (InputError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None

@@ -19,11 +19,12 @@ from tqdm import tqdm
 
 from connection.data.findings import findings_json
 from connection.evaluation.calibration import fit_calibration
+from connection.evaluation.evaluate import Figures
 from connection.evaluation.similarity import model_digest, remembered_cosines
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_start
 from connection.reports.html_report import write_html
-from connection.reports.results import Figures, RunResults
+from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
 from connection.runs.held_out import predict, score, write_figures

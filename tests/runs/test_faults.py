@@ -366,9 +366,9 @@ def test_the_estimate_of_memory_is_near_what_a_step_takes(minilm, tmp_path):
     long = [(" ".join([one] * 40), " ".join([two] * 40), score) for one, two, score in PAIRS]
     file = write_pairs(tmp_path / "long.csv", long * 2)
     code = (
-        "import sys, bertFineTuningWithConnectionData as d, resource, connection.needs as n\n"
+        "import sys, bertFineTuningWithConnectionData as d, resource\n"
         "real, seen = d.training_step, []\n"
-        "from connection.needs import memory_remark as remark\n"
+        "import connection.runs.disk_and_memory as n\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "n.available_memory = lambda: 1\n"
         "def step(*words):\n"
@@ -391,8 +391,8 @@ def test_the_estimate_of_memory_is_near_what_a_step_takes(minilm, tmp_path):
 
 def test_a_second_training_in_the_same_folder_is_refused_and_a_stale_lock_is_not(tiny_folder, pairs, tmp_path):
     output = tmp_path / "run"
-    code = "import sys, time; from pathlib import Path; from connection.runlock import hold\n"
-    code += "with hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from connection.system.folder_lock import lock_folder\n"
+    code += "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, str(output)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert holder.stdout
     assert holder.stdout.readline() == "held\n"

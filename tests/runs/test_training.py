@@ -63,7 +63,7 @@ def test_loss_and_gradient_equal_sentence_transformers(tiny_folder, tmp_path):
     sides = [[pair[side] for pair in PAIRS] for side in (0, 1)]
 
     tokens = tokenize([str(text) for text in sides[0] + sides[1]], model.tokenizer, model.max_length)
-    u, v, _ = model(pack([tokens[row] for row in range(len(tokens))], model.tokenizer.pad_token_id))
+    u, v = model(pack([tokens[row] for row in range(len(tokens))], model.tokenizer.pad_token_id))
     loss = cosine_mse(u, v, target, torch.arange(2 * len(PAIRS)).reshape(2, -1))
     loss.backward()
 

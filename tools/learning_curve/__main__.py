@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.runs.training_command import driver_constants
-from connection.settings import TrainSettings, as_json, flag_of, flag_words, read_settings
+from connection.settings import CONTENT, NEUTRAL, START, TrainSettings, as_json, flag_of, flag_words, names_of, read_settings
 from connection.system.devices import pick_device, pick_precision
 from connection.system.errors import InputError, exit_status
 from connection.system.paths import file_sha256, output_folder
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 MOST_SEEDS = 100
 FILE, PLOT = "learning_curve.json", "learning_curve.png"
-# These make no difference to a run's figures; the files count by what they hold.
-NOT_COMPARED = (
-    "model_dir train_file dev_file test_file allow cache_dir output_dir log_steps seed seeds split_seed overwrite print_model "
-    "checkpoint_steps keep_checkpoints resume extend"
-).split()
+# These make no difference to a run's figures; the files count by what they hold, and each run has its seed.
+NOT_COMPARED = {*names_of(CONTENT, NEUTRAL, START), "allow", "seed", "split_seed"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,11 +68,11 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
         torch.set_num_threads(settings.threads)
     if settings.precision == "auto" and earlier.get("precision") in ("bf16", "fp32"):
         settings = dataclasses.replace(settings, precision=earlier["precision"])  # measured once for all runs of a curve
-    asked = "pooling" in settings.given or settings.pooling != "mean"  # as in training: a folder's own goes first
-    model = ConnectionBert.load(settings.model_dir, settings.pooling if asked else None, settings.max_length)
+    model = ConnectionBert.load(settings.model_dir, settings.asked_pooling, settings.max_length)
     pairs = read_pairs(settings, model)
     identity = _identity(settings, model, pairs)
-    differ = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)] if earlier else []
+    keys = [key for key in {**earlier, **identity} if key not in NOT_COMPARED] if earlier else []
+    differ = [key for key in keys if earlier.get(key) != identity.get(key)]
     if differ:
         lines = [f"{key}: there {earlier.get(key)}, now {identity.get(key)}" for key in differ]
         raise InputError.listing(f"{folder} holds a curve of other settings or data; give another --output-dir:", lines)

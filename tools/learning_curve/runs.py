@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from transformers import BertModel
 
-from connection.reports.tables import format_number
+from connection.reports.tables import duration, format_number
 from connection.runs.training_command import read_figures, run_training
 from connection.settings import TrainSettings
 from ConnectionBert import ConnectionBert
 from tools.learning_curve.pairs import SHARES, CurvePairs
-from tools.learning_curve.summary import PRE_TRAINED, RANDOM, duration
+from tools.learning_curve.summary import PRE_TRAINED, RANDOM
 
 
 @dataclasses.dataclass

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from connection.reports.tables import duration
 from tools.learning_curve.power_law import forecast
 
 if TYPE_CHECKING:
@@ -121,7 +121,3 @@ def _points(point: dict[str, Any]) -> str:
     """A mean Spearman x 100, and the standard deviation over seeds where there are several."""
     spread = f" +- {100 * point['std']:.2f}" if point["std"] == point["std"] else ""
     return f"{100 * point['spearman']:.2f}{spread}"
-
-
-def duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

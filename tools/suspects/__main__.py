@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.reports.results import is_finished
 from connection.settings import check_values, flag_of, flag_words, setting_fields
 from connection.system.errors import InputError, exit_status
 from connection.system.paths import ROOT, file_sha256, output_folder, resolve
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
 from tools.check import MODELS
-from tools.suspects.folds import is_done, open_output, predicted, train, write_fold
+from tools.suspects.folds import open_output, predicted, train, write_fold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     label_range, cache = (values.get("label_min"), values.get("label_max")), resolve(values["cache_dir"])
     files, tokenizer = {"train": given.train_file}, load_tokenizer(model)
     prepared = prepare(files, tokenizer, values["max_length"], values["columns"], label_range, cache)
-    print(*prepared.understood, f"labels {prepared.scale}", *prepared.findings, sep="\n")
+    print(prepared)
     prepared.require(values["on_bad_rows"], "contradiction")  # one of the two labels is what is looked for
     store, scale = prepared.stores["train"], prepared.scale
     if len(store.labels) < 2:
@@ -94,7 +95,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     tables = []
     for number in range(given.folds):
         run = output / f"fold-{number + 1}"
-        if not is_done(run):
+        if not is_finished(run):
             counts = f"trained on {(fold != number).sum():,} pairs, {(fold == number).sum():,} to predict"
             print(f"fold {number + 1} of {given.folds}: {counts}", flush=True)
             train(run, write_fold(output, prepared, fold == number), asked | machine)

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.reports.results import is_finished
 from connection.runs.training_command import start_training, write_pairs
 from connection.settings import flag_of
 from connection.system.errors import InputError, RunError
@@ -29,7 +30,7 @@ def open_output(output: Path, told: dict[str, Any]) -> Path:
         if output.is_dir() and any(output.iterdir()):
             if not file.is_file():
                 raise InputError(f"--output-dir {output} is not empty, and not of this command: give another folder.")
-            if file.read_bytes() != content and any(is_done(run) for run in output.glob("fold-*")):
+            if file.read_bytes() != content and any(is_finished(run) for run in output.glob("fold-*")):
                 raise InputError(
                     f"--output-dir {output} holds folds of another file or of other flags, see {SETTINGS} in it: "
                     "give another folder, or remove it."
@@ -39,13 +40,6 @@ def open_output(output: Path, told: dict[str, Any]) -> Path:
     except OSError as error:
         raise InputError(f"--output-dir {output} can't be written: {error.strerror}") from None
     return output
-
-
-def is_done(run: Path) -> bool:
-    try:
-        return json.loads((run / "results.json").read_text(encoding="utf-8"))["interrupted"] is False
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def write_fold(output: Path, prepared: Prepared, held_out: np.ndarray) -> dict[str, str]:
