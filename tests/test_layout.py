@@ -115,11 +115,32 @@ def test_importing_any_module_starts_no_work(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_readme_tree_names_every_file():
+def test_the_tree_in_the_architecture_names_every_file_and_nothing_else():
+    lines = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("### Every file\n```\n")[1].split("```")[0]
+    named, folder = set(), ""
+    for line in lines.splitlines():
+        if re.fullmatch(r" *[\w-]+/", line):
+            parents = folder.split("/")[: (len(line) - len(line.lstrip())) // 2]
+            folder = "/".join([*parents, line.strip("/ ")])
+        else:
+            words = line.split()
+            place = f"{folder}/" if line.startswith("  ") else ""
+            named |= {place + word for word in words[: 2 if words[1].endswith(".py") else 1]}
+    wanted = [path.relative_to(ROOT) for path in project_files("*.py") + project_files("*.md") + [ROOT / "Makefile"]]
+    outside = {*(f"{name}.py" for name in TOP), "README.md", "transformers/bert/README.md"}  # the README's tree has these
+    assert named == {
+        path.as_posix()
+        for path in wanted
+        if path.name != "__init__.py" and path.parts[0] != "tests" and path.as_posix() not in outside
+    }
+
+
+def test_the_readmes_tree_has_a_line_for_every_room():
     tree = README.split("## What is where")[1]
-    for path in project_files("*.py") + project_files("*.md") + [ROOT / "Makefile"]:
-        if path.name not in ("__init__.py", "README.md") or path.parent == ROOT / "data":
-            assert path.name in tree, f"{path.relative_to(ROOT)} is missing in the README's tree"
+    rooms = [path.parent.name for path in project_files("connection/*/__init__.py") if path.parent.parent.name == "connection"]
+    top = {path.relative_to(ROOT).parts[0] for path in project_files("*.py") + project_files("*.md")}
+    for name in [*rooms, *top - {"README.md"}]:
+        assert re.search(rf"^ *{name}\b", tree, flags=re.M), f"{name} has no line in the README's tree"
 
 
 def test_the_readme_lists_every_flag_with_its_default():
