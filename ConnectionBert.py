@@ -81,8 +81,7 @@ class ConnectionBert(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, pooling: str | None = None, max_length: int | None = None) -> ConnectionBert:
-        """Load the model in a folder: the three files of a plain BERT, or a folder saved by this project or
-        sentence-transformers.
+        """Load the model in a folder: the three files of a plain BERT, or what this project or sentence-transformers saved.
 
         `pooling` and `max_length` default to the folder's own; a plain BERT has none, and gets mean pooling and 128 tokens.
         Raises `InputError` that says what is missing or wrong in the folder, and how to mend it.

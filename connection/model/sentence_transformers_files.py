@@ -33,10 +33,8 @@ POOLING_KEYS = {
 }
 # Names in newer versions of sentence-transformers that differ from the names here.
 NAMES = {"mean_sqrt_len_tokens": "mean-sqrt-len", "weightedmean": "weighted-mean", "lasttoken": "last"}
-POOLER = {
-    "bias": True,
-    "activation_function": "torch.nn.modules.activation.Tanh",
-}  # of a Dense module that does what BERT's pooler does
+# A Dense module with these settings, and as many values out as in, computes what BERT's pooler does.
+POOLER = {"bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
 FOLDER_NAME = re.compile(r"([\w-][\w. -]*)?")  # "" is the model folder itself
 NO_LIMIT = 1_000_000  # the library writes 10^30 as the maximum length of a tokenizer that has none
 KINDS = [["Transformer", "Pooling", *dense, *normal] for dense in ([], ["Dense"]) for normal in ([], ["Normalize"])]
@@ -44,11 +42,11 @@ KINDS = [["Transformer", "Pooling", *dense, *normal] for dense in ([], ["Dense"]
 
 @dataclass(frozen=True)
 class FolderSettings:
-    """What a model folder says beside the encoder; with these defaults where it says nothing, as in a plain BERT.
+    """What a model folder says beside the encoder. A plain BERT says nothing: it has the defaults.
 
-    pooling: None where the folder has none of its own. max_length: in tokens; None where the folder has none of its own.
-    normalized: whether vectors get length 1. labels: the label scale of the training pairs (no connection, full connection).
-    pooler_weights: "weight" (H, H) and "bias" (H,) of the Dense module, where the pooling is "pooler".
+    pooling, max_length (in tokens): None if the folder does not set them. normalized: whether vectors get length 1.
+    labels: the label scale of the training pairs, (no connection, full connection).
+    pooler_weights: "weight" (H, H) and "bias" (H,), if the pooling is "pooler".
     """
 
     pooling: str | None = None
@@ -78,8 +76,8 @@ def read_modules(folder: CheckedFolder) -> FolderSettings:
 def write_modules(folder: Path, hidden_size: int, settings: FolderSettings) -> None:
     """Write the files that `read_modules` and every version of sentence-transformers understand.
 
-    Needs the settings' pooling and max_length, and pooler_weights where the pooling is "pooler". Raises `OSError` where a file
-    can't be written.
+    The settings need pooling and max_length, and pooler_weights if the pooling is "pooler". Raises `OSError` if a file can't be
+    written.
     """
     pooling = settings.pooling
     kinds = ["Transformer", "Pooling"] + ["Dense"] * (pooling == "pooler") + ["Normalize"] * settings.normalized
@@ -132,7 +130,7 @@ def _module_folders(folder: CheckedFolder) -> dict[str, CheckedFolder]:
 
 
 def _module_folder(folder: CheckedFolder, name: str) -> CheckedFolder:
-    """The checked folder of one module; without files if it is absent: Normalize has no files, and may have no folder."""
+    """The checked folder of one module; without files if it is absent, as it may be for Normalize, which has no files."""
     path = folder.path / name
     if not name:
         return folder
@@ -154,9 +152,9 @@ def _pooling(file: Path) -> str:
 
 
 def _pooler(folder: CheckedFolder, pooling: str) -> dict[str, Tensor]:
-    """ "weight" (H, H) and "bias" (H,) of a Dense module that does what BERT's pooler does.
+    """The weights of a Dense module that does what BERT's pooler does: "weight" (H, H) and "bias" (H,).
 
-    pooling: of the module before it. Raises `InputError` for any other Dense module.
+    pooling: of the module before it. Raises `InputError` for any other Dense module, and for a damaged one.
     """
     config = read_json(folder.path / "config.json")
     square = config.get("in_features") == config.get("out_features")

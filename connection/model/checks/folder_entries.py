@@ -64,8 +64,8 @@ class CheckedFolder:
 def check_folder(path: Path) -> CheckedFolder:
     """The checked folder of a model that has all its files: config, weights and vocabulary.
 
-    Raises `InputError` for entries that `check_entries` refuses; else it lists every file that is missing, empty or a Git LFS
-    pointer, with the command that fetches the model.
+    Raises `InputError` as `check_entries` does, and one that lists every file that is missing, empty or a Git LFS pointer, with
+    the command that fetches the model.
     """
     folder = check_entries(path)
     problems = []
@@ -85,8 +85,8 @@ def check_folder(path: Path) -> CheckedFolder:
 def check_entries(path: Path) -> CheckedFolder:
     """The checked folder at a path; files that a model needs may be missing.
 
-    Raises `InputError` if there is no folder; else it lists the entries that lead out of it, are not plain files, or are too
-    large to read.
+    Raises `InputError` if there is no folder, and one that lists the entries that lead out of the folder, are not plain files,
+    or are too large to read.
     """
     if not path.is_dir():
         raise InputError(f"There is no model folder {path}. {_how_to_get(path)}.")
@@ -168,7 +168,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def read_json_value(file: Path) -> Any:
     """The value in a JSON file. Raises `InputError` if the file can't be read, is too large, or is not JSON."""
-    require_file(file, limit_of(file.name) or JSON_LIMIT)
+    require_file(file, limit_of(file.name) or JSON_LIMIT)  # checked files too: another process may have changed one since
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -149,8 +149,8 @@ def _check_steps(part: Any, name: str, file: Path) -> None:
             steps.append(step)
     if problem := _find_step_problem(steps, name):
         raise InputError(
-            f"{file}: its {name} has {problem}; read here are, each once, {', '.join(STEPS[name])}. "
-            "Take a BERT with a tokenizer of these, or its vocab.txt without the tokenizer.json."
+            f"{file}: its {name} has {problem}. Only these steps can be used here, each once: {', '.join(STEPS[name])}. "
+            "Take a BERT with a tokenizer of such steps, or its vocab.txt without the tokenizer.json."
         )
 
 

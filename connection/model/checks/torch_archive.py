@@ -43,11 +43,11 @@ TENSOR, MARK = Name("a tensor"), Name("(")  # compared by identity, so that no n
 
 
 def check_zip(file: Path) -> None:
-    """Raises `InputError` unless a .bin is a ZIP archive of named tensors, whose sizes are as declared."""
+    """Raises `InputError` unless a .bin is a ZIP archive of named tensors whose sizes agree with the size of the file."""
     with open(file, "rb") as stream:
         if stream.read(4) != b"PK\x03\x04":
             raise InputError(
-                f"{file} is not a ZIP archive: it is truncated or damaged, or in PyTorch's form of before 1.6, a bare pickle, "
+                f"{file} is not a ZIP archive: it is truncated or damaged, or in PyTorch's format before 1.6, a bare pickle, "
                 "which is not read here because it can hold any program. Take the model's model.safetensors instead "
                 f"({fetch_command(file.parent)} fetches it), or copy the file again. To convert one that you trust: python -c "
                 f"\"import torch; f = '{file.name}'; torch.save(torch.load(f, map_location='cpu', weights_only=True), f)\""
@@ -111,9 +111,9 @@ def _entry_sizes(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
 def check_pickle(program: bytes, sizes: Mapping[str, int]) -> None:
     """Raises `ValueError` unless a pickle builds a dict of named tensors that fit the archive's storages, and nothing else.
 
-    sizes: bytes of each entry of the archive. The instructions below are the only ones that such a dict needs: they are carried
-    out on a stack, as the pickle module would, but with a marker in place of each tensor. A damaged pickle may end in other
-    exceptions as well, such as `IndexError`.
+    sizes: bytes of each entry of the archive. Only the instructions that such a dict needs are allowed. They are carried out on
+    a stack, as the pickle module would, but with a marker in place of each tensor. A damaged pickle can also raise other
+    exceptions, such as `IndexError`.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -130,7 +130,7 @@ def check_pickle(program: bytes, sizes: Mapping[str, int]) -> None:
 
     def set_items(pairs: list[Any]) -> None:
         target = stack[-1]
-        # The names' type is checked first: a tuple of tuples of tuples can take for ever to be hashed as a key.
+        # Names only: hashing another key, such as a tuple of tuples of tuples, can take for ever.
         if not isinstance(target, dict) or not all(type(name) is str for name in pairs[::2]):
             raise ValueError("it holds more than named tensors")
         target.update(zip(pairs[::2], pairs[1::2], strict=True))
