@@ -23,14 +23,14 @@ from transformers import BertModel
 from connection.data.tokenization import tokenize
 from connection.model.calibration import Calibration
 from connection.model.checks.config import bert_config, check_size, read_config
-from connection.model.checks.folder_entries import read_consistently
+from connection.model.checks.folder_entries import CheckedFolder, check_entries, check_folder, read_consistently
 from connection.model.flat_weights import FlatWeights
 from connection.model.packed_bert import PackedBert
 from connection.model.packing import PackedBatch, pack
 from connection.model.pooling import POOLING
-from connection.model.sentence_transformers_files import read_modules, write_modules
+from connection.model.sentence_transformers_files import FolderSettings, read_modules, write_modules
 from connection.model.tokenizer import read_tokenizer
-from connection.model.weights import check_folder, encoder_tensors, read_tensors
+from connection.model.weights import encoder_tensors, read_tensors, with_pooler
 from connection.system.atomic_files import atomic_folder
 from connection.system.devices import pick_precision
 from connection.system.errors import InputError, RunError
@@ -81,49 +81,48 @@ class ConnectionBert(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, pooling: str | None = None, max_length: int | None = None) -> ConnectionBert:
-        """The model in a folder: the three files of a plain BERT, or a folder saved by this project or sentence-transformers.
+        """Load the model in a folder: the three files of a plain BERT, or what this project or sentence-transformers saved.
 
-        `pooling` and `max_length` default to the folder's own; in a plain BERT, which has none, to mean and 128.
-        Raises `InputError` that says what is missing or wrong in the folder and how to mend it.
+        `pooling` and `max_length` default to the folder's own; a plain BERT has none, and gets mean pooling and 128 tokens.
+        Raises `InputError` that says what is missing or wrong in the folder, and how to mend it.
         """
-        folder = resolve(folder)
-        return read_consistently(folder, lambda: cls._read(folder, pooling, max_length))  # another process may be replacing it
+        path = resolve(folder)
+        return read_consistently(path, lambda: cls._read(check_folder(path), pooling, max_length))
 
     @classmethod
-    def _read(cls, folder: Path, pooling: str | None, max_length: int | None) -> ConnectionBert:
-        """What `load` says, of a folder that stays as it is meanwhile."""
-        weights_file = check_folder(folder)
+    def _read(cls, folder: CheckedFolder, pooling: str | None, max_length: int | None) -> ConnectionBert:
+        """Do what `load` says, with a folder that is not replaced meanwhile."""
         config = read_config(folder)
-        check_size(config, weights_file)  # before anything of the config's size is allocated
+        check_size(config, folder.weights_file)  # before anything of the config's size is allocated
         own = read_modules(folder)
-        tensors = read_tensors(weights_file)
-        if "pooler_weights" in own:  # what sentence-transformers applies after [CLS]: it goes before the encoder's own pooler
-            prefix = "bert." if any(name.startswith("bert.") for name in tensors) else ""
-            tensors |= {f"{prefix}pooler.dense.{name}": tensor for name, tensor in own["pooler_weights"].items()}
+        tensors = read_tensors(folder.weights_file)
+        if own.pooler_weights:  # sentence-transformers applies these, not the encoder's own pooler
+            tensors = with_pooler(tensors, own.pooler_weights)
         has_pooler = any("pooler.dense." in name for name in tensors)
-        encoder = _random_encoder(config, has_pooler, folder / "config.json")
+        encoder = _random_encoder(config, has_pooler, folder.path / "config.json")
         shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
-        state, unused = encoder_tensors(tensors, shapes, weights_file)
+        state, unused = encoder_tensors(tensors, shapes, folder.weights_file)
         encoder.load_state_dict(state)
-        tokenizer, remarks = read_tokenizer(folder)
+        tokenizer, remarks = read_tokenizer(folder, config)
+        own_length = 128 if own.max_length is None else own.max_length
         model = cls(
             encoder,
             tokenizer,
-            pooling or own.get("pooling", "mean"),
-            max_length or min(own.get("max_length", 128), encoder.config.max_position_embeddings),
-            own.get("normalized", False),
-            own.get("labels"),
+            pooling or own.pooling or "mean",
+            max_length or min(own_length, encoder.config.max_position_embeddings),
+            own.normalized,
+            own.labels,
         )
-        model.folder = folder
-        if model.pooling == own.get("pooling"):  # of other vectors the cosines are others
-            model.calibration = own.get("calibration", Calibration())
+        model.folder = folder.path
+        if model.pooling == own.pooling:  # another pooling gives other cosines, which the calibration does not fit
+            model.calibration = own.calibration
         model.notes += remarks
         if unused:
             model.notes.append(f"{len(unused)} tensors beside the encoder are not used ({', '.join(sorted(unused)[:3])} ...)")
-        if pooling and own.get("pooling", pooling) != pooling:
-            model.notes.append(f"the folder was made for {own['pooling']} pooling; {pooling} pooling is used, as asked")
-        if max_length and own.get("max_length", max_length) > max_length:
-            model.notes.append(f"the folder's own maximum length is {own['max_length']} tokens; {max_length} are used")
+        if own.pooling and model.pooling != own.pooling:
+            model.notes.append(f"the folder was made for {own.pooling} pooling; {pooling} pooling is used, as asked")
+        if max_length and own.max_length is not None and max_length < own.max_length:
+            model.notes.append(f"the folder's own maximum length is {own.max_length} tokens; {max_length} are used")
         return model.eval()
 
     @property
@@ -277,39 +276,35 @@ class ConnectionBert(nn.Module):
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
             (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
             pooler = self.encoder.pooler.dense.state_dict() if self.pooling == "pooler" else None
-            write_modules(
-                new,
-                config["hidden_size"],
-                self.pooling,
-                self.max_length,
-                self.normalized,
-                self.labels,
-                self.calibration,
-                pooler,
-            )
+            own = FolderSettings(self.pooling, self.max_length, self.normalized, self.labels, self.calibration, pooler)
+            write_modules(new, config["hidden_size"], own)
 
 
 def module_tree(folder: str | Path) -> str:
-    """The module tree of the BERT that a folder's config.json describes; its weights are neither needed nor read."""
-    folder = resolve(folder)
+    """The module tree of the BERT that a folder's config.json describes. The weights are neither needed nor read.
+
+    Raises `InputError` for an unusable folder, and for a config that is not a BERT's.
+    """
+    path = resolve(folder)
+    config = read_config(check_entries(path))
     with torch.device("meta"):
-        return str(_random_encoder(read_config(folder), True, folder / "config.json"))
+        return str(_random_encoder(config, True, path / "config.json"))
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a model folder alone."""
-    folder = resolve(folder)
+    """The tokenizer of a model folder, without the model. Raises `InputError` as `ConnectionBert.load` does."""
+    path = resolve(folder)
 
     def read() -> Any:
-        check_folder(folder)
-        return read_tokenizer(folder)[0]
+        checked = check_folder(path)
+        return read_tokenizer(checked, read_config(checked))[0]
 
-    return read_consistently(folder, read)
+    return read_consistently(path, read)
 
 
 def _random_encoder(config: dict[str, Any], has_pooler: bool, file: Path) -> BertModel:
-    """The BERT that a checked config describes, its weights still random."""
+    """The BERT that a checked config describes, with random weights. Raises `InputError` if the library refuses a value."""
     try:
         return BertModel(bert_config(config), add_pooling_layer=has_pooler)
-    except Exception as error:  # whatever the library finds wrong with a value is the file's fault
+    except Exception as error:  # the library has no exception of its own for this; each one is about a value in the file
         raise InputError(f"{file} is not the config of a BERT: {error!s:.500}") from None

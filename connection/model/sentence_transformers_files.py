@@ -1,9 +1,9 @@
 """What a model folder says beside the encoder: pooling, maximum length, normalisation, label scale and calibration.
 
-The first three stand in the files that sentence-transformers reads (modules.json, sentence_bert_config.json,
-1_Pooling/config.json), the label scale, threshold and calibration in this project's own connection.json. BERT's pooler, which
-sentence-transformers does not know, is there the [CLS] pooling followed by a Dense module with a copy of the pooler's weights:
-the same computation.
+The first three are in the files that sentence-transformers reads (modules.json, sentence_bert_config.json,
+1_Pooling/config.json); label scale, threshold and calibration are in this project's own connection.json. sentence-transformers
+has no module for BERT's pooler, so it is written as [CLS] pooling and a Dense module with a copy of the pooler's weights, which
+compute the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from connection.model.calibration import Calibration
-from connection.model.checks.folder_entries import MIB, check_entries, read_json, read_json_value, require_file
-from connection.model.weights import WEIGHT_FILES, read_tensors
+from connection.model.checks.folder_entries import MIB, CheckedFolder, check_entries, read_json, read_json_value
+from connection.model.weights import read_tensors
 from connection.system.errors import InputError
 
 POOLING_KEYS = {
@@ -30,88 +31,88 @@ POOLING_KEYS = {
     "pooling_mode_weightedmean_tokens": "weighted-mean",
     "pooling_mode_lasttoken": "last",
 }
-# Names that sentence-transformers gives to what is called otherwise here.
+# Names in newer versions of sentence-transformers that differ from the names here.
 NAMES = {"mean_sqrt_len_tokens": "mean-sqrt-len", "weightedmean": "weighted-mean", "lasttoken": "last"}
-POOLER = {"bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}  # what makes a square Dense module one
-FOLDER_NAME = re.compile(r"([\w-][\w. -]*)?")  # or none: the model folder itself
+# A Dense module with these settings, and as many values out as in, computes what BERT's pooler does.
+POOLER = {"bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
+FOLDER_NAME = re.compile(r"([\w-][\w. -]*)?")  # "" is the model folder itself
+NO_LIMIT = 1_000_000  # the library writes 10^30 as the maximum length of a tokenizer that has none
 KINDS = [["Transformer", "Pooling", *dense, *normal] for dense in ([], ["Dense"]) for normal in ([], ["Normalize"])]
 
 
-def read_modules(folder: Path) -> dict[str, Any]:
-    """What the folder says of "pooling", "max_length", "normalized", "labels" and "calibration"; {} for a plain BERT.
+@dataclass(frozen=True)
+class FolderSettings:
+    """What a model folder says beside the encoder. A plain BERT says nothing: it has the defaults.
 
-    Where the pooling is "pooler", "pooler_weights" holds the tensors "weight" (H, H) and "bias" (H,).
-    Raises `InputError` for a damaged file, and for modules or pooling that this project does not have.
+    pooling, max_length (in tokens): None if the folder does not set them. normalized: whether vectors get length 1.
+    labels: the label scale of the training pairs, (no connection, full connection).
+    pooler_weights: "weight" (H, H) and "bias" (H,), if the pooling is "pooler".
     """
-    own: dict[str, Any] = {}
-    if (folder / "modules.json").is_file():
-        paths = _module_paths(folder / "modules.json")
-        own = {"normalized": "Normalize" in paths, "pooling": _pooling(folder / paths["Pooling"] / "config.json")}
-        if "Dense" in paths:
-            own |= {"pooling": "pooler", "pooler_weights": _pooler(folder / paths["Dense"], own["pooling"])}
-        # Newer versions of sentence-transformers keep the maximum length with the tokenizer.
-        if (folder / "tokenizer_config.json").is_file():
-            length = read_json(folder / "tokenizer_config.json").get("model_max_length")
-            own |= {"max_length": length} if isinstance(length, int) and length < 1_000_000 else {}
-    for file, keys in (("sentence_bert_config.json", ("max_seq_length",)), ("connection.json", ("label_min", "label_max"))):
-        if not (folder / file).is_file():
-            continue
-        values = [read_json(folder / file).get(key) for key in keys]
-        if values == [None]:  # no maximum of its own
-            continue
-        if not all(isinstance(value, int if keys == ("max_seq_length",) else int | float) for value in values):
-            raise InputError(f"{folder / file}: {', '.join(keys)} should be numbers, not {values}")
-        own |= {"max_length": values[0]} if keys == ("max_seq_length",) else {"labels": tuple(values)}
-    if "labels" in own:
-        try:
-            own["calibration"] = Calibration.from_json(read_json(folder / "connection.json"))
-        except ValueError as error:
-            raise InputError(f"{folder / 'connection.json'}: {error}") from None
-    return own
+
+    pooling: str | None = None
+    max_length: int | None = None
+    normalized: bool = False
+    labels: tuple[float, float] | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+    pooler_weights: Mapping[str, Tensor] | None = None
 
 
-def write_modules(
-    folder: Path,
-    hidden_size: int,
-    pooling: str,
-    max_length: int,
-    normalized: bool,
-    labels: tuple[float, float] | None,
-    calibration: Calibration,
-    pooler_weights: Mapping[str, Tensor] | None = None,
-) -> None:
+def read_modules(folder: CheckedFolder) -> FolderSettings:
+    """The settings in a folder that this project or sentence-transformers saved, or in a plain BERT.
+
+    Raises `InputError` for a damaged file, and for modules or poolings that this project does not have.
+    """
+    pooling, normalized, pooler_weights = None, False, None
+    if "modules.json" in folder.files:
+        modules = _module_folders(folder)
+        normalized = "Normalize" in modules
+        pooling = _pooling(modules["Pooling"].path / "config.json")
+        if "Dense" in modules:
+            pooling, pooler_weights = "pooler", _pooler(modules["Dense"], pooling)
+    labels, calibration = _labels(folder)
+    return FolderSettings(pooling, _max_length(folder), normalized, labels, calibration, pooler_weights)
+
+
+def write_modules(folder: Path, hidden_size: int, settings: FolderSettings) -> None:
     """Write the files that `read_modules` and every version of sentence-transformers understand.
 
-    `pooler_weights`, the tensors "weight" (H, H) and "bias" (H,), are needed where the pooling is "pooler".
+    The settings need pooling and max_length, and pooler_weights if the pooling is "pooler". Raises `OSError` if a file can't be
+    written.
     """
-    kinds = ["Transformer", "Pooling"] + ["Dense"] * (pooling == "pooler") + ["Normalize"] * normalized
+    pooling = settings.pooling
+    kinds = ["Transformer", "Pooling"] + ["Dense"] * (pooling == "pooler") + ["Normalize"] * settings.normalized
     modules = [(f"{place}_{kind}" if place else "", kind) for place, kind in enumerate(kinds)]
     mode = "cls" if pooling == "pooler" else pooling
-    # Flags of the later poolings are written only where they are on: older versions know mean, cls and max alone.
+    # Older versions know mean, cls and max only: the flag of another pooling is written only if it is on.
     flags = {key: mode == name for key, name in POOLING_KEYS.items() if name in ("mean", "cls", "max", mode)}
     files: dict[str, Any] = {
         "modules.json": [
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for index, (path, kind) in enumerate(modules)
         ],
-        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+        "sentence_bert_config.json": {"max_seq_length": settings.max_length, "do_lower_case": False},
         "1_Pooling/config.json": {"word_embedding_dimension": hidden_size} | flags,
     }
     if pooling == "pooler":
         files["2_Dense/config.json"] = {"in_features": hidden_size, "out_features": hidden_size} | POOLER
-    if labels:
-        files["connection.json"] = {"label_min": labels[0], "label_max": labels[1], **calibration.as_json()}
+    if settings.labels:
+        low, high = settings.labels
+        files["connection.json"] = {"label_min": low, "label_max": high, **settings.calibration.as_json()}
     for path, _ in modules[1:]:
         (folder / path).mkdir()
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if pooling == "pooler" and pooler_weights:
-        tensors = {f"linear.{name}": tensor.contiguous() for name, tensor in pooler_weights.items()}
+    if pooling == "pooler" and settings.pooler_weights:
+        tensors = {f"linear.{name}": tensor.contiguous() for name, tensor in settings.pooler_weights.items()}
         save_file(tensors, folder / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
 
 
-def _module_paths(file: Path) -> dict[str, str]:
-    """{kind: folder} of modules.json. Raises `InputError` for modules of another library, and folders elsewhere."""
+def _module_folders(folder: CheckedFolder) -> dict[str, CheckedFolder]:
+    """The checked folder of each kind of module in modules.json.
+
+    Raises `InputError` for modules of another library, modules in another order, and paths that are not in the model folder.
+    """
+    file = folder.path / "modules.json"
     try:
         modules = {module["type"]: module["path"] for module in read_json_value(file)}
         paths = {kind.rsplit(".", 1)[-1]: path for kind, path in modules.items()}
@@ -125,34 +126,22 @@ def _module_paths(file: Path) -> dict[str, str]:
     for path in paths.values():
         if not isinstance(path, str) or not FOLDER_NAME.fullmatch(path):
             raise InputError(f"{file}: the path {path!r:.100} is not the name of a folder in the model folder")
-        if path and (file.parent / path).is_dir():
-            check_entries(file.parent / path)
-    return paths
+    return {kind: _module_folder(folder, path) for kind, path in paths.items()}
 
 
-def _pooler(folder: Path, pooling: str) -> dict[str, Tensor]:
-    """Weight and bias of a Dense module that does what BERT's pooler does. Raises `InputError` for any other."""
-    config = read_json(folder / "config.json")
-    square = config.get("in_features") == config.get("out_features")
-    plain = not config.get("use_residual") and config.get("module_input_name") in (None, "sentence_embedding")
-    if pooling != "cls" or not (square and plain) or any(config.get(key) != value for key, value in POOLER.items()):
-        raise InputError(
-            f"{folder}: a Dense module can be used here only as BERT's pooler: after cls pooling, as many values out as in, "
-            "with bias and Tanh"
-        )
-    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if file is None:
-        raise InputError(f"{folder} has no {' or '.join(WEIGHT_FILES)}: fetch or copy the folder again.")
-    side = config["in_features"] if isinstance(config.get("in_features"), int) else 0
-    require_file(file, 8 * (side * side + side) + MIB)
-    tensors = read_tensors(file)
-    if set(tensors) != {"linear.weight", "linear.bias"}:
-        raise InputError(f"{file} should hold linear.weight and linear.bias, not {', '.join(tensors)}: fetch or copy it again.")
-    return {name.removeprefix("linear."): tensor for name, tensor in tensors.items()}
+def _module_folder(folder: CheckedFolder, name: str) -> CheckedFolder:
+    """The checked folder of one module; without files if it is absent, as it may be for Normalize, which has no files."""
+    path = folder.path / name
+    if not name:
+        return folder
+    return check_entries(path) if path.is_dir() else CheckedFolder(path, frozenset())
 
 
 def _pooling(file: Path) -> str:
-    """The pooling in 1_Pooling/config.json, in its old form (a flag each) or its new one (a name)."""
+    """The pooling in 1_Pooling/config.json: in the old form, a flag for each pooling, or in the new one, a name.
+
+    Raises `InputError` for a pooling that this project does not have.
+    """
     config = read_json(file)
     flags = [key for key in config if key.startswith("pooling_mode_") and config[key]]
     names = config.get("pooling_mode") or "+".join(POOLING_KEYS.get(key, key) for key in flags) or "mean"
@@ -160,3 +149,55 @@ def _pooling(file: Path) -> str:
     if names not in list(POOLING_KEYS.values()):
         raise InputError(f"{file}: the pooling {names}; only {', '.join(POOLING_KEYS.values())} can be used here")
     return names
+
+
+def _pooler(folder: CheckedFolder, pooling: str) -> dict[str, Tensor]:
+    """The weights of a Dense module that does what BERT's pooler does: "weight" (H, H) and "bias" (H,).
+
+    pooling: of the module before it. Raises `InputError` for any other Dense module, and for a damaged one.
+    """
+    config = read_json(folder.path / "config.json")
+    square = config.get("in_features") == config.get("out_features")
+    plain = not config.get("use_residual") and config.get("module_input_name") in (None, "sentence_embedding")
+    if pooling != "cls" or not (square and plain) or any(config.get(key) != value for key, value in POOLER.items()):
+        raise InputError(
+            f"{folder.path}: a Dense module can be used here only as BERT's pooler: after cls pooling, as many values out as "
+            "in, with bias and Tanh"
+        )
+    side = config["in_features"] if isinstance(config.get("in_features"), int) else 0
+    file = folder.weights_file
+    tensors = read_tensors(file, limit=8 * (side * side + side) + MIB)  # float64 at most
+    if set(tensors) != {"linear.weight", "linear.bias"}:
+        raise InputError(f"{file} should hold linear.weight and linear.bias, not {', '.join(tensors)}: fetch or copy it again.")
+    return {name.removeprefix("linear."): tensor for name, tensor in tensors.items()}
+
+
+def _max_length(folder: CheckedFolder) -> int | None:
+    """The maximum length of a folder in tokens; None if it has none. Raises `InputError` if it is not a whole number."""
+    if "sentence_bert_config.json" in folder.files:
+        file = folder.path / "sentence_bert_config.json"
+        length = read_json(file).get("max_seq_length")
+        if isinstance(length, int):
+            return length
+        if length is not None:
+            raise InputError(f"{file}: max_seq_length should be a whole number, not {length!r:.100}")
+    if "modules.json" in folder.files:  # newer versions of sentence-transformers keep the maximum with the tokenizer
+        length = folder.tokenizer_settings.get("model_max_length")
+        if isinstance(length, int) and length < NO_LIMIT:
+            return length
+    return None
+
+
+def _labels(folder: CheckedFolder) -> tuple[tuple[float, float] | None, Calibration]:
+    """The label scale and the calibration in connection.json. Raises `InputError` for a damaged file."""
+    if "connection.json" not in folder.files:
+        return None, Calibration()
+    file = folder.path / "connection.json"
+    content = read_json(file)
+    low, high = content.get("label_min"), content.get("label_max")
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        raise InputError(f"{file}: label_min and label_max should be numbers, not {low!r:.100} and {high!r:.100}")
+    try:
+        return (low, high), Calibration.from_json(content)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None

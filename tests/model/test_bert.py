@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -101,6 +104,23 @@ def test_case_follows_the_vocabulary_where_nothing_else_says(tiny_folder, tiny_e
     (tiny_folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     ids = ConnectionBert.load(tiny_folder).tokenizer("Dog")["input_ids"]
     assert ids[1] == pieces.index("Dog" if cased else "dog")
+
+
+def test_a_folder_is_listed_once_and_each_of_its_files_parsed_once(tiny_folder, tmp_path):
+    model = ConnectionBert.load(tiny_folder, pooling="pooler")
+    model.labels = (0.0, 5.0)
+    model.save(tmp_path / "saved")
+    folders = [tmp_path / "saved" / name for name in ("", "1_Pooling", "2_Dense")]
+    with (
+        patch.object(os, "scandir", wraps=os.scandir) as scandir,
+        patch.object(Path, "read_text", autospec=True, side_effect=Path.read_text) as read_text,
+    ):
+        ConnectionBert.load(tmp_path / "saved")
+    listed, read = [[call.args[0] for call in called.call_args_list] for called in (scandir, read_text)]
+    assert sorted(str(path) for path in listed if str(path).startswith(str(tmp_path))) == [str(folder) for folder in folders]
+    files = sorted(file for folder in folders for file in folder.glob("*.json"))
+    assert len(files) == 8
+    assert sorted(file for file in read if file.is_relative_to(tmp_path)) == files
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------------

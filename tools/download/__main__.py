@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from connection.model.checks.config import check_architecture
-from connection.model.checks.folder_entries import JSON_LIMIT, limit_of, read_json
-from connection.model.weights import WEIGHT_FILES, check_folder, read_tensors
+from connection.model.checks.folder_entries import JSON_LIMIT, WEIGHT_FILES, check_folder, limit_of, read_json
+from connection.model.weights import read_tensors
 from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError, RunError, exit_status
 from connection.system.paths import ROOT
@@ -87,7 +87,7 @@ def fetch(model: str, target: Path, overwrite: bool) -> None:
     """Put a model's files into the folder `target`, all of them or none."""
     if target.exists() and not overwrite:
         try:
-            read_tensors(check_folder(target))
+            read_tensors(check_folder(target).weights_file)
         except InputError as error:
             raise InputError(f"{error}\nOr give --overwrite to replace that folder.") from None
         print(f"{target} is there already.")

@@ -1,1 +1,1 @@
-"""What a model folder is not trusted with, checked before a library reads it."""
+"""Checks of a model folder that may be damaged or hostile: made before a library reads the folder."""

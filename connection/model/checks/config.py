@@ -1,4 +1,4 @@
-"""What a model folder's config.json describes: a BERT, of a size that can be. Known before anything is allocated."""
+"""The config.json of a model folder: whether it describes a BERT, and of what size, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connection.model.checks.folder_entries import MIB, check_entries, read_json, refuse_code
+from connection.model.checks.folder_entries import MIB, CheckedFolder, read_json, refuse_code
 from connection.system.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import BertConfig
 
-# The most of each that is believed: several times the largest BERT that was ever published.
+# Upper limits: several times the largest BERT that was ever published.
 SIZES = {
     "vocab_size": 4_000_000,
     "hidden_size": 16_384,
@@ -21,17 +21,15 @@ SIZES = {
     "num_attention_heads": 1024,
     "intermediate_size": 131_072,
 }
-OTHER_SIZES = {"max_position_embeddings": 1_000_000, "type_vocab_size": 1000, "num_labels": 100_000}  # with defaults
+OTHER_SIZES = {"max_position_embeddings": 1_000_000, "type_vocab_size": 1000, "num_labels": 100_000}  # a config may omit these
+DEFAULTS = {"max_position_embeddings": 512, "type_vocab_size": 2}  # the library's
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-MOST_BYTES = 8  # a weight: float64
-DEFAULTS = {"max_position_embeddings": 512, "type_vocab_size": 2}
+LEAST_BYTES, MOST_BYTES = 2, 8  # of a weight: float16, float64
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a folder. Raises `InputError` for an unusable folder, and unless the config is a BERT's."""
-    file = folder / "config.json"
-    if folder.is_dir():
-        check_entries(folder)
+def read_config(folder: CheckedFolder) -> dict[str, Any]:
+    """The config.json of a folder, checked. Raises `InputError` unless it describes a BERT, without code of its own."""
+    file = folder.path / "config.json"
     config = read_json(file)
     refuse_code(config, file)
     check_architecture(config, file)
@@ -39,7 +37,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_architecture(config: Mapping[str, Any], file: Path) -> None:
-    """Raises `InputError` unless the config is a BERT's (Google's own early configs name no model type)."""
+    """Raises `InputError` that lists what is wrong, unless the config describes a BERT of a possible size.
+
+    file: named in the message. A config without a model type is fine: Google's first ones have none.
+    """
     kind = config.get("model_type", "bert")
     if kind != "bert":
         raise InputError(f"{file} is of another architecture, {kind!r:.100}: this project fine-tunes BERT (model_type 'bert').")
@@ -75,7 +76,7 @@ def check_architecture(config: Mapping[str, Any], file: Path) -> None:
 
 
 def parameters(config: Mapping[str, Any]) -> int:
-    """How many weights a checked config describes, the pooler, which may be absent, left out."""
+    """The number of weights that a checked config describes, without the pooler, which may be absent."""
     rows = config["vocab_size"] + sum(config.get(name) or default for name, default in DEFAULTS.items())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
@@ -83,33 +84,37 @@ def parameters(config: Mapping[str, Any]) -> int:
 
 
 def head_parameters(config: Mapping[str, Any]) -> int:
-    """How many more weights the pooler and the head of BERT's pre-training have: a table of words, and two square layers."""
+    """The number of weights in the pooler and in the heads of BERT's pre-training: two square layers and a word table."""
     hidden: int = config["hidden_size"]
     return (config["vocab_size"] + 2 * hidden + 8) * (hidden + 2)
 
 
 def check_size(config: Mapping[str, Any], weights_file: Path) -> None:
-    """Raises `InputError` where a weights file is too small for its config, or far too large: neither is then allocated."""
-    needed, there = 2 * parameters(config), weights_file.stat().st_size
-    if there > (most := MOST_BYTES * (parameters(config) + head_parameters(config)) + MIB):
+    """Raises `InputError` if a weights file is too small for its config, or far too large.
+
+    To be called before the encoder is made, and before the file is read: both allocate as much as the config or the file says.
+    """
+    weights, there = parameters(config), weights_file.stat().st_size
+    needed = LEAST_BYTES * weights
+    if there > (most := MOST_BYTES * (weights + head_parameters(config)) + MIB):
         raise InputError(
-            f"{weights_file} has {there:,} bytes, far more than the BERT of {needed // 2:,} weights that config.json "
+            f"{weights_file} has {there:,} bytes, far more than the BERT of {weights:,} weights that config.json "
             f"describes needs with the head of its pre-training ({most:,} at most): it holds something else beside it, or the "
             "two don't belong together. Fetch or copy both again."
         )
     if there < needed:
         raise InputError(
             f"{weights_file} has {there:,} bytes, and the BERT that config.json describes needs at least {needed:,} "
-            f"(2 bytes for each of {needed // 2:,} weights): the file is truncated, or the two don't belong together. "
+            f"({LEAST_BYTES} bytes for each of {weights:,} weights): the file is truncated, or the two don't belong together. "
             "Fetch or copy both again."
         )
 
 
 def bert_config(config: Mapping[str, Any]) -> BertConfig:
-    """The library's config of a checked one, from the entries that describe a BERT alone.
+    """The library's config object, made of those entries of a checked config that describe a BERT.
 
-    The library takes any other entry for an attribute of its own, and some for an order: kernels to fetch, a quantization,
-    another form of the output.
+    Other entries are left out: the library would obey some of them (fetch kernels, quantize, return another kind of output).
+    Raises whatever the library raises for a value that it can't use.
     """
     from transformers import BertConfig
 

@@ -1,7 +1,7 @@
-"""A safetensors file looked over before the library opens it: its header against the size that the file really has.
+"""Check a safetensors file before the library opens it: the sizes in its header against the size of the file.
 
-The form is 8 bytes with the header's length, the header (JSON: for each tensor its dtype, shape and place), then all tensors
-end to end (https://huggingface.co/docs/safetensors).
+The format (https://huggingface.co/docs/safetensors): 8 bytes with the length of the header; the header, a JSON object with
+dtype, shape and offsets of each tensor; then the bytes of all tensors, end to end.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from connection.model.checks.folder_entries import MIB
 from connection.system.errors import InputError
 
-HEADER_LIMIT = MIB  # some 10,000 tensors; a BERT of 24 layers has 400
-DIMENSIONS = 8
+HEADER_LIMIT = MIB  # enough for about 10,000 tensors; a BERT of 24 layers has 400
+DIMENSIONS = 8  # of a tensor at most; BERT's have 1 or 2
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def check_safetensors(file: Path) -> None:
-    """Raises `InputError` unless the tensors that the header declares fill the rest of the file, one after the other."""
+    """Raises `InputError` unless the tensors that the header declares fill the rest of the file, without gap or overlap."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -40,7 +40,7 @@ def check_safetensors(file: Path) -> None:
 
 
 def _parse(file: Path, text: bytes) -> dict[str, Any]:
-    """The header's JSON object, each name in it once."""
+    """The JSON object of the header. Raises `InputError` if it is anything else, or has a name twice."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
@@ -58,7 +58,7 @@ def _parse(file: Path, text: bytes) -> dict[str, Any]:
 
 
 def _place(file: Path, name: str, entry: Any) -> tuple[int, int]:
-    """Where a tensor begins and ends. Raises `InputError` where that is not the room its dtype and shape take."""
+    """Where a tensor begins and ends, in bytes. Raises `InputError` unless its dtype and shape need exactly that many."""
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]

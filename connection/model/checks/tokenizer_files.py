@@ -1,35 +1,39 @@
-"""The files that the library makes a tokenizer of: a copy of the folder's, checked, and with nothing in it but what BERT needs.
+"""Copy a folder's tokenizer files for the library to read: checked, and reduced to what BERT needs.
 
-The copy is written from what was checked, so that no other reading of a file can find another thing in it.
+The copy is written from the content that was checked, so that the library can't read anything else.
+
+A tokenizer.json is a small program: steps that change a text and split it into words, then a model that splits words into
+pieces. Only known steps are allowed. One of them, Precompiled, carries a binary table of replacements made by SentencePiece.
+The library follows this table without checking it, so `find_charsmap_damage` checks it first.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from connection.model.checks.folder_entries import MIB, read_json, refuse_code, require_file
+from connection.model.checks.folder_entries import MIB, CheckedFolder, limit_of, read_json, refuse_code, require_file
 from connection.system.errors import InputError
 
-# BERT's tokenizer under the names of all versions of the library, and the library's two for any tokenizer.json: none has code
-# in the folder. Any other class is code for another model's files.
+# BERT's tokenizer under its names in all versions of the library, and the library's two names for any tokenizer.json. Any other
+# class reads the files of another model, or is code in the folder.
 CLASSES = ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
-# Multilingual BERTs have XLM-R's, whose tokenizer.json the general class reads as well.
+# Multilingual BERTs have the tokenizer of XLM-R; the general class reads its tokenizer.json as well.
 GENERAL, AS_GENERAL = "PreTrainedTokenizerFast", ("XLMRobertaTokenizer", "XLMRobertaTokenizerFast")
-# What the library puts into a tokenizer.json that it makes of SentencePiece's.
+# The only regular expressions that are allowed: the library writes them when it converts a SentencePiece tokenizer.
 SPACES = [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": content} for content in (" ", "\u2581")]
-# Settings that stand for files or objects, which the library would open or take as they are. None is ever saved.
+# Settings that name files or objects, which the library would open or use unchecked. It never saves any of them.
 PLACES = ("vocab", "merges", "merges_file", "spm_file", "tokenizer_object", "gguf_file", "fast_tokenizer_files", "init_inputs")
 TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token",
           "additional_special_tokens", "extra_special_tokens")  # fmt: skip
 SWITCHES = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "split_special_tokens")
-# Steps that make a text hardly longer, each once: ByteLevel doubles it, BertNormalizer puts spaces around Chinese characters.
+# Steps that lengthen a text little if each occurs once: ByteLevel doubles it, BertNormalizer puts spaces around Chinese
+# characters.
 STEPS = {
     "normalizer": ("BertNormalizer", "Lowercase", "StripAccents", "Strip", "NFC", "NFD", "NFKC", "NFKD", "Nmt",
                    "Precompiled"),
@@ -37,46 +41,43 @@ STEPS = {
                       "UnicodeScripts", "CharDelimiterSplit", "Split"),
 }  # fmt: skip
 SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
-PIECE_BYTES = 200  # of a tokenizer.json for each of its pieces; published ones have 15 to 100
-LONGEST_WORD, LONGEST_PREFIX = 500, 100  # a word of 8,000 characters takes 16 seconds, and each look-up copies the prefix
+PIECE_BYTES = 200  # of a tokenizer.json for each piece, at most; published ones have 15 to 100
+LONGEST_WORD, LONGEST_PREFIX = 500, 100  # characters: a word of 8,000 takes 16 seconds, and each look-up copies the prefix
+LONGEST_REPLACEMENT = 64  # bytes for one character; the most in Unicode's NFKC are 33
 
 
-def copy_checked(folder: Path, config: Mapping[str, Any], target: Path) -> None:
-    """Write into `target` what the library needs of a folder's tokenizer: its pieces, special tokens and switches.
+def copy_checked(folder: CheckedFolder, config: Mapping[str, Any], target: Path) -> None:
+    """Write the tokenizer files of a folder into `target`, reduced to pieces, special tokens, steps and switches.
 
-    Left out are chat templates, other classes' settings, lengths, and the padding and the [CLS] and [SEP] that a tokenizer.json
-    asks for. Raises `InputError` for a tokenizer that is more than data, or could make a text much longer.
+    Left out are chat templates, lengths, settings of other classes, and what a tokenizer.json adds to a sentence: padding,
+    [CLS] and [SEP]. config: the folder's checked config.json. Raises `InputError` for a tokenizer that is more than data, that
+    can make a text much longer, or that is too large for the config.
     """
-    for name, keys in (("tokenizer_config.json", (*TOKENS, *SWITCHES, "tokenizer_class", "added_tokens_decoder")),
-                       ("special_tokens_map.json", TOKENS)):  # fmt: skip
-        if (folder / name).is_file():
-            settings = read_json(folder / name)
-            if name == "tokenizer_config.json":
-                _check_settings(settings, folder / name)
-                if (settings.get("tokenizer_class") or config.get("tokenizer_class")) in AS_GENERAL:
-                    settings["tokenizer_class"] = GENERAL
-            _write(target / name, {key: value for key, value in settings.items() if key in keys})
-    if (folder / "added_tokens.json").is_file():
-        _write(target / "added_tokens.json", read_json(folder / "added_tokens.json"))
-    if not (file := folder / "tokenizer.json").is_file():
-        _check_lines(folder / "vocab.txt", config["vocab_size"])
-        shutil.copyfile(folder / "vocab.txt", target / "vocab.txt")
-        return
-    require_file(file, PIECE_BYTES * config["vocab_size"] + MIB)
-    content = read_json(file)
-    _check_model(content.get("model"), file)
-    for part in STEPS:
-        _check_steps(content.get(part), part, file)
-    _write(target / "tokenizer.json", content | {"truncation": None, "padding": None, "post_processor": None})
+    _check_class(config, folder.path / "config.json")
+    if "tokenizer_config.json" in folder.files:
+        settings = folder.tokenizer_settings
+        _check_settings(settings, folder.path / "tokenizer_config.json")
+        if (settings.get("tokenizer_class") or config.get("tokenizer_class")) in AS_GENERAL:
+            settings = settings | {"tokenizer_class": GENERAL}
+        _write(target / "tokenizer_config.json", settings, (*TOKENS, *SWITCHES, "tokenizer_class", "added_tokens_decoder"))
+    if "special_tokens_map.json" in folder.files:
+        _write(target / "special_tokens_map.json", read_json(folder.path / "special_tokens_map.json"), TOKENS)
+    if "added_tokens.json" in folder.files:
+        _write(target / "added_tokens.json", read_json(folder.path / "added_tokens.json"))
+    if "tokenizer.json" in folder.files:
+        _write(target / "tokenizer.json", _read_program(folder.path / "tokenizer.json", config["vocab_size"]))
+    else:
+        (target / "vocab.txt").write_bytes(_read_vocabulary(folder.path / "vocab.txt", config["vocab_size"]))
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content), encoding="utf-8")
+def _write(file: Path, content: Mapping[str, Any], keys: Sequence[str] | None = None) -> None:
+    """Write a JSON file with the given keys of `content`; None: with all of them."""
+    kept = {key: value for key, value in content.items() if keys is None or key in keys}
+    file.write_text(json.dumps(kept), encoding="utf-8")
 
 
-def check_class(settings: Mapping[str, Any], file: Path) -> None:
-    """Raises `InputError` where a config asks for code, or for another model's tokenizer."""
-    refuse_code(dict(settings), file)
+def _check_class(settings: Mapping[str, Any], file: Path) -> None:
+    """Raises `InputError` if a config names the tokenizer class of another model."""
     kind = settings.get("tokenizer_class")
     if kind is not None and kind not in (*CLASSES, *AS_GENERAL):
         raise InputError(
@@ -86,8 +87,9 @@ def check_class(settings: Mapping[str, Any], file: Path) -> None:
 
 
 def _check_settings(settings: Mapping[str, Any], file: Path) -> None:
-    """Raises `InputError` where tokenizer_config.json asks for more than data, or has a switch that is none."""
-    check_class(settings, file)
+    """Raises `InputError` if tokenizer_config.json asks for more than data, or has a switch that is neither on nor off."""
+    refuse_code(settings, file)
+    _check_class(settings, file)
     if named := [name for name in PLACES if settings.get(name)]:
         raise InputError(f"{file} sets {', '.join(named)}: a tokenizer is read from the folder's own files alone")
     for name in SWITCHES:
@@ -95,9 +97,33 @@ def _check_settings(settings: Mapping[str, Any], file: Path) -> None:
             raise InputError(f"{file}: {name} should be true, false or null, not {value!r:.100}. Fetch or copy it again.")
 
 
+def _read_vocabulary(file: Path, vocab_size: int) -> bytes:
+    """The content of a vocab.txt. Raises `InputError` if it has far more lines than the model has words.
+
+    The library makes a table of the lines, which takes many times the bytes of the file.
+    """
+    require_file(file, limit_of(file.name))
+    content = file.read_bytes()
+    if (lines := content.count(b"\n")) > 2 * vocab_size + 100:
+        raise InputError(
+            f"{file} has {lines:,} lines, config.json says vocab_size {vocab_size}: the tokenizer is another model's"
+        )
+    return content
+
+
+def _read_program(file: Path, vocab_size: int) -> dict[str, Any]:
+    """The content of a tokenizer.json, without truncation, padding and added tokens. Raises `InputError` if it is unsafe."""
+    require_file(file, PIECE_BYTES * vocab_size + MIB)
+    content = read_json(file)
+    _check_model(content.get("model"), file)
+    for part in STEPS:
+        _check_steps(content.get(part), part, file)
+    return content | {"truncation": None, "padding": None, "post_processor": None}
+
+
 def _check_model(model: Any, file: Path) -> None:
-    """Raises `InputError` where a tokenizer.json has no vocabulary, or would look for words in it without end."""
-    if not (isinstance(model, dict) and isinstance(model.get("vocab"), dict | list)):  # a text would be another file's name
+    """Raises `InputError` if a tokenizer.json has no vocabulary, or if it can take very long to look up a word."""
+    if not (isinstance(model, dict) and isinstance(model.get("vocab"), dict | list)):  # a string would name another file
         raise InputError(f"{file} has no vocabulary of its own. Fetch or copy it again.")
     longest, prefix = model.get("max_input_chars_per_word", 100), str(model.get("continuing_subword_prefix"))
     problem = ""
@@ -110,7 +136,10 @@ def _check_model(model: Any, file: Path) -> None:
 
 
 def _check_steps(part: Any, name: str, file: Path) -> None:
-    """Raises `InputError` unless the steps of a tokenizer.json's normalizer or pre_tokenizer are among the known ones."""
+    """Raises `InputError` unless all steps of a part of tokenizer.json are known, each of them once.
+
+    name: of the part, "normalizer" or "pre_tokenizer". part: one step, None, or a sequence of steps, which can be nested.
+    """
     steps, waiting = [], [part]
     while waiting:
         step = waiting.pop()
@@ -118,44 +147,36 @@ def _check_steps(part: Any, name: str, file: Path) -> None:
             waiting += inner
         elif step is not None and step not in SPACES:
             steps.append(step)
+    if problem := _find_step_problem(steps, name):
+        raise InputError(
+            f"{file}: its {name} has {problem}. Only these steps can be used here, each once: {', '.join(STEPS[name])}. "
+            "Take a BERT with a tokenizer of such steps, or its vocab.txt without the tokenizer.json."
+        )
+
+
+def _find_step_problem(steps: Sequence[Any], name: str) -> str:
+    """The first thing that is wrong with the steps of a part; "" if they are fine."""
     kinds = [step.get("type") if isinstance(step, dict) else None for step in steps]
-    problem = next((f"the type {kind!r:.100}" for kind in kinds if kind not in STEPS[name]), "")
-    if not problem and len(set(kinds)) < len(kinds):
-        problem = "one type twice"
-    patterns = [step.get("pattern") for step in steps if not problem and step["type"] == "Split"]
-    if not all(isinstance(pattern, dict) and list(pattern) == ["String"] for pattern in patterns):
-        problem = "a Split by a regular expression, which can take for ever"
-    tables = [
-        find_charsmap_damage(step.get("precompiled_charsmap"))
-        for step in steps
-        if not problem and step["type"] == "Precompiled"
-    ]
-    problem = problem or next((f"a Precompiled whose precompiled_charsmap {found}" for found in tables if found), "")
-    if problem:
-        raise InputError(
-            f"{file}: its {name} has {problem}; read here are, each once, {', '.join(STEPS[name])}. "
-            "Take a BERT with a tokenizer of these, or its vocab.txt without the tokenizer.json."
-        )
-
-
-def _check_lines(file: Path, vocab_size: int) -> None:
-    """Raises `InputError` where a vocabulary has far more lines than the model has words: a table of them takes gigabytes."""
-    with open(file, "rb") as stream:
-        lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-    if lines > 2 * vocab_size + 100:
-        raise InputError(
-            f"{file} has {lines:,} lines, config.json says vocab_size {vocab_size}: the tokenizer is another model's"
-        )
-
-
-LONGEST_REPLACEMENT = 64  # bytes for one character; the most in Unicode's NFKC are 33
+    for kind in kinds:
+        if kind not in STEPS[name]:
+            return f"the type {kind!r:.100}"
+    if len(set(kinds)) < len(kinds):
+        return "one type twice"
+    for step in steps:
+        pattern = step.get("pattern")
+        if step["type"] == "Split" and not (isinstance(pattern, dict) and list(pattern) == ["String"]):
+            return "a Split by a regular expression, which can take for ever"
+        if step["type"] == "Precompiled" and (damage := find_charsmap_damage(step.get("precompiled_charsmap"))):
+            return f"a Precompiled whose precompiled_charsmap {damage}"
+    return ""
 
 
 def find_charsmap_damage(text: Any) -> str:
-    """What is wrong with a table, '' where the library can read it and no character becomes much longer.
+    """What is wrong with the table of a Precompiled step; "" if the library can read it and no character becomes much longer.
 
-    Base64 of the trie's size in bytes, a double-array trie (Darts) of units of 4 bytes, and the replacements, a 0 after each.
-    The library follows a unit's offset and takes the place of a replacement as they are, without a look at where they lead.
+    The table is in base64: the size of a trie in bytes; the trie, a double array (Darts) of units of 4 bytes; then the
+    replacements, each with a 0 after it. The trie maps a character to the place of its replacement. The library does not check
+    that the offsets in the trie stay inside it, nor that a replacement begins at the place that it finds.
     """
     try:
         content = base64.b64decode(text, validate=True)
@@ -168,10 +189,10 @@ def find_charsmap_damage(text: Any) -> str:
         return "is cut off"
     if max(map(len, replacements.split(b"\0"))) > LONGEST_REPLACEMENT:
         return f"puts more than {LONGEST_REPLACEMENT} bytes for one character"
-    places = np.arange(len(units)) ^ ((units >> 10) << ((units & (1 << 9)) >> 6))
-    inner = units >> 31 == 0
-    if (places[inner] | 255).max(initial=0) >= len(units):  # with the next byte of a text, any of 256
+    bases = np.arange(len(units)) ^ ((units >> 10) << ((units & (1 << 9)) >> 6))  # of each unit's children
+    inner = units >> 31 == 0  # the others are leaves
+    if (bases[inner] | 255).max(initial=0) >= len(units):  # a child is at the base XOR the next byte of the text, any of 256
         return "leads out of itself"
-    ends = units[places[inner & (units >> 8 & 1 == 1)]] & 0x7FFFFFFF
+    ends = units[bases[inner & (units >> 8 & 1 == 1)]] & 0x7FFFFFFF  # places of replacements, in the leaves
     starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(replacements, np.uint8) == 0) + 1])[:-1]
     return "" if np.isin(ends, starts).all() else "has a replacement that begins nowhere"

@@ -1,8 +1,9 @@
-"""A .bin weights file looked over before the library opens it: the ZIP archive, then what its pickle declares.
+"""Check a .bin weights file before `torch.load(weights_only=True)` opens it: the ZIP archive, then the pickle inside it.
 
-Since version 1.6 PyTorch writes a ZIP archive of one folder: data.pkl names the tensors, data/0, data/1 ... hold the numbers.
-`torch.load(weights_only=True)` reads it. Here the pickle is only followed, nothing of it is called, and anything but named
-tensors that fit the numbers there are is refused. Older files are a bare pickle, which is not read at all.
+Since version 1.6 PyTorch writes a ZIP archive of one folder: data.pkl declares the tensors, and the entries data/0, data/1 ...
+are the storages, which hold the numbers. `check_zip` compares the archive's own records with the size of the file.
+`check_pickle` then follows the pickle's instructions one by one, without calling anything that they name: they may only build
+a dict of named tensors, and each tensor must fit its storage. An older file, a pickle without an archive, is not read at all.
 """
 
 from __future__ import annotations
@@ -18,17 +19,35 @@ from typing import Any, NamedTuple
 from connection.model.checks.folder_entries import MIB, fetch_command
 from connection.system.errors import InputError
 
-PICKLE_LIMIT = DIRECTORY_LIMIT = MIB  # some 7,000 tensors; a BERT of 24 layers has 400
-END = struct.Struct("<4s4H2LH")  # the last record of an archive without a comment
-LARGE_END, LARGE_PLACE = struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")  # and, of large ones, the two before it
+PICKLE_LIMIT = DIRECTORY_LIMIT = MIB  # enough for about 7,000 tensors; a BERT of 24 layers has 400
+DIMENSIONS = 8  # of a tensor at most; BERT's have 1 or 2
+# ZIP's record of the end of the archive; in an archive of ZIP64 two records stand before it: the large end, and its place.
+END, LARGE_END, LARGE_PLACE = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
+ITEM_BYTES = {"DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8,
+              "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1}  # fmt: skip
+
+
+class Name(NamedTuple):
+    """The name of a Python object in the pickle. It is compared with known names, and never imported."""
+
+    text: str
+
+
+class Storage(NamedTuple):
+    """A storage of the archive that holds this many numbers."""
+
+    items: int
+
+
+TENSOR, MARK = Name("a tensor"), Name("(")  # compared by identity, so that no name in a file can stand for one of them
 
 
 def check_zip(file: Path) -> None:
-    """Raises `InputError` unless a .bin is a ZIP archive of named tensors, as large as it declares them."""
+    """Raises `InputError` unless a .bin is a ZIP archive of named tensors whose sizes agree with the size of the file."""
     with open(file, "rb") as stream:
         if stream.read(4) != b"PK\x03\x04":
             raise InputError(
-                f"{file} is not a ZIP archive: it is truncated or damaged, or in PyTorch's form of before 1.6, a bare pickle, "
+                f"{file} is not a ZIP archive: it is truncated or damaged, or in PyTorch's format before 1.6, a bare pickle, "
                 "which is not read here because it can hold any program. Take the model's model.safetensors instead "
                 f"({fetch_command(file.parent)} fetches it), or copy the file again. To convert one that you trust: python -c "
                 f"\"import torch; f = '{file.name}'; torch.save(torch.load(f, map_location='cpu', weights_only=True), f)\""
@@ -47,7 +66,7 @@ def check_zip(file: Path) -> None:
 
 
 def _check_directory(file: Path) -> None:
-    """Raises `ValueError` unless the archive's list of entries is small, and stands right before the archive's end."""
+    """Raises `ValueError` unless the archive's list of entries is small, and ends where the archive's last records begin."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         stream.seek(max(0, size - END.size - LARGE_PLACE.size - LARGE_END.size))
@@ -67,7 +86,10 @@ def _check_directory(file: Path) -> None:
 
 
 def _entry_sizes(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
-    """The entries' names and sizes. Raises `ValueError` for entries that PyTorch does not write."""
+    """Names and sizes of the entries, in bytes. Raises `ValueError` for entries that PyTorch does not write.
+
+    size: of the whole file.
+    """
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     pickles = [name for name in names if name.endswith("/data.pkl")]
@@ -86,34 +108,16 @@ def _entry_sizes(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
     return {entry.filename: entry.file_size for entry in entries}
 
 
-ITEM_BYTES = {"DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8,
-              "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1}  # fmt: skip
-
-
-class Name(NamedTuple):
-    """A name of Python code in the pickle: compared, and never looked up."""
-
-    text: str
-
-
-class Storage(NamedTuple):
-    """A row of numbers in the archive."""
-
-    items: int
-
-
-TENSOR, MARK = Name("a tensor"), Name("(")  # compared by identity: no name of a file is one of them
-DIMENSIONS = 8
-
-
 def check_pickle(program: bytes, sizes: Mapping[str, int]) -> None:
-    """Raises `ValueError` unless a pickle makes a dict of named tensors within storages of the archive, and nothing else.
+    """Raises `ValueError` unless a pickle builds a dict of named tensors that fit the archive's storages, and nothing else.
 
-    sizes: bytes of each entry of the archive. Nothing is called; numbers, text and the few forms below are all it may use.
+    sizes: bytes of each entry of the archive. Only the instructions that such a dict needs are allowed. They are carried out on
+    a stack, as the pickle module would, but with a marker in place of each tensor. A damaged pickle can also raise other
+    exceptions, such as `IndexError`.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
-    seen: dict[str, Any] = {}
+    types: dict[str, Any] = {}  # of numbers, for each storage
 
     def since_mark() -> list[Any]:
         place = next(place for place in reversed(range(len(stack))) if stack[place] is MARK)
@@ -126,11 +130,12 @@ def check_pickle(program: bytes, sizes: Mapping[str, int]) -> None:
 
     def set_items(pairs: list[Any]) -> None:
         target = stack[-1]
+        # Names only: hashing another key, such as a tuple of tuples of tuples, can take for ever.
         if not isinstance(target, dict) or not all(type(name) is str for name in pairs[::2]):
             raise ValueError("it holds more than named tensors")
         target.update(zip(pairs[::2], pairs[1::2], strict=True))
 
-    forms: dict[str, Callable[[Any], Any]] = {
+    instructions: dict[str, Callable[[Any], Any]] = {
         "EMPTY_DICT": lambda _: stack.append({}),
         "EMPTY_TUPLE": lambda _: stack.append(()),
         "MARK": lambda _: stack.append(MARK),
@@ -144,39 +149,46 @@ def check_pickle(program: bytes, sizes: Mapping[str, int]) -> None:
         "GLOBAL": lambda name: stack.append(Name(name.replace(" ", "."))),
         "SETITEM": lambda _: set_items(pop(2)),
         "SETITEMS": lambda _: set_items(since_mark()),
-        "BINPERSID": lambda _: stack.append(_storage(stack.pop(), sizes, seen)),
-        "REDUCE": lambda _: stack.append(_called(*pop(2))),
-        "BUILD": lambda _: _only_metadata(stack.pop(), stack[-1]),
+        "BINPERSID": lambda _: stack.append(_storage(stack.pop(), sizes, types)),
+        "REDUCE": lambda _: stack.append(_call_result(*pop(2))),
+        "BUILD": lambda _: _check_attributes(stack.pop(), stack[-1]),
         "PROTO": lambda _: None,
     }
-    forms |= dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"), stack.append)
-    forms |= dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda place: memo.update({place: stack[-1]}))
-    forms |= dict.fromkeys(("BINGET", "LONG_BINGET"), lambda place: stack.append(memo[place]))
-    for form, value, _ in pickletools.genops(program):
-        if form.name == "STOP":
+    instructions |= dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"), stack.append)
+    instructions |= dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda place: memo.update({place: stack[-1]}))
+    instructions |= dict.fromkeys(("BINGET", "LONG_BINGET"), lambda place: stack.append(memo[place]))
+    for instruction, value, _ in pickletools.genops(program):
+        if instruction.name == "STOP":
             break
-        if form.name not in forms:
-            raise ValueError(f"its pickle uses {form.name}, which named tensors do not need")
-        forms[form.name](value)
+        if instruction.name not in instructions:
+            raise ValueError(f"its pickle uses {instruction.name}, which named tensors do not need")
+        instructions[instruction.name](value)
     if len(stack) != 1 or not isinstance(stack[0], dict) or not all(value is TENSOR for value in stack[0].values()):
         raise ValueError("it holds more than named tensors")
 
 
-def _storage(place: Any, sizes: Mapping[str, int], seen: dict[str, Any]) -> Storage:
-    """The numbers that ("storage", type, key, device, items) stands for: an entry of the archive, always in the same way."""
-    _, kind, key, _, items = place
+def _storage(reference: Any, sizes: Mapping[str, int], types: dict[str, Any]) -> Storage:
+    """The storage that ("storage", type, key, device, items) refers to.
+
+    types: of the storages so far; this one is added. Raises `ValueError` if the size is not that of the archive's entry, or if
+    one entry is read as two types of numbers.
+    """
+    _, kind, key, _, items = reference
     name = kind.text.removeprefix("torch.") if isinstance(kind, Name) else "storage without a name"
     if name not in ITEM_BYTES:
         raise ValueError(f"it holds a {name:.100}, not plain numbers")
     if type(key) is not str or type(items) is not int or items * ITEM_BYTES[name] != sizes.get(f"data/{key}"):
         raise ValueError(f"a {name} of it has another size than its entry of the archive")
-    if seen.setdefault(key, kind) != kind:
+    if types.setdefault(key, kind) != kind:
         raise ValueError(f"data/{key:.20} is named with two types of numbers")
     return Storage(items)
 
 
-def _called(code: Any, given: Any) -> Any:
-    """What the call that the pickle asks for would give, of the three that named tensors need."""
+def _call_result(code: Any, given: Any) -> Any:
+    """What the call code(*given) would return, for the three functions that named tensors need: a dict or a tensor's marker.
+
+    Raises `ValueError` for any other function, and for a tensor that does not fit its storage.
+    """
     name = code.text if isinstance(code, Name) else "something without a name"
     if name == "collections.OrderedDict" and given == ():
         return {}
@@ -195,7 +207,7 @@ def _called(code: Any, given: Any) -> Any:
     return TENSOR
 
 
-def _only_metadata(state: Any, target: Any) -> None:
-    """A state dict's own attribute names the versions of its modules; any other attribute is refused."""
+def _check_attributes(state: Any, target: Any) -> None:
+    """Raises `ValueError` if an attribute is set other than _metadata, where a state dict keeps its modules' versions."""
     if not isinstance(target, dict) or not isinstance(state, dict) or set(state) - {"_metadata"}:
         raise ValueError("it sets attributes of an object")
