@@ -113,7 +113,7 @@ def with_intervals(
 def evaluate_run(
     pairs: dict[str, LabelledPairs], cosines: dict[str, dict[str, np.ndarray]], calibrations: dict[str, Calibration]
 ) -> tuple[dict[str, dict[str, Figures]], dict[str, Gain]]:
-    """All figures of a run, {"base": {split: figures}, "final": ...}, with splits "dev" and "test"; and the gain {"test": gain}.
+    """All figures of a run, {"base": {split: figures}, "final": ...} with the splits "dev" and "test", and the gain on test.
 
     cosines: {"base": {split: (N,)}, "final": ...}; calibrations: of both models, fitted on dev. They are applied to test alone.
     No gain is given of dev, since the weights were chosen by these pairs.

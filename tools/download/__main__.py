@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from connection.model.checks.config import check_architecture
 from connection.model.checks.folder_entries import JSON_LIMIT, WEIGHT_FILES, check_folder, limit_of, read_json
-from connection.model.weights import read_tensors
 from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError, RunError, exit_status
 from connection.system.paths import ROOT
@@ -85,6 +84,8 @@ def download(name: str, parent: Path | None, overwrite: bool) -> int:
 
 def fetch(model: str, target: Path, overwrite: bool) -> None:
     """Put a model's files into the folder `target`, all of them or none."""
+    from connection.model.weights import read_tensors
+
     if target.exists() and not overwrite:
         try:
             read_tensors(check_folder(target).weights_file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from connection.data.pair_file import PairFile
 from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError, RunError
 from connection.system.paths import ROOT, expand
@@ -76,6 +75,8 @@ def fetch_public(name: str, target: Path, overwrite: bool = False) -> None:
 
 def open_all(folder: Path, wanted: PublicSet) -> None:
     """Raises `InputError` unless every file of the set is there and is a pair file."""
+    from connection.data.pair_file import PairFile
+
     for file in wanted.files.values():
         PairFile.open(folder / file)
 
