@@ -106,7 +106,7 @@ def _main(argv: list[str]) -> int:
 def train(settings: TrainSettings) -> int:
     """Fine-tune as `settings` say, or go on with the run that they name, and write the run folder; the exit status."""
     with contextlib.ExitStack() as held:
-        from ConnectionDataset import batch_workers
+        from connection.system.signals import batch_workers
 
         held.enter_context(batch_workers(settings.num_workers))
         if not settings.resume:
