@@ -379,7 +379,7 @@ def test_an_output_folder_that_can_not_be_one_is_bad_usage(tiny_folder, pairs, t
     ("run_to_the_end(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(9) or 0)", 143),
 ])  # fmt: skip
 def test_a_signal_in_the_first_or_the_last_moment_has_its_status_or_none(code, status):
-    code = f"import atexit, os, signal, time; from connection.signals import run_to_the_end; {code}"
+    code = f"import atexit, os, signal, time; from connection.system.signals import run_to_the_end; {code}"
     assert subprocess.run([sys.executable, "-c", code], cwd=DRIVER.parent).returncode == status
 
 
