@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,8 +18,9 @@ from connection.data.prepare import Prepared, prepare
 from connection.data.split import split_by_sentence
 from connection.model.packing import PackedBatch, pack
 from connection.settings import TrainSettings
-from connection.system.errors import InputError, RunError
+from connection.system.errors import InputError
 from connection.system.paths import resolve
+from connection.system.signals import leave_signals_to_parent
 
 
 class Pair(NamedTuple):
@@ -138,41 +135,9 @@ def make_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_ends_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),  # the loader draws numbers of its own: not from dropout's generator, then
     )
-
-
-def _leave_ends_to_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, SIGTERM those of a container; only the training process may act on them.
-
-    And only it speaks: the thread that hands batches over prints a traceback when the training process is gone first. Errors of
-    the Dataset reach that process another way.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = lambda *error: None
-
-
-@contextlib.contextmanager
-def batch_workers(count: int) -> Iterator[None]:
-    """At this block's end the processes that prepare batches end too: they heed no other signal, so that nobody waits in vain.
-
-    Raises `RunError` in place of the errors of one that was killed.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if not count or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
-            raise
-        raise RunError(
-            "a process that prepares batches was ended from outside, perhaps for want of memory: --num-workers 0 has none. "
-            "--resume goes on from the last checkpoint."
-        ) from None
-    finally:
-        for process in multiprocessing.active_children() if count else ():
-            process.kill()
-            process.join()
 
 
 def make_datasets(

@@ -7,7 +7,6 @@ PairStore, a slice of the pairs at a time.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -16,6 +15,7 @@ from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import hash_texts, pair_keys, row_slices
+from connection.system.atomic_files import atomic_file
 
 LOW = 0.5  # of the label scale: identical sides below it are doubtful
 CUT_SHARE = 0.01
@@ -45,9 +45,8 @@ def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
         return list(_look_within(store, scale))
     known = store.folder / f"findings-{scale.low!r}-{scale.high!r}.json"
     if not known.is_file():
-        written = known.with_suffix(f".{os.getpid()}")
-        written.write_text(json.dumps(findings_json(_look_within(store, scale))), encoding="utf-8")
-        written.replace(known)
+        with atomic_file(known) as new:
+            new.write(json.dumps(findings_json(_look_within(store, scale))).encode())
     return [Finding(**row | {"file": str(store.path)}) for row in json.loads(known.read_text(encoding="utf-8"))]
 
 

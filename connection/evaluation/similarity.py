@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from connection.data.pair_store import PairStore
+from connection.system.atomic_files import atomic_file
 
 PAIRS_AT_ONCE = 10_000  # their vectors stand in memory in float64
 DIGITS = 6
@@ -97,13 +96,8 @@ def _keep(file: Path, cosines: np.ndarray) -> None:
     """A cache that can't be written costs time, nothing else; nothing is left of what did not fit on the disk."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".npy")
-        try:
-            with open(handle, "wb") as new:
-                np.save(new, cosines)
-            os.replace(name, file)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with atomic_file(file) as new:
+            np.save(new, cosines)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

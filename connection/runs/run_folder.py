@@ -72,9 +72,7 @@ class RunFolder:
         checkpoints = Checkpoints(path / "checkpoints", 0)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(path, "model", at_once=True)
-            for left in path.glob(".*.json.new"):
-                left.unlink()
+            remove_leftovers(path, r"model|[a-z_]+\.json", at_once=True)
             if checkpoint:
                 self._go_on(checkpoint)
                 checkpoints.go_on_from(checkpoint.folder)

@@ -35,13 +35,13 @@ from connection.system.devices import keep_pages, peak_memory_bytes, pick_device
 from connection.system.errors import RunError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
-from connection.system.signals import StopSignals
+from connection.system.signals import StopSignals, batch_workers
 from connection.training.loss_choice import choose_dims, choose_loss
 from connection.training.moving_average import WeightAverage
 from connection.training.optimizer import AdamW
 from connection.training.state import SKIPPED_AT_MOST, Progress, RunState, seed_random
 from ConnectionBert import ConnectionBert
-from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches, batch_workers, read_datasets
+from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches, read_datasets
 
 
 class TrainingRun:

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written aside, flushed to disk, then renamed into place."""
+"""Files and folders that are complete or absent: written beside their place, flushed to disk, then renamed into it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,46 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from connection.system.folder_lock import try_lock
+from connection.system.paths import WINDOWS
 
 MINUTE, WEEK = 60, 7 * 24 * 3600
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path, keep_first: bool = False) -> Iterator[Path]:
-    """Yields an empty folder to fill; when the block ends well it takes `target`'s place, otherwise it is removed.
+def atomic_file(target: Path) -> Iterator[BinaryIO]:
+    """Yields a new file, open for writing bytes. It replaces `target` when the block ends without an error; else it is removed.
 
-    keep_first: a `target` that another process has made meanwhile stays, and the new folder is dropped.
-    Killed at any moment, `target` is the old folder or the new one, complete. Only where the system can't exchange two folders
-    (Linux can) does a kill between two renames leave it absent, and the old one beside it as `.NAME.<id>`.
+    If the process is killed at any moment, `target` is the old file or the new one, complete. A link in the place of `target`
+    is replaced, and what it points to stays as it is.
+    """
+    new = _beside(target)
+    try:
+        with open(new, "xb") as file:  # x: fails on any file or link of this name
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path, keep_first: bool = False) -> Iterator[Path]:
+    """Yields an empty folder to fill. It replaces `target` when the block ends without an error; else it is removed.
+
+    keep_first: if another process has made `target` meanwhile, that one stays and the new folder is dropped.
+    If the process is killed at any moment, `target` is the old folder or the new one, complete. Linux exchanges two folders in
+    one operation. On other systems a kill between two renames leaves `target` absent, and the old folder beside it as
+    `.NAME.<id>`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     new = _beside(target)
     new.mkdir()
     try:
-        with _held(new):
+        with try_lock(new):  # by this lock `remove_leftovers` knows that its maker lives
             yield new
             for path in [*new.rglob("*"), new]:
                 _flush(path)
@@ -53,7 +70,7 @@ def atomic_folder(target: Path, keep_first: bool = False) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Rename the folder `new` to `target`, on the same file system, and remove what stood there."""
+    """Rename the folder `new` to `target`, on the same file system, and remove what was there."""
     old = _beside(target)
     try:
         if target.exists() and _exchange(new, target):
@@ -64,93 +81,68 @@ def replace_folder(new: Path, target: Path) -> None:
             new.rename(target)
         _flush(target.parent)
     finally:
-        if old.exists() and not target.exists():  # interrupted between the two renames
+        if old.exists() and not target.exists():  # an error between the two renames
             old.rename(target)
         _remove(old)
 
 
 def _exchange(one: Path, two: Path) -> bool:
-    """Let two folders have each other's names in one operation (man 2 renameat2); whether that was possible."""
+    """Exchange the names of two folders in one operation (man 2 renameat2). Returns whether the system can."""
     try:
         library = ctypes.CDLL(None, use_errno=True)
-        # AT_FDCWD twice: the paths are absolute or from the working directory; 2 is RENAME_EXCHANGE.
+        # -100 is AT_FDCWD: relative paths start from the working directory. 2 is RENAME_EXCHANGE.
         return not library.renameat2(-100, os.fsencode(one), -100, os.fsencode(two), 2)
     except (OSError, AttributeError, TypeError):  # Windows, macOS, an old C library
         return False
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that nobody is to find half removed."""
+    """Remove a folder so that no half of it is ever seen under its name."""
     gone = _beside(folder)
     folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def _beside(target: Path) -> Path:
-    """A hidden name in the same folder that nobody else takes."""
+    """Returns a hidden name in the same folder that can't be guessed."""
     return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
 
 
 def remove_leftovers(parent: Path, name: str, at_once: bool = False) -> None:
-    """Remove what killed processes left of folders that `atomic_folder` was making in `parent` with names of a pattern.
+    """Remove what killed processes left in `parent` of atomic files and folders whose names match the pattern `name`.
 
-    at_once: nobody else makes any there, so that the newest are left over too.
+    at_once: no other process makes any there, so the newest are leftovers too.
     """
     for path in parent.glob(".*") if parent.is_dir() else ():
-        if re.fullmatch(rf"\.{name}\.[0-9a-f]{{8}}", path.name) and (at_once or _abandoned(path)):
+        if re.fullmatch(rf"\.({name})\.[0-9a-f]{{8}}", path.name) and (at_once or _is_abandoned(path)):
             _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """A folder with what is in it, a link or a file alone."""
+    """Remove a folder with all that is in it, or a file; of a link the link alone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder, which ends with the process however it ends."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def _is_abandoned(folder: Path) -> bool:
+    """Returns whether no process has the folder's lock; where it can't be locked, whether it is older than a week."""
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _abandoned(folder: Path) -> bool:
-    """Whether nobody holds the folder's lock; where there are no locks, whether it is a week old."""
-    try:
-        age = time.time() - folder.stat().st_mtime
-        if age < MINUTE:  # its maker may be about to lock it
-            return False
-        if fcntl is None:
-            return age > WEEK
-        handle = os.open(folder, os.O_RDONLY)
+        age = time.time() - folder.lstat().st_mtime
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if age < MINUTE:  # its maker may not have locked it yet
         return False
-    except OSError:
-        return age > WEEK
-    finally:
-        os.close(handle)
-    return True
+    with try_lock(folder) as locked:
+        return age > WEEK if locked is None else locked
 
 
 def _flush(path: Path) -> None:
-    """fsync a file or a folder; Windows has no handle for folders, and needs none."""
-    if path.is_dir() and os.name == "nt":
+    """Write a file or folder through to the disk, as far as the system can: Windows flushes only what is open for writing."""
+    if WINDOWS and (path.is_dir() or not os.access(path, os.W_OK)):
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -158,18 +150,14 @@ def _flush(path: Path) -> None:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """In place of what is there, whole or not at all."""
+    """Write a JSON file, in place of an earlier one; undefined figures become null."""
     text = json.dumps(plain_json(content), indent=2, ensure_ascii=False, allow_nan=False)
-    new = file.with_name(f".{file.name}.new")
-    try:
-        new.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
+    with atomic_file(file) as new:
+        new.write((text + "\n").encode("utf-8", errors="backslashreplace"))
 
 
 def plain_json(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: an undefined figure is null."""
+    """Returns a copy in which NaN and infinities are None, as JSON has no such numbers."""
     if isinstance(value, dict):
         return {key: plain_json(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The processor: CPU or GPU, the precision it computes fastest in, and its memory."""
+"""The device: CPU or GPU, the precision in which it computes fastest, and its memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from connection.system.errors import InputError
 
 if TYPE_CHECKING:
     import torch
-WORTHWHILE = 1.5  # from this gain on bf16 is taken: a smaller one is the measurement's noise, or not worth the digits
+WORTHWHILE = 1.5  # bf16 is used from this speed-up on: a smaller one may be noise, and is not worth the lost digits
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda". Raises `InputError` for a GPU that is not there."""
+    """Returns the device for "auto", "cpu" or "cuda". Raises `InputError` for "cuda" without a GPU."""
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -26,10 +26,10 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def pick_precision(wanted: str, device: torch.device) -> tuple[str, str]:
-    """The precision for "auto", "bf16" or "fp32", and why.
+    """Returns the precision for "auto", "bf16" or "fp32", and the reason in words.
 
-    On a CPU "auto" measures both, for some tenths of a second: processors that have bf16 instructions multiply in it four times
-    as fast as in fp32, or slower.
+    On a CPU with bf16 instructions, "auto" measures both for some tenths of a second: some of these processors multiply four
+    times as fast in bf16 as in fp32, others slower.
     """
     import torch
 
@@ -48,15 +48,16 @@ def pick_precision(wanted: str, device: torch.device) -> tuple[str, str]:
 
 @functools.cache
 def bf16_gain(threads: int) -> float:
-    """How many times as fast as in fp32 this CPU multiplies matrices in bf16, with the `threads` that torch is set to.
+    """Measures how many times faster this CPU multiplies matrices in bf16 than in fp32.
 
-    The best of alternating rounds of each: other work on the processor makes single ones slow.
+    threads: the number that torch uses; each number is measured once. The fastest of several rounds counts, and the rounds of
+    the two precisions alternate: other work on the processor slows single rounds down.
     """
     import torch
 
-    x, w = torch.ones(512, 768), torch.ones(1536, 768)  # a layer's product for a batch of 16 pairs of sentences
+    x, w = torch.ones(512, 768), torch.ones(1536, 768)  # as in a layer of BERT-base, for a batch of 16 pairs
     kinds = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    for _ in range(6):  # the first one makes the library's kernels
+    for _ in range(6):  # in the first one the library prepares its kernels
         for dtype in kinds:
             a, b = x.to(dtype), w.to(dtype)
             clock = time.perf_counter()
@@ -66,23 +67,23 @@ def bf16_gain(threads: int) -> float:
 
 
 def keep_pages() -> None:
-    """Let glibc's allocator keep what is freed (man 3 mallopt); with another C library nothing happens.
+    """Make glibc's allocator keep freed memory (man 3 mallopt). With another C library nothing happens.
 
-    A training step of a large batch takes and frees gigabytes in blocks of more than 32 MiB. Otherwise each of them goes back
-    to the system, and comes again with a fault for each page.
+    A training step of a large batch allocates and frees gigabytes in blocks of over 32 MiB. By default each block returns to
+    the system, and the next one costs a page fault for each of its pages.
     """
     try:
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 - another C library has not this name, and other numbers for the options
-        library.mallopt(-4, 0)  # M_MMAP_MAX: no block has a mapping of its own
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's free end stays
+        library.gnu_get_libc_version  # noqa: B018 - other C libraries lack this name, and number the options otherwise
+        library.mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the free end of the heap is kept
         library.mallopt(-2, 64 << 20)  # M_TOP_PAD: the heap grows in steps of 64 MiB
     except (OSError, AttributeError, TypeError):  # Windows, macOS, musl
         pass
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory used so far: of the GPU's by PyTorch, or of the process (resident); 0 where the system can't say."""
+    """Returns the peak memory so far: PyTorch's on a GPU, else the process's resident memory; 0 where it is unknown."""
     if device.type == "cuda":
         import torch
 

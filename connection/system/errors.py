@@ -1,4 +1,4 @@
-"""The two ways a command ends badly. Both carry a message written for the person at the terminal."""
+"""The two kinds of errors that end a command. Their messages are written for the person at the terminal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 
 class InputError(Exception):
-    """Bad usage, file or folder: the command prints the message and exits with status 2."""
+    """Says what is wrong with the command's flags, files or folders. The command prints it and exits with status 2."""
 
     @classmethod
     def listing(cls, title: str, problems: Sequence[str], limit: int = 20, total: int = 0) -> InputError:
-        """One error for all `problems`: the first `limit` of them, a line each, then how many more there are.
+        """Returns one error for all `problems`: a line for each of the first `limit`, then the number of the others.
 
-        total: how many there are, where `problems` are the first only.
+        total: the number of all problems, if `problems` holds only the first ones.
         """
         total = max(total, len(problems))
         lines = [title, *(f"  - {problem}" for problem in problems[:limit])]
@@ -24,13 +24,17 @@ class InputError(Exception):
 
 
 class RunError(Exception):
-    """A run that started well and failed: the command prints the message and exits with status 1."""
+    """Says why a run failed after it had started. The command prints it and exits with status 1."""
 
 
 def exit_status(work: Callable[[], int], failed: str = "The run stopped", stopped: str = "Stopped.") -> int:
-    """The status of a command's work, or with a message 2 for bad input, 1 for a failed run, 130 for Ctrl-C."""
+    """Run a command's work and return its exit status; after an error, print its message and return the error's status.
+
+    These are 2 for bad input, 1 for a failed run, a full memory and errors of the system, 130 for Ctrl-C. `failed` begins the
+    message of a failure, and `stopped` is that of Ctrl-C.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding can't hold is shown as \\u....
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal's encoding lacks are shown as \\u....
             stream.reconfigure(errors="backslashreplace")
     try:
         return work()

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from connection.system.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
 ROOT = Path(__file__).resolve().parents[2]
+WINDOWS = os.name == "nt"  # what files and folders can't do there is decided by this name
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path: as typed from the working directory, or from the repository's root where it exists only there.
+    """Returns the absolute path: from the working directory, or from the repository's root if it exists only there.
 
-    Raises `InputError` for a name that can't be one.
+    Raises `InputError` for a name that can't be a path.
     """
     path = expand(path)
-    try:
+    with _possible_name(f"{str(path)[:200]} can't be opened"):
         return (ROOT / path).resolve() if not path.exists() and (ROOT / path).exists() else path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; links that lead in a circle; a NUL character
-        raise InputError(f"{str(path)[:200]} can't be opened: {getattr(error, 'strerror', None) or error!s:.200}") from None
 
 
 def output_folder(name: str) -> Path:
-    """An absolute path, of a folder that need not be there. Raises `InputError` for a name that can't be one."""
+    """Returns the absolute path of a folder, which need not exist. Raises `InputError` for a name that can't be a path."""
     folder = expand(name)
-    try:
+    with _possible_name(f"--output-dir {name:.200}"):
         folder.exists()
         return folder.resolve()
+
+
+@contextlib.contextmanager
+def _possible_name(title: str) -> Iterator[None]:
+    """Raises `InputError` for a name that is too long, has a NUL character in it, or leads in a circle of links."""
+    try:
+        yield
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"--output-dir {name:.200}: {getattr(error, 'strerror', None) or error!s:.200}") from None
+        raise InputError(f"{title}: {getattr(error, 'strerror', None) or error!s:.200}") from None
 
 
 def expand(path: str | Path) -> Path:
-    """~ as the home folder, where there is one of that name."""
+    """Returns the path with a leading ~ replaced by the home folder, if there is one of that name."""
     return Path(os.path.expanduser(path))
 
 
 def file_sha256(path: Path) -> str:
-    """The hexadecimal digest of a file of any size."""
+    """Returns the hexadecimal SHA-256 of a file, which is read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The libraries that a run stands on: whether they are there, and which versions."""
+"""The libraries that a run needs: whether they are installed, and in which versions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from connection.system.errors import InputError
 from connection.system.paths import ROOT, file_sha256
 
-if TYPE_CHECKING:
-    pass
 LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub")
+UNRECORDED = ("filelock",)  # no figure depends on its version
 OLDEST_TORCH = (2, 10)
 
 
 def require_libraries() -> None:
-    """Raises `InputError` naming the libraries that are not installed.
+    """Raises `InputError` that names the libraries which are not installed, and the command that installs them.
 
-    Without the transformers library, `import transformers` finds this repository's folder of weights, an empty namespace
-    package: a package without an __init__ file counts as missing.
+    Without the transformers library, `import transformers` succeeds all the same: it finds this repository's folder of weights,
+    as an empty namespace package. So a package without an __init__ file counts as missing.
     """
-    specs = {name: importlib.util.find_spec(name) for name in LIBRARIES}
+    specs = {name: importlib.util.find_spec(name) for name in (*LIBRARIES, *UNRECORDED)}
     missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
         raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements.txt")
@@ -34,7 +33,7 @@ def require_libraries() -> None:
 
 
 def require_torch() -> None:
-    """Raises `InputError` for a PyTorch whose reader of weights has known ways to run a file's code."""
+    """Raises `InputError` for a PyTorch so old that a file of weights can run code when it is loaded."""
     version = importlib.metadata.version("torch")
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
@@ -45,7 +44,7 @@ def require_torch() -> None:
 
 
 def describe(data_files: Iterable[Path]) -> dict[str, Any]:
-    """Versions, platform, git commit (None outside a checkout) and the SHA-256 of the data files, for settings.json."""
+    """Returns versions, platform, git commit (None outside a checkout) and SHA-256 of the data files, for settings.json."""
     commit = None
     try:
         asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)

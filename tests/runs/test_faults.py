@@ -1,4 +1,4 @@
-"""What is left when a disk is full, a folder gone, a process killed, a number not finite, or two trainings meet."""
+"""What is left when a disk is full, a folder gone, a process killed, or a number not finite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from connection.runs import disk_and_memory as needs
 from connection.runs.checkpoints import Checkpoints, find_damage
 from connection.runs.run_folder import RunFolder
 from connection.system.atomic_files import atomic_folder
-from connection.system.errors import InputError, RunError, exit_status
+from connection.system.errors import RunError, exit_status
 from connection.training.gradient_cache import OutOfMemoryRetry
 from connection.training.objectives import cosine_mse
 from connection.training.optimizer import AdamW
@@ -386,48 +386,7 @@ def test_the_estimate_of_memory_is_near_what_a_step_takes(minilm, tmp_path):
     assert 0.5 * grew < said < 2 * grew
 
 
-# --- two at once -------------------------------------------------------------------------------------------------------
-
-
-def test_a_second_training_in_the_same_folder_is_refused_and_a_stale_lock_is_not(tiny_folder, pairs, tmp_path):
-    output = tmp_path / "run"
-    code = "import sys, time; from pathlib import Path; from connection.system.folder_lock import lock_folder\n"
-    code += "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(output)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout
-    assert holder.stdout.readline() == "held\n"
-    for flags in ([], ["--overwrite"], ["--seeds", 2]):
-        refused = train(tiny_folder, pairs, output, *flags)
-        assert refused.returncode == 2
-        assert f"in use by another training (process {holder.pid} on" in refused.stderr
-    holder.kill()
-    holder.wait()
-    assert (output / ".lock").is_file()
-    assert train(tiny_folder, pairs, output).returncode == 0
-    assert not (output / ".lock").exists()
-
-
-def test_without_system_locks_the_process_that_is_named_counts(tmp_path, monkeypatch):
-    from connection.system import folder_lock as runlock
-
-    monkeypatch.setattr(runlock, "fcntl", None)
-    host = runlock.socket.gethostname()
-    (tmp_path / "target").write_text("mine")
-    (tmp_path / ".lock").symlink_to(tmp_path / "target")
-    with pytest.raises(InputError, match="can't be written"), runlock.lock_folder(tmp_path):
-        pass
-    assert (tmp_path / "target").read_text() == "mine"
-    (tmp_path / ".lock").unlink()
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    for pid, name, free in ((ended.pid, host, True), (os.getppid(), host, False), (ended.pid, "another", False)):
-        (tmp_path / ".lock").write_text(json.dumps({"pid": pid, "host": name}))
-        if free:
-            with runlock.lock_folder(tmp_path):
-                assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-        else:
-            with pytest.raises(InputError, match=f"process {pid} on {name}"), runlock.lock_folder(tmp_path):
-                pass
+# --- a long run --------------------------------------------------------------------------------------------------------
 
 
 @LINUX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,9 +16,11 @@ from typing import ClassVar
 
 import pytest
 
+from connection.system.errors import RunError
 from ConnectionBert import ConnectionBert
 from tests.conftest import run_command
 from tools.download import __main__ as download
+from tools.download.hub import kept_between_tries
 
 # --- the wheel ---------------------------------------------------------------------------------------------------------
 
@@ -411,3 +414,23 @@ def test_the_proxy_variables_are_honoured(tmp_path, monkeypatch, model, asked, e
     assert "Traceback" not in shown.stderr
     assert asked in Handler.asked
     assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_two_downloads_into_one_folder_exclude_each_other(tmp_path):
+    partial = tmp_path / ".bert.partial"
+    with kept_between_tries(partial, "a" * 40) as come:
+        (come / "config.json").write_text("{}")
+        with pytest.raises(RunError, match="another process is fetching it"), kept_between_tries(partial, "b" * 40):
+            pass
+        assert (come / "config.json").is_file()
+    assert not partial.exists()
+
+
+def test_a_download_needs_no_locks(tmp_path, monkeypatch):
+    def unsupported(handle, blocking):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.lock_descriptor", unsupported)
+    with kept_between_tries(tmp_path / ".bert.partial", "a" * 40) as come:
+        assert come.is_dir()
+    assert list(tmp_path.iterdir()) == []

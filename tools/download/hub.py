@@ -15,12 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 from connection.system.errors import InputError, RunError
+from connection.system.folder_lock import try_lock
 from connection.system.paths import file_sha256
 
 if TYPE_CHECKING:
@@ -52,26 +48,19 @@ def kept_between_tries(folder: Path, revision: str) -> Iterator[Path]:
     of another revision. Two downloads into one folder exclude each other.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY) if fcntl else -1
-    try:
-        if fcntl:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise RunError(f"another process is fetching it into {folder}.") from None
-    try:
-        for path in folder.iterdir():
-            if path.name != revision:
-                shutil.rmtree(path, ignore_errors=True)
-        (folder / revision).mkdir(exist_ok=True)
-        yield folder / revision
-        shutil.rmtree(folder)
-    except (InputError, RunError):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        if fcntl:
-            os.close(handle)
+    with try_lock(folder) as locked:
+        if locked is False:
+            raise RunError(f"another process is fetching it into {folder}.")
+        try:
+            for path in folder.iterdir():
+                if path.name != revision:
+                    shutil.rmtree(path, ignore_errors=True)
+            (folder / revision).mkdir(exist_ok=True)
+            yield folder / revision
+            shutil.rmtree(folder)
+        except (InputError, RunError):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def listing(repository: str, repo_type: str = "model", revision: str | None = None) -> tuple[str, dict[str, RepoSibling]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +57,7 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     require_libraries()
     import torch
 
-    from connection.system.atomic_files import plain_json
+    from connection.system.atomic_files import write_json
     from ConnectionBert import ConnectionBert
     from tools.learning_curve.pairs import read_pairs
     from tools.learning_curve.runs import train_runs
@@ -81,7 +80,7 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     except OSError as error:
         raise InputError(f"--output-dir {folder} can't be written: {error.strerror}") from None
     if not earlier:
-        _write(folder, {"settings": identity})
+        write_json(folder / FILE, {"settings": identity})
     pairs.prepared.write_skipped(folder / "skipped_rows.csv")
     held_out = pairs.write_held_out(folder / "pairs")
     for_all = {key: identity[key] for key in ("loss", "label_min", "label_max", "device", "precision")}
@@ -89,7 +88,7 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     settings = dataclasses.replace(settings, columns="", on_bad_rows="stop", seeds=1, keep_checkpoints=0, **for_all)
     trained = train_runs(folder, settings, model, pairs, given.seeds)
     curve = summarise(trained, 2 * len(pairs.labels))
-    _write(folder, plain_json({"settings": identity} | curve))
+    write_json(folder / FILE, {"settings": identity} | curve)
     _print(curve)
     _draw(curve, folder / PLOT)
     print(f"The figures are in {folder / FILE}")
@@ -158,13 +157,6 @@ def _draw(curve: dict[str, Any], plot: Path) -> None:
         print(f"The curve is drawn in {plot}")
     except ImportError:
         print("There is no plot, matplotlib is not installed. Type: pip install -r requirements.txt")
-
-
-def _write(folder: Path, content: dict[str, Any]) -> None:
-    """Write the curve's file; killed at any moment, it is the old one or the new one."""
-    aside = folder / f".{FILE}"
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, folder / FILE)
 
 
 if __name__ == "__main__":

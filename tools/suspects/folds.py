@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from connection.reports.results import is_finished
 from connection.runs.training_command import start_training, write_pairs
 from connection.settings import flag_of
+from connection.system.atomic_files import atomic_file
 from connection.system.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def open_output(output: Path, told: dict[str, Any]) -> Path:
                     "give another folder, or remove it."
                 )
         output.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        with atomic_file(file) as new:
+            new.write(content)
     except OSError as error:
         raise InputError(f"--output-dir {output} can't be written: {error.strerror}") from None
     return output
