@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from connection.reports.tables import duration
-from tools.learning_curve.summary import PRE_TRAINED, RANDOM
+from tools.learning_curve.runs import PRE_TRAINED, RANDOM
 
 # Okabe and Ito's colours, which the colour-blind tell apart, and a marker of its own.
 STYLE = {PRE_TRAINED: ("#0072B2", "o"), RANDOM: ("#D55E00", "s")}

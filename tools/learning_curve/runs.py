@@ -16,7 +16,8 @@ from connection.runs.training_command import read_figures, run_training
 from connection.settings import TrainSettings
 from ConnectionBert import ConnectionBert
 from tools.learning_curve.pairs import SHARES, CurvePairs
-from tools.learning_curve.summary import PRE_TRAINED, RANDOM
+
+PRE_TRAINED, RANDOM = "pre-trained", "random"  # the weights that a run starts from
 
 
 @dataclasses.dataclass

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from connection.reports.tables import duration
 from tools.learning_curve.power_law import forecast
+from tools.learning_curve.runs import PRE_TRAINED, RANDOM, Trained
 
-if TYPE_CHECKING:
-    from tools.learning_curve.runs import Trained
-
-PRE_TRAINED, RANDOM = "pre-trained", "random"
 SURE = 8  # runs that a forecast of three parameters should have
 
 
