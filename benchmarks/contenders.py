@@ -70,7 +70,7 @@ def train_ours(spec: dict[str, Any]) -> None:
     UNDO.get(spec.get("undo", ""), lambda *ignored: None)(model, data)
     objective = make_objective("cosine-mse", 20.0, [], model.encoder.config.hidden_size, torch.zeros(1))
     modules = torch.nn.ModuleList([model, objective])
-    step_optimizer = optimizer.make_optimizer(modules, weights if model.fast else None, 0.01)
+    step_optimizer = optimizer.make_optimizer(modules, weights if model.packed_bert else None, 0.01)
 
     def pairs() -> Iterator[list[Pair]]:
         """The batches."""

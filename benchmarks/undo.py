@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from connection.model import packed_bert as fast_bert
+from connection.model import packed_bert
 from connection.training import optimizer
-from connection.training import optimizer as flat_adamw
 
 
 def padded_rows(model: Any, data: Any) -> None:
@@ -20,7 +19,7 @@ def padded_rows(model: Any, data: Any) -> None:
 
 def module(model: Any, data: Any) -> None:
     """transformers' BertModel on the packed rows (under autocast for bf16), with torch's AdamW."""
-    model.fast = None
+    model.packed_bert = None
 
 
 def joined_products(model: Any, data: Any) -> None:
@@ -47,33 +46,33 @@ def joined_products(model: Any, data: Any) -> None:
             for part, rows in zip(dy.chunk(3), out.chunk(3), strict=True) if len(out) == 3 * out.shape[1] else [(dy, out)]:
                 torch.mm(part, x, out=rows)
 
-    fast_bert.torch = Split()  # type: ignore[attr-defined]
+    packed_bert.torch = Split()  # type: ignore[attr-defined]
 
 
 def drawn_dropout(model: Any, data: Any) -> None:
     """torch's bernoulli_ into the type that is computed with."""
 
     def factors(count: int, p: float) -> Tensor | None:
-        return torch.empty(count, dtype=model.fast.dtype).bernoulli_(1 - p).mul_(1 / (1 - p)) if p else None
+        return torch.empty(count, dtype=model.packed_bert.dtype).bernoulli_(1 - p).mul_(1 / (1 - p)) if p else None
 
-    model.fast.dropout.factors = factors
+    model.packed_bert.dropout.factors = factors
 
 
 def sparse_words(model: Any, data: Any) -> None:
     """The gradient of all word embeddings, and an update of all of them at each step."""
 
     class Dense(optimizer.FlatAdamW):
-        def before(self, words: Tensor) -> None:
-            self.places = words.numpy()
+        def catch_up(self, ids: Tensor) -> None:
+            """Nothing is put off."""
 
         @torch.no_grad()
-        def update(self, rate: float, max_norm: float) -> Tensor:
+        def update(self, rate: float, max_norm: float, loss: Tensor | None = None) -> Tensor:
             assert self.weights.word_grad
             words, part = self.weights.word_grad
             if not hasattr(self, "gradient"):
                 self.gradient = torch.empty_like(self.word)
             self.gradient.zero_().index_copy_(0, words, part)
-            norm = super().update(rate, max_norm)  # the layers, and the few words once more, which weighs little
+            norm = super().update(rate, max_norm, loss)  # the layers, and the few words once more, which weighs little
             same: dict[str, Any] = {"lr": rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": self.weight_decay}
             step = [torch.tensor(float(self.steps))]
             tensors = [self.word], [self.gradient], [self.word_m], [self.word_v], []
@@ -85,7 +84,7 @@ def sparse_words(model: Any, data: Any) -> None:
 
 def chunks(model: Any, data: Any) -> None:
     """AdamW over the whole vector at once."""
-    flat_adamw.CHUNK = 1 << 40
+    optimizer.CHUNK = 1 << 40
 
 
 UNDO: dict[str, Callable[[Any, Any], None]] = {
