@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import close_session
+from huggingface_hub import constants as hub_constants
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
@@ -81,12 +83,38 @@ def run_command(*words, cwd=ROOT, timeout=300, **environment) -> subprocess.Comp
     )
 
 
-def run_inside(main, *words) -> subprocess.CompletedProcess:
-    """A command's main() in this process: as `run_command`, without the seconds that the libraries take to load."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main([str(word) for word in words])
-    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+def run_inside(main, *words, cwd=None, encoding="utf-8", **environment) -> subprocess.CompletedProcess:
+    """A command's main() in this process: as `run_command`, without the seconds that the libraries take to load.
+
+    encoding: the terminal's.
+    """
+    out = io.TextIOWrapper(io.BytesIO(), encoding, write_through=True)
+    err = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace", write_through=True)
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if cwd:
+            patch.chdir(cwd)
+        set_environment(patch, {"HF_HUB_OFFLINE": "1"} | environment)
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as end:  # argparse's refusals
+            status = end.code or 0
+        finally:
+            torch.set_num_threads(threads)
+            close_session()
+    shown = (stream.buffer.getvalue().decode(encoding) for stream in (out, err))
+    return subprocess.CompletedProcess(words, status, *shown)
+
+
+def set_environment(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    """Environment variables, and what the hub library, which reads its own when it is imported, would have made of them."""
+    for name, value in variables.items():
+        patch.setenv(name, value)
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    patch.setattr(hub_constants, "ENDPOINT", address)
+    patch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(hub_constants, "HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE") == "1")
+    close_session()  # a new one looks at the proxy variables again
 
 
 def training_words(folder, pairs, output, *flags) -> list[object]:
