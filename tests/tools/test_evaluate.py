@@ -26,7 +26,7 @@ from connection.model.calibration import Calibration
 from connection.reports.tables import gain_sentence
 from connection.system.errors import InputError
 from ConnectionBert import ConnectionBert
-from tests.conftest import PAIRS, ROOT, run_command, run_inside, write_pairs
+from tests.conftest import PAIRS, run_inside, write_pairs
 from tools import compare, evaluate, similarity
 
 WORDS = "man woman dog cat horse book city night park guitar".split()
@@ -317,7 +317,7 @@ def test_figures_that_cannot_be_written_are_a_failure(tiny_folder, pair_file):
 
 def test_the_public_leaderboards_figure(minilm, public_data):
     """all-MiniLM-L6-v2 on STSb test: 82.03 on the public leaderboard."""
-    shown = run_command("-m", "tools.evaluate", minilm, public_data / "stsb" / "stsb-en-test.csv", cwd=ROOT)
+    shown = run_inside(evaluate.main, minilm, public_data / "stsb" / "stsb-en-test.csv")
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"cosine +1379 +82\.03 ", shown.stdout)
 
