@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from huggingface_hub import close_session
@@ -49,6 +51,12 @@ PAIRS = [
     ("the dog is not red", "a dog is red", 1.5),
     ("a man sees the day", "the night is not the day", 0.0),
 ]
+
+NOUNS = "man woman dog cat horse book city night park guitar".split()
+# 100 pairs: ten candidates for each of ten first sentences.
+MANY = [(f"the {a} sees a {b}", f"a {b} is not in the {c}", (i * j) % 6)
+        for i, a in enumerate(NOUNS) for j, (b, c) in enumerate(zip(NOUNS, NOUNS[::-1], strict=True))]  # fmt: skip
+CANDIDATES = [(f"the {a} plays", row[1], (i + j) % 6) for i, a in enumerate(NOUNS) for j, row in enumerate(MANY[:6])]
 
 
 def tiny_config(**changes) -> BertConfig:
@@ -132,6 +140,21 @@ def training_words(folder, pairs, output, *flags) -> list[object]:
         output,
     ]
     return [*words, "--batch-size", 4, "--max-length", 32, "--learning-rate", "1e-3", "--epochs", 2, *flags]
+
+
+def binary(rows):
+    return [(one, two, int(score > 2)) for one, two, score in rows]
+
+
+def train_and_test(folder, output, rows, *flags):
+    """A short run with dev and test files; its parsed results.json and predictions.csv."""
+    files = {name: write_pairs(output.parent / f"{output.name}-{name}.csv", part) for name, part in
+             (("train", rows[:40]), ("dev", rows[40:70]), ("test", rows[70:]))}  # fmt: skip
+    words = [word for name, file in files.items() for word in (f"--{name}-file", file)]
+    shown = run_inside(driver.main, "--model-dir", folder, *words, "--output-dir", output, "--max-length", 32, "--epochs", 1,
+                       "--learning-rate", "1e-3", "--allow", "leaked-pair,contradiction", *flags)  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout, json.loads((output / "results.json").read_text()), pd.read_csv(output / "predictions.csv")
 
 
 def signal_in_step(monkeypatch, in_step, number):

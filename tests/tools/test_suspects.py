@@ -20,8 +20,7 @@ from connection.data.pair_store import load_pairs
 from connection.data.split import folds_by_sentence
 from connection.system.errors import InputError
 from ConnectionBert import load_tokenizer
-from tests.conftest import run_inside, write_pairs
-from tests.tools.test_evaluate import CANDIDATES, MANY
+from tests.conftest import CANDIDATES, MANY, run_inside, write_pairs
 from tools.suspects import __main__ as suspects
 from tools.suspects import folds
 
