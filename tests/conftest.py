@@ -22,7 +22,8 @@ from transformers import BertConfig, BertModel
 import bertFineTuningWithConnectionData as driver
 
 ROOT = Path(__file__).resolve().parent.parent
-torch.set_num_threads(1)  # models so tiny gain nothing by more; the processes that tests start have all cores
+torch.set_num_threads(1)  # models so tiny gain nothing by more, and threads that wait for each other take processor time
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 MINILM = ROOT / "transformers" / "bert" / "all-MiniLM-L6-v2"
 DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
 PUBLIC_DATA = ROOT.parent / "shared" / "data"

@@ -379,7 +379,7 @@ def test_the_estimate_of_memory_is_near_what_a_step_takes(minilm, tmp_path):
     flags = ["--model-dir", minilm, "--train-file", file, "--epochs", 1, "--batch-size", 16, "--max-length", 256]
     flags += ["--dev-fraction", 0, "--test-fraction", 0, "--output-dir", tmp_path / "run", "--precision", "fp32"]
     flags += ["--keep-checkpoints", 0]
-    shown = run_command("-c", code, *flags, cwd=ROOT)
+    shown = run_command("-c", code, *flags, cwd=ROOT, OMP_NUM_THREADS=str(os.cpu_count()))
     assert shown.returncode == 0, shown.stderr
     grew = int(shown.stdout.split("GREW ")[1].split()[0])
     said = float(shown.stdout.split("training may need ")[1].split()[0]) * 2**30
