@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from huggingface_hub import close_session
+from huggingface_hub import constants as hub_constants
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 import bertFineTuningWithConnectionData as driver
 
 ROOT = Path(__file__).resolve().parent.parent
-torch.set_num_threads(1)  # models so tiny gain nothing by more; the processes that tests start have all cores
+torch.set_num_threads(1)  # models so tiny gain nothing by more, and threads that wait for each other take processor time
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 MINILM = ROOT / "transformers" / "bert" / "all-MiniLM-L6-v2"
 DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
@@ -47,6 +52,12 @@ PAIRS = [
     ("the dog is not red", "a dog is red", 1.5),
     ("a man sees the day", "the night is not the day", 0.0),
 ]
+
+NOUNS = "man woman dog cat horse book city night park guitar".split()
+# 100 pairs: ten candidates for each of ten first sentences.
+MANY = [(f"the {a} sees a {b}", f"a {b} is not in the {c}", (i * j) % 6)
+        for i, a in enumerate(NOUNS) for j, (b, c) in enumerate(zip(NOUNS, NOUNS[::-1], strict=True))]  # fmt: skip
+CANDIDATES = [(f"the {a} plays", row[1], (i + j) % 6) for i, a in enumerate(NOUNS) for j, row in enumerate(MANY[:6])]
 
 
 def tiny_config(**changes) -> BertConfig:
@@ -81,12 +92,38 @@ def run_command(*words, cwd=ROOT, timeout=300, **environment) -> subprocess.Comp
     )
 
 
-def run_inside(main, *words) -> subprocess.CompletedProcess:
-    """A command's main() in this process: as `run_command`, without the seconds that the libraries take to load."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main([str(word) for word in words])
-    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+def run_inside(main, *words, cwd=None, encoding="utf-8", **environment) -> subprocess.CompletedProcess:
+    """A command's main() in this process: as `run_command`, without the seconds that the libraries take to load.
+
+    encoding: the terminal's.
+    """
+    out = io.TextIOWrapper(io.BytesIO(), encoding, write_through=True)
+    err = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace", write_through=True)
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if cwd:
+            patch.chdir(cwd)
+        set_environment(patch, {"HF_HUB_OFFLINE": "1"} | environment)
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as end:  # argparse's refusals
+            status = end.code or 0
+        finally:
+            torch.set_num_threads(threads)
+            close_session()
+    shown = (stream.buffer.getvalue().decode(encoding) for stream in (out, err))
+    return subprocess.CompletedProcess(words, status, *shown)
+
+
+def set_environment(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    """Environment variables, and what the hub library, which reads its own when it is imported, would have made of them."""
+    for name, value in variables.items():
+        patch.setenv(name, value)
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    patch.setattr(hub_constants, "ENDPOINT", address)
+    patch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(hub_constants, "HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE") == "1")
+    close_session()  # a new one looks at the proxy variables again
 
 
 def training_words(folder, pairs, output, *flags) -> list[object]:
@@ -104,6 +141,21 @@ def training_words(folder, pairs, output, *flags) -> list[object]:
         output,
     ]
     return [*words, "--batch-size", 4, "--max-length", 32, "--learning-rate", "1e-3", "--epochs", 2, *flags]
+
+
+def binary(rows):
+    return [(one, two, int(score > 2)) for one, two, score in rows]
+
+
+def train_and_test(folder, output, rows, *flags):
+    """A short run with dev and test files; its parsed results.json and predictions.csv."""
+    files = {name: write_pairs(output.parent / f"{output.name}-{name}.csv", part) for name, part in
+             (("train", rows[:40]), ("dev", rows[40:70]), ("test", rows[70:]))}  # fmt: skip
+    words = [word for name, file in files.items() for word in (f"--{name}-file", file)]
+    shown = run_inside(driver.main, "--model-dir", folder, *words, "--output-dir", output, "--max-length", 32, "--epochs", 1,
+                       "--learning-rate", "1e-3", "--allow", "leaked-pair,contradiction", *flags)  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout, json.loads((output / "results.json").read_text()), pd.read_csv(output / "predictions.csv")
 
 
 def signal_in_step(monkeypatch, in_step, number):

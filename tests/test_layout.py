@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import csv
+import importlib
+import os
 import re
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import bertFineTuningWithConnectionData as driver
 from connection.settings import read_settings
-from tests.conftest import DRIVER, MINILM, ROOT, run_command
+from tests.conftest import DRIVER, ROOT, run_command, run_inside
 
 TOP = ("bertFineTuningWithConnectionData", "ConnectionBert", "ConnectionDataset")
 # What each room of connection/ may import from besides itself; the driver is imported by nobody.
@@ -115,6 +118,16 @@ def test_importing_any_module_starts_no_work(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_command_of_the_readme_starts():
+    """In processes of their own, all at once, as a person starts them: each knows --help."""
+    commands = {tuple(words[1:3]) for words in readme_commands() if words[:2] == ["python", "-m"]} | {(DRIVER.name,)}
+    assert len(commands) == 1 + len([*(ROOT / "tools").glob("[a-z]*.py"), *(ROOT / "tools").glob("*/__main__.py")])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for words, shown in zip(commands, pool.map(lambda words: run_command(*words, "--help"), commands), strict=True):
+            assert shown.returncode == 0, shown.stderr
+            assert shown.stdout.startswith("usage: "), words
+
+
 def test_the_tree_in_the_architecture_names_every_file_and_nothing_else():
     lines = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("### Every file\n```\n")[1].split("```")[0]
     named, folder = set(), ""
@@ -186,12 +199,11 @@ def test_the_readmes_own_data_commands_run(minilm, tmp_path):
     assert len(commands) == 6
     for words in commands:
         if words[1] == DRIVER.name:
-            flags = [str(MINILM) if word.startswith("transformers/") else word for word in words[2:]]
-            shown = run_command(DRIVER, *flags, "--epochs", 1, cwd=tmp_path)
+            shown = run_inside(driver.main, *words[2:], "--epochs", 1, cwd=tmp_path)
             assert f"train  {len(list(csv.reader(example[1].splitlines()))) - 1} pairs" in shown.stdout, shown.stderr
         else:
-            placed = [tmp_path / word if word.startswith(("output/", "my-")) else word for word in words[1:]]
-            shown = run_command(*placed, cwd=ROOT)
+            assert words[1] == "-m"
+            shown = run_inside(importlib.import_module(words[2]).main, *words[3:], cwd=tmp_path)
             assert "cosine" in shown.stdout or "0 errors" in shown.stdout
         assert shown.returncode == 0, shown.stderr
 
@@ -200,7 +212,9 @@ def test_what_make_train_runs(minilm, tmp_path):
     """The recipe of `make train`, its training shortened to one epoch, ends with the before/after table and the model."""
     planned = subprocess.run(["make", "-n", "train"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     command = shlex.split(next(line for line in planned.splitlines() if DRIVER.name in line))
-    shown = run_command(*command[1:], "--epochs", 1, "--output-dir", tmp_path / "run", timeout=500)
+    assert command[1] == DRIVER.name
+    more = ["--epochs", 1, "--output-dir", tmp_path / "run"]
+    shown = run_inside(driver.main, *command[2:], *more, cwd=ROOT)
     assert shown.returncode == 0, shown.stderr
     gain = re.search(r"test +115 +([\d.]+) +([\d.]+) +([+-][\d.]+)", shown.stdout)
     assert gain

@@ -163,16 +163,16 @@ def _texts(path):
 def test_check_command(minilm, tmp_path):
     rows = [*CLEAN, ("a man", "a dog", 9)]
     good, bad = write_pairs(tmp_path / "good.csv", CLEAN), write_pairs(tmp_path / "bad.csv", rows)
-    shown = run_command("-m", "tools.check", good, "--model-dir", minilm, "--label-min", 0, "--label-max", 5, cwd=ROOT)
+    scale = ["--model-dir", minilm, "--label-min", 0, "--label-max", 5]
+    shown = run_command("-m", "tools.check", good, *scale, cwd=ROOT)
     assert shown.returncode == 0, shown.stderr
     assert "sentence1 = 'sentence1', sentence2 = 'sentence2', label = 'score' (by name)" in shown.stdout
     assert "line 4: 'the man sees d' | 'a dog rides d' | '2'" in shown.stdout
-    shown = run_command("-m", "tools.check", bad, "--model-dir", minilm, "--label-min", 0, "--label-max", 5, "--json", cwd=ROOT)
+    shown = run_inside(check.main, bad, *scale, "--json")
     assert shown.returncode == 2
     assert [(f["name"], f["lines"]) for f in json.loads(shown.stdout)["findings"]] == [("bad-label", [9])]
     for flags in (["--on-bad-rows", "skip"], ["--allow", "bad-label"]):
-        words = [bad, "--model-dir", minilm, "--label-min", 0, "--label-max", 5, *flags]
-        assert run_command("-m", "tools.check", *words, cwd=ROOT).returncode == 0
+        assert run_inside(check.main, bad, *scale, *flags).returncode == 0
     fine = ["--label-min", "-1e3", "--label-max", "1e3", "--allow", "leaked-pair, contradiction"]
     assert run_inside(check.main, good, "--model-dir", minilm, *fine).returncode == 0
     for flags, why in (
@@ -186,7 +186,7 @@ def test_check_command(minilm, tmp_path):
         shown = run_inside(check.main, good, "--model-dir", minilm, *flags)
         assert (shown.returncode, shown.stdout) == (2, "")
         assert why in shown.stderr
-    shown = run_command("-m", "tools.check", tmp_path / "absent.csv", "--model-dir", minilm, cwd=ROOT)
+    shown = run_inside(check.main, tmp_path / "absent.csv", "--model-dir", minilm)
     assert shown.returncode == 2
     assert "Traceback" not in shown.stderr
 
@@ -229,14 +229,14 @@ def test_labels_that_were_seen_and_an_end_that_was_not(tokenizer, tmp_path):
 @pytest.mark.parametrize("name", ["loop.csv", "a" * 300 + ".csv", "bad\udcff.csv"])
 def test_names_that_cannot_be_opened(tiny_folder, tmp_path, name):
     (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
-    shown = run_command("-m", "tools.check", tmp_path / name, "--model-dir", tiny_folder, cwd=ROOT)
+    shown = run_inside(check.main, tmp_path / name, "--model-dir", tiny_folder)
     assert shown.returncode == 2
     assert "Traceback" not in shown.stderr
 
 
 def test_output_in_an_encoding_that_cannot_hold_the_text(tiny_folder, tmp_path):
     file = write_pairs(tmp_path / "p.csv", [("고양이", "개", 0), ("a", "b", 5), ("남자", "여자", 3)])
-    shown = run_command("-m", "tools.check", file, "--model-dir", tiny_folder, cwd=ROOT, PYTHONIOENCODING="cp1252")
+    shown = run_inside(check.main, file, "--model-dir", tiny_folder, encoding="cp1252")
     assert (shown.returncode, shown.stderr.count("Traceback")) == (0, 0)
     assert "\\uace0" in shown.stdout
 

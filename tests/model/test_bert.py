@@ -22,7 +22,7 @@ from connection.model.pooling import POOLING
 from connection.settings import setting_fields
 from connection.system.errors import InputError
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, ROOT, VOCABULARY, run_command, run_inside, tiny_config, write_bert
+from tests.conftest import VOCABULARY, run_inside, tiny_config, write_bert
 from tools import similarity
 
 SENTENCES = [
@@ -471,7 +471,7 @@ def test_forward_reads_both_sides_in_one_encoder_call(tiny_folder, monkeypatch):
 
 def test_print_model_shows_bert_base(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | BertConfig().to_dict()))
-    shown = run_command(DRIVER, "--print-model", "--model-dir", tmp_path)
+    shown = run_inside(driver.main, "--print-model", "--model-dir", tmp_path)
     assert shown.returncode == 0, shown.stderr
     text = shown.stdout
     for part in ("Embedding(30522, 768, padding_idx=0)", "Embedding(512, 768)", "(0-11): 12 x BertLayer", "BertPooler"):
@@ -484,7 +484,7 @@ def test_similarity_tool(tiny_folder, tmp_path):
     model = ConnectionBert.load(tiny_folder)
     model.labels = (1.0, 5.0)
     model.save(tmp_path / "saved")
-    shown = run_command("-m", "tools.similarity", tmp_path / "saved", "a dog", "a dog", cwd=ROOT)
+    shown = run_inside(similarity.main, tmp_path / "saved", "a dog", "a dog")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.split() == ["cosine", "1.0000", "score", "5.00", "on", "the", "scale", "1", "to", "5"]
     for words in (

@@ -23,8 +23,7 @@ from connection.evaluation.slices import count_negated, find_slices, worst_slice
 from connection.reports.errors_csv import FORMULA, as_cell, write_worst_first
 from connection.reports.tables import errors_sentence, render, slices_table
 from ConnectionBert import load_tokenizer
-from tests.conftest import PAIRS, run_inside, write_pairs
-from tests.tools.test_evaluate import MANY, binary, train
+from tests.conftest import MANY, PAIRS, binary, run_inside, train_and_test, write_pairs
 
 CALIBRATED = ("label", "predicted", "cosine", "residual")
 
@@ -49,7 +48,7 @@ def slices_of(folder, path, cosine, residual=None, max_length=32, scale=None):
 
 
 def test_errors_csv_holds_every_pair_with_its_text_worst_first(tiny_folder, tmp_path):
-    shown, results, predictions = train(tiny_folder, tmp_path / "run", MANY)
+    shown, results, predictions = train_and_test(tiny_folder, tmp_path / "run", MANY)
     table = errors_of(tmp_path / "run")
     assert list(table.columns) == ["rank", "split", "line", "sentence1", "sentence2", *CALIBRATED]
     assert table["rank"].tolist() == list(range(1, 61))
@@ -86,7 +85,7 @@ def test_errors_csv_holds_every_pair_with_its_text_worst_first(tiny_folder, tmp_
 
 
 def test_binary_labels_are_called_at_the_threshold(tiny_folder, tmp_path):
-    _, results, _ = train(tiny_folder, tmp_path / "run", binary(MANY))
+    _, results, _ = train_and_test(tiny_folder, tmp_path / "run", binary(MANY))
     table = errors_of(tmp_path / "run")
     threshold = results["final"]["test"]["binary"]["threshold"]
     assert table["called"].tolist() == (table["cosine"] >= threshold).astype(float).tolist()
@@ -115,7 +114,7 @@ def test_a_run_with_one_held_out_file(tiny_folder, pair_file, tmp_path, part):
 
 
 def test_without_held_out_pairs_there_is_no_errors_csv_and_an_old_one_goes(tiny_folder, pair_file, tmp_path):
-    train(tiny_folder, tmp_path / "run", MANY)
+    train_and_test(tiny_folder, tmp_path / "run", MANY)
     assert (tmp_path / "run" / "errors.csv").is_file()
     shown = run_inside(driver.main, "--model-dir", tiny_folder, "--train-file", pair_file, "--epochs", 1, "--max-length", 32,
                        "--dev-fraction", 0, "--test-fraction", 0, "--output-dir", tmp_path / "run", "--overwrite")  # fmt: skip

@@ -7,11 +7,11 @@ import hashlib
 import io
 import json
 import math
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ from connection.training.objectives import cosine_mse
 from connection.training.optimizer import AdamW
 from connection.training.state import Progress
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, PAIRS, ROOT, run_command, run_inside, training_words, write_pairs
+from tests.conftest import PAIRS, ROOT, run_command, run_inside, training_words, write_pairs
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the fault is made with Linux's own means")
@@ -65,19 +65,19 @@ def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(tiny_folder, pairs, tm
     sizes = {name: len(data) for name, data in before.items() if name.endswith("safetensors") and "000020" in name}
     limit = sum(sizes.values()) // 2
     assert min(sizes.values()) < limit < max(sizes.values())
-    command = [sys.executable, DRIVER, "--output-dir", output, "--resume", "--extend", "--epochs", 3]
-    ended = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    longer = ["--output-dir", output, "--resume", "--extend", "--epochs", 3]
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+    try:
+        ended = run_inside(driver.main, *longer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "The run stopped: " in ended.stderr.strip().splitlines()[-1]
     assert content(output / "checkpoints") == before
     assert not [path for path in output.rglob(".*") if path.name != ".lock"]
-    assert run_inside(driver.main, "--output-dir", output, "--resume", "--extend", "--epochs", 3).returncode == 0
+    assert run_inside(driver.main, *longer).returncode == 0
 
 
 @pytest.mark.parametrize("dev", [True, False])
@@ -110,19 +110,20 @@ def test_a_folder_that_can_not_be_written_ends_the_run(tiny_folder, pairs, tmp_p
 
 
 @LINUX
-def test_a_process_that_prepares_batches_and_is_killed_ends_the_run(tiny_folder, pairs, tmp_path):
-    code = (
-        "import multiprocessing, os, signal, sys, bertFineTuningWithConnectionData as d\n"
-        "real, seen = d.training_step, []\n"
-        "def step(*words):\n"
-        "    seen.append(1)\n"
-        "    if len(seen) == 3: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
-        "    return real(*words)\n"
-        "d.training_step = step\n"
-        "sys.exit(d.main(sys.argv[1:]))\n"
-    )
-    words = training_words(tiny_folder, pairs, tmp_path / "run", "--num-workers", 2, "--epochs", 500)
-    shown = run_command("-c", code, *words, cwd=ROOT, timeout=100)
+def test_a_process_that_prepares_batches_and_is_killed_ends_the_run(tiny_folder, pairs, tmp_path, monkeypatch):
+    real, seen = driver.training_step, []
+    others = multiprocessing.active_children()
+
+    def step(*words):
+        seen.append(1)
+        if len(seen) == 3:
+            preparing = next(child for child in multiprocessing.active_children() if child not in others)
+            assert preparing.pid
+            os.kill(preparing.pid, signal.SIGKILL)
+        return real(*words)
+
+    monkeypatch.setattr(driver, "training_step", step)
+    shown = train(tiny_folder, pairs, tmp_path / "run", "--num-workers", 2, "--epochs", 500)
     assert shown.returncode == 1
     assert "Traceback" not in shown.stderr
     assert "--num-workers 0" in shown.stderr
@@ -362,14 +363,17 @@ def test_a_setting_that_needs_more_memory_than_there_is_is_warned_about(tiny_fol
 
 @LINUX
 def test_the_estimate_of_memory_is_near_what_a_step_takes(minilm, tmp_path):
-    """Peak resident memory of a real run of long sentences, less what the process has before its first step."""
+    """Peak resident memory of a real run of long sentences, less what the process has before its first step.
+
+    Read where Linux keeps it for the program that runs: getrusage's figure is at least that of the process that started it.
+    """
     long = [(" ".join([one] * 40), " ".join([two] * 40), score) for one, two, score in PAIRS]
     file = write_pairs(tmp_path / "long.csv", long * 2)
     code = (
-        "import sys, bertFineTuningWithConnectionData as d, resource\n"
+        "import sys, bertFineTuningWithConnectionData as d\n"
         "real, seen = d.training_step, []\n"
         "import connection.runs.disk_and_memory as n\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "peak = lambda: next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "n.available_memory = lambda: 1\n"
         "def step(*words):\n"
         "    seen.append(peak()); return real(*words)\n"
@@ -379,7 +383,7 @@ def test_the_estimate_of_memory_is_near_what_a_step_takes(minilm, tmp_path):
     flags = ["--model-dir", minilm, "--train-file", file, "--epochs", 1, "--batch-size", 16, "--max-length", 256]
     flags += ["--dev-fraction", 0, "--test-fraction", 0, "--output-dir", tmp_path / "run", "--precision", "fp32"]
     flags += ["--keep-checkpoints", 0]
-    shown = run_command("-c", code, *flags, cwd=ROOT)
+    shown = run_command("-c", code, *flags, cwd=ROOT, OMP_NUM_THREADS=str(os.cpu_count()))
     assert shown.returncode == 0, shown.stderr
     grew = int(shown.stdout.split("GREW ")[1].split()[0])
     said = float(shown.stdout.split("training may need ")[1].split()[0]) * 2**30

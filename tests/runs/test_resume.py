@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 
 import pytest
 import torch
+from transformers import BertModel
 
 import bertFineTuningWithConnectionData as driver
 from benchmarks.fault_runs import reached
@@ -19,7 +21,7 @@ from connection.runs.run_folder import RunFolder
 from connection.system.errors import InputError
 from connection.training.state import RunState
 from ConnectionBert import ConnectionBert
-from tests.conftest import DRIVER, PAIRS, run_inside, signal_in_step, training_words, write_pairs
+from tests.conftest import DRIVER, PAIRS, run_inside, signal_in_step, tiny_config, training_words, write_bert, write_pairs
 
 MANY = PAIRS * 5  # 10 steps of 4 pairs
 WAYS: dict[str, list[object]] = {
@@ -38,6 +40,16 @@ def pairs(tmp_path):
 def train(folder, pairs, output, *flags):
     own = ["--log-steps", 1, "--cache-dir", output.parent / "cache"]
     return run_inside(driver.main, *training_words(folder, pairs, output, *own, *flags))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished run, to be copied; its model and its pairs lie where they were."""
+    folder = tmp_path_factory.mktemp("done")
+    torch.manual_seed(0)
+    model, pairs = write_bert(folder / "tiny", BertModel(tiny_config())), write_pairs(folder / "pairs.csv", MANY)
+    assert train(model, pairs, folder / "run").returncode == 0
+    return folder / "run"
 
 
 def assert_same(one, two):
@@ -123,9 +135,8 @@ def test_a_signal_while_dev_pairs_are_measured_ends_that_too(tiny_folder, pairs,
     assert_same(reached(tmp_path / "ended"), reached(tmp_path / "whole"))
 
 
-def test_more_epochs_are_asked_for_aloud(tiny_folder, pairs, tmp_path):
-    output = tmp_path / "run"
-    assert train(tiny_folder, pairs, output).returncode == 0
+def test_more_epochs_are_asked_for_aloud(done, tmp_path):
+    output = shutil.copytree(done, tmp_path / "run")
     refused = run_inside(driver.main, "--output-dir", output, "--resume", "--epochs", 3, "--seed", 7)
     assert refused.returncode == 2
     assert "--epochs: 3 now, 2 in the run so far; for more of them give --extend" in refused.stderr
@@ -139,8 +150,8 @@ def test_more_epochs_are_asked_for_aloud(tiny_folder, pairs, tmp_path):
         assert run_inside(driver.main, "--output-dir", output, *flags).returncode == 2
 
 
-def test_a_run_that_is_done_can_be_resumed_without_harm(tiny_folder, pairs, tmp_path):
-    assert train(tiny_folder, pairs, tmp_path / "run").returncode == 0
+def test_a_run_that_is_done_can_be_resumed_without_harm(done, tmp_path):
+    shutil.copytree(done, tmp_path / "run")
     before = reached(tmp_path / "run")
     assert run_inside(driver.main, "--output-dir", tmp_path / "run", "--resume").returncode == 0
     assert_same(reached(tmp_path / "run"), before)
@@ -194,9 +205,8 @@ def test_an_edited_constant_counts_as_a_flag(tiny_folder, pairs, tmp_path, monke
     assert run_inside(driver.main).returncode == 0
 
 
-def test_an_extension_that_is_ended_before_its_first_step_is_not_forgotten(tiny_folder, pairs, tmp_path, monkeypatch):
-    output = tmp_path / "run"
-    assert train(tiny_folder, pairs, output).returncode == 0
+def test_an_extension_that_is_ended_before_its_first_step_is_not_forgotten(done, tmp_path, monkeypatch):
+    output = shutil.copytree(done, tmp_path / "run")
     real = RunState.restore
 
     def restore(self, tensors, values):
@@ -211,8 +221,7 @@ def test_an_extension_that_is_ended_before_its_first_step_is_not_forgotten(tiny_
 
 
 @pytest.mark.parametrize("moment", ["log", "save"])
-def test_a_signal_just_after_a_measurement_loses_and_repeats_nothing(tiny_folder, pairs, tmp_path, monkeypatch, moment):
-    assert train(tiny_folder, pairs, tmp_path / "whole").returncode == 0
+def test_a_signal_just_after_a_measurement_loses_and_repeats_nothing(done, tiny_folder, pairs, tmp_path, monkeypatch, moment):
     real = getattr(RunFolder, moment)
 
     def signalled(self, *words, **figures):
@@ -224,7 +233,7 @@ def test_a_signal_just_after_a_measurement_loses_and_repeats_nothing(tiny_folder
         patch.setattr(RunFolder, moment, signalled)
         assert train(tiny_folder, pairs, tmp_path / "ended").returncode == 143
     assert run_inside(driver.main, "--output-dir", tmp_path / "ended", "--resume").returncode == 0
-    assert_same(reached(tmp_path / "ended"), reached(tmp_path / "whole"))
+    assert_same(reached(tmp_path / "ended"), reached(done))
 
 
 def test_a_run_of_several_seeds_is_resumed_in_the_seeds_own_folder(tiny_folder, pairs, tmp_path, monkeypatch):
@@ -251,9 +260,8 @@ def test_a_whole_checkpoint_never_goes_for_a_damaged_one(tiny_folder, pairs, tmp
     assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-000012", "step-000014"]
 
 
-def test_metrics_that_were_changed_are_not_gone_on_with(tiny_folder, pairs, tmp_path):
-    output = tmp_path / "run"
-    assert train(tiny_folder, pairs, output).returncode == 0
+def test_metrics_that_were_changed_are_not_gone_on_with(done, tmp_path):
+    output = shutil.copytree(done, tmp_path / "run")
     metrics = (output / "metrics.jsonl").read_text()
     for content in ("{}\n" + metrics, metrics[:-20], None):
         if content is None:
@@ -270,9 +278,8 @@ def test_metrics_that_were_changed_are_not_gone_on_with(tiny_folder, pairs, tmp_
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "missing", "manifest", "link", "linked folder"])
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json", "model/model.safetensors"])
-def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(tiny_folder, pairs, tmp_path, harm, name):
-    output = tmp_path / "run"
-    assert train(tiny_folder, pairs, output).returncode == 0
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(done, tmp_path, harm, name):
+    output = shutil.copytree(done, tmp_path / "run")
     expected = reached(output)
     newest = output / "checkpoints" / "step-000020"
     file = newest / name

@@ -170,7 +170,7 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
 
 
 def test_two_steps_with_a_training_file_alone_and_reload(tiny_folder, pair_file, tmp_path):
-    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--learning-rate", "1e-2", run=as_a_person(tmp_path))
+    shown = train(tiny_folder, pair_file, tmp_path / "run", "--epochs", 1, "--learning-rate", "1e-2")
     assert shown.returncode == 0, shown.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["base"], results["final"], results["steps"], results["best_step"]) == ({}, {}, 2, 2)
@@ -258,11 +258,11 @@ def test_eval_steps_adds_evaluations(tiny_folder, pair_file, tmp_path):
 
 
 def test_the_real_small_model_learns_the_bundled_data(minilm, tmp_path):
-    """One short epoch over a part of the bundled pairs, from the command line, read back by this project."""
+    """One short epoch over a part of the bundled pairs, read back by this project."""
     rows = (ROOT / "data" / "requirements-train.csv").read_text(encoding="utf-8").splitlines(keepends=True)[:97]
     (tmp_path / "part.csv").write_text("".join(rows), encoding="utf-8")
-    shown = run_command(DRIVER, "--model-dir", minilm, "--train-file", tmp_path / "part.csv", "--output-dir", tmp_path / "run",
-                        "--epochs", 1, "--learning-rate", "1e-4", "--log-steps", 1)  # fmt: skip
+    words = ["--model-dir", minilm, "--train-file", tmp_path / "part.csv", "--output-dir", tmp_path / "run", "--epochs", 1]
+    shown = run_inside(driver.main, *words, "--learning-rate", "1e-4", "--log-steps", 1)
     assert shown.returncode == 0, shown.stderr
     assert ConnectionBert.load(tmp_path / "run" / "model").normalized
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -275,7 +275,7 @@ def test_the_real_small_model_learns_the_bundled_data(minilm, tmp_path):
 
 def test_bad_data_is_refused_before_the_output_folder_is_touched(tiny_folder, pair_file, tmp_path):
     bad = write_pairs(tmp_path / "bad.csv", [("a", "b", "nan"), ("", "b", 3), ("a", "b", 7), ("a dog", "a cat", 2)])
-    shown = train(tiny_folder, bad, tmp_path / "run", "--dev-file", pair_file, run=as_a_person(tmp_path))
+    shown = train(tiny_folder, bad, tmp_path / "run", "--dev-file", pair_file)
     assert shown.returncode == 2
     for part in ("line 2: column score: 'nan'", "line 3: column sentence1: blank", "line 4: column score: 7 is outside"):
         assert f"{bad}, {part}" in shown.stderr

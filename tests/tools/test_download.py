@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
 import pytest
 
 from connection.system.errors import RunError
 from ConnectionBert import ConnectionBert
-from tests.conftest import run_command
+from tests.conftest import run_inside
+from tests.tools.fake_hub import FakeHub, Server, git_blob_id
 from tools.download import __main__ as download
 from tools.download.hub import kept_between_tries
 
@@ -107,65 +107,6 @@ def test_a_folder_that_is_there_but_incomplete_is_kept_unless_overwritten(wheel,
 # --- the hub -----------------------------------------------------------------------------------------------------------
 
 
-def git_blob_id(content):
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-class FakeHub(BaseHTTPRequestHandler):
-    """The few addresses of the hub that a download asks: a model's list of files, and each file."""
-
-    files: dict[str, bytes]
-    served: ClassVar[dict[str, bytes]] = {}  # contents that are not the listed ones
-    listed: ClassVar[dict[str, dict]] = {}  # what is listed otherwise than it is
-    answered: bytes | None = None  # in place of the list
-    wrong_digest = False
-    cut_at: int | None = None  # the weights break off there
-    commit = "0123456789abcdef0123456789abcdef01234567"
-
-    def log_message(self, *words):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.split("?")[0].strip("/")
-        if path.startswith("api/models/some/bert"):
-            self.answer(self.answered or json.dumps(self.listing()).encode(), {"Content-Type": "application/json"})
-        elif path.startswith("some/bert/resolve/") and path.split("/", 4)[4] in self.files:
-            name = path.split("/", 4)[4]
-            etag = hashlib.sha256(self.files[name]).hexdigest()
-            self.answer(
-                self.served.get(name, self.files[name]),
-                {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit},
-                name == "model.safetensors",
-            )
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def listing(self):
-        siblings = []
-        for name, content in self.files.items():
-            sha256 = "0" * 64 if self.wrong_digest else hashlib.sha256(content).hexdigest()
-            lfs = {"lfs": {"size": len(content), "sha256": sha256, "pointerSize": 130}} if name == "model.safetensors" else {}
-            blob = "0" * 40 if lfs else git_blob_id(content)  # of a large file it is its pointer's
-            siblings.append({"rfilename": name, "size": len(content), "blobId": blob, **lfs, **self.listed.get(name, {})})
-        return {"_id": "1", "id": "some/bert", "modelId": "some/bert", "sha": self.commit, "siblings": siblings, "tags": []}
-
-    def answer(self, content, headers, may_break=False):
-        start = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
-        self.send_response(206 if start else 200)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content[start : self.cut_at if may_break and self.cut_at else None])
-
-
 @pytest.fixture
 def hub(tiny_folder):
     """A hub that holds some/bert; yields its handler class, to break things, and a function that runs the command."""
@@ -178,12 +119,10 @@ def hub(tiny_folder):
             "onnx/model.onnx": b"not taken",
         }
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    server = Server(Handler)
 
     def fetch(*words, **more):
-        return run_command("-m", "tools.download", *words, **(environment | more))
+        return run_inside(download.main, *words, **(server.environment | more))
 
     yield Handler, fetch
     server.shutdown()
@@ -311,7 +250,7 @@ def test_what_cannot_be_had_is_said_in_words(hub, tmp_path, model, environment, 
 
 @pytest.fixture
 def slow_hub(hub):
-    """A hub whose weights, 48 MB, stop half way, until they are let go: its address, and the events of both."""
+    """A hub whose weights, 48 MB, stop half way, until they are let go: its handler, with both events, and the server."""
     handler, _ = hub
     handler.files["model.safetensors"] = bytes(range(256)) * (48 << 12)
     handler.reached, handler.release, handler.starts = threading.Event(), threading.Event(), []
@@ -331,18 +270,17 @@ def slow_hub(hub):
         plain(self, content, headers, may_break)
 
     handler.answer = slow
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield handler, f"http://127.0.0.1:{server.server_port}"
+    server = Server(handler)
+    yield handler, server
     server.shutdown()
 
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_download_killed_half_way_goes_on_where_it_broke_off(slow_hub, tmp_path, changed):
     """No half folder meanwhile; nothing of the first try is used where the model is another one by then."""
-    handler, address = slow_hub
+    handler, server = slow_hub
     bert = tmp_path / "bert"
-    environment = os.environ | {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment = os.environ | server.environment
     command = [sys.executable, "-m", "tools.download", "some/bert", "--to", str(bert)]
     process = subprocess.Popen(command, env=environment, cwd=download.ROOT, stderr=subprocess.PIPE, text=True)
     assert handler.reached.wait(60)
@@ -355,7 +293,7 @@ def test_a_download_killed_half_way_goes_on_where_it_broke_off(slow_hub, tmp_pat
     if changed:
         handler.commit = "f" * 40
         handler.files["model.safetensors"] = bytes(48 << 20)
-    again = subprocess.run(command, env=environment, cwd=download.ROOT, capture_output=True, text=True, timeout=60)
+    again = run_inside(download.main, "some/bert", "--to", bert, **server.environment)
     assert again.returncode == 0, again.stderr
     assert (handler.starts[1] is None) == changed
     if not changed:
@@ -405,10 +343,9 @@ def test_the_proxy_variables_are_honoured(tmp_path, monkeypatch, model, asked, e
     class Handler(Proxy):
         asked: ClassVar[list[str]] = []
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    proxy = {variable: f"http://127.0.0.1:{server.server_port}", "PIP_CONFIG_FILE": os.devnull, "HF_HUB_DISABLE_XET": "1"}
-    shown = run_command("-m", "tools.download", model, "--to", tmp_path / "bert", **(environment | proxy))
+    server = Server(Handler)
+    proxy = {variable: server.address, "PIP_CONFIG_FILE": os.devnull, "HF_HUB_DISABLE_XET": "1"}
+    shown = run_inside(download.main, model, "--to", tmp_path / "bert", **(environment | proxy))
     server.shutdown()
     assert shown.returncode == 1
     assert "Traceback" not in shown.stderr

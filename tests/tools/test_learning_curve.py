@@ -21,7 +21,7 @@ import bertFineTuningWithConnectionData as driver
 from connection.runs.training_command import as_flags, driver_constants, read_figures
 from connection.settings import read_settings
 from ConnectionBert import ConnectionBert
-from tests.conftest import ROOT, run_command, run_inside, write_pairs
+from tests.conftest import ROOT, run_inside, write_pairs
 from tools.learning_curve import __main__ as learning_curve
 from tools.learning_curve.power_law import fit_power_law, forecast
 from tools.learning_curve.runs import _random_weights
@@ -374,13 +374,14 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path, started
 
 
 def test_the_command_as_a_person_types_it(tiny_folder, tmp_path):
-    """Processes and all, with files named from the working directory, and labels and columns of the person's own."""
+    """Trained in processes of their own, with files named from the working directory, and labels and columns of the person's
+    own."""
     rows = [(score, one, two) for one, two, score in ROWS[:24]]
     for name, part in (("train", rows[:12]), ("test", rows[12:])):
         write_pairs(tmp_path / f"{name}.csv", part, header=("how strong", "eins", "zwei"))
-    shown = run_command("-m", "tools.learning_curve", "--model-dir", tiny_folder, "--train-file", "train.csv", "--test-file",
-                        "test.csv", "--columns", "sentence1=eins,sentence2=zwei,label=how strong", *FLAGS, "--threads", 1,
-                        cwd=tmp_path, PYTHONPATH=str(ROOT))  # fmt: skip
+    shown = run_inside(learning_curve.main, "--model-dir", tiny_folder, "--train-file", "train.csv", "--test-file", "test.csv",
+                       "--columns", "sentence1=eins,sentence2=zwei,label=how strong", *FLAGS, "--threads", 1,
+                       cwd=tmp_path)  # fmt: skip
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "10% of the labels (1), seed 42: left out" in shown.stdout
     assert "pre-trained weights, 100% of the labels (12), seed 42: Spearman x 100" in shown.stdout

@@ -6,8 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import threading
-from http.server import ThreadingHTTPServer
 
 import pyarrow
 import pyarrow.parquet
@@ -16,8 +14,9 @@ import pytest
 from benchmarks.data import generate, train_file
 from connection.data.pair_file import PairFile
 from connection.system.errors import InputError
-from tests.conftest import PAIRS, run_command, write_pairs
-from tests.tools.test_download import FakeHub
+from tests.conftest import PAIRS, run_inside, write_pairs
+from tests.tools.fake_hub import FakeHub, Server
+from tools.download import __main__ as download
 from tools.download import public_sets as public_data
 from tools.download.public_sets import SETS, WITHOUT_HOME, find_public
 
@@ -76,12 +75,10 @@ def hub():
         pass
 
     Handler.repositories = {"PhilipMay/stsb_multi_mt": stsb | not_taken, "mteb/sickr-sts": {"test.jsonl.gz": json_lines()}}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    server = Server(Handler)
 
     def fetch(*words, **more):
-        shown = run_command("-m", "tools.download", *words, **(environment | more))
+        shown = run_inside(download.main, *words, **(server.environment | more))
         assert "Traceback" not in shown.stderr
         return shown
 

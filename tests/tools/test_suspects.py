@@ -20,8 +20,7 @@ from connection.data.pair_store import load_pairs
 from connection.data.split import folds_by_sentence
 from connection.system.errors import InputError
 from ConnectionBert import load_tokenizer
-from tests.conftest import run_command, run_inside, write_pairs
-from tests.tools.test_evaluate import CANDIDATES, MANY
+from tests.conftest import CANDIDATES, MANY, run_inside, write_pairs
 from tools.suspects import __main__ as suspects
 from tools.suspects import folds
 
@@ -196,10 +195,10 @@ def test_a_fold_whose_training_fails_ends_the_command_alike(tiny_folder, tmp_pat
     assert "fold-1" in shown.stderr or status == 130
 
 
-def test_from_the_command_line(tiny_folder, tmp_path):
+def test_folds_trained_in_processes_of_their_own(tiny_folder, tmp_path):
     file = write_pairs(tmp_path / "pairs.csv", APART)
-    shown = run_command("-m", "tools.suspects", "--train-file", file, "--model-dir", tiny_folder, "--max_length", 32,
-                        "--folds", 2, "--output-dir", tmp_path / "out", "--epochs", 1)  # fmt: skip
+    shown = run_inside(suspects.main, "--train-file", file, "--model-dir", tiny_folder, "--max_length", 32, "--folds", 2,
+                       "--output-dir", tmp_path / "out", "--epochs", 1, "--threads", 1)  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert "the most suspicious label first" in shown.stdout
     assert len(pd.read_csv(tmp_path / "out" / "suspects.csv")) == 60
