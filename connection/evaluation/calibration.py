@@ -1,4 +1,4 @@
-"""Fits a model's calibration on dev pairs, and measures it on other pairs."""
+"""Fits a model's calibration on dev pairs, and computes its curve on other pairs."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def ranking_figures(query: np.ndarray, score: np.ndarray, gain: np.ndarray) -> d
     wanted = by_query(relevant)
     chance = found / size  # probability that a place of the tie holds a relevant candidate
     with np.errstate(invalid="ignore", divide="ignore"):
-        expected = above + place * np.where(size > 1, (found - 1) / (size - 1), 0)  # relevant ones above a relevant one
+        expected = above + place * np.where(size > 1, (found - 1) / (size - 1), 0)  # relevant candidates above one
         precision = by_query(chance * (expected + 1) / rank) / wanted
         recall = {k: by_query(chance * (rank <= k)) / wanted for k in RECALL_AT}
         discount = (rank <= DEPTH) / np.log2(1 + rank)

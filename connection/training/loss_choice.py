@@ -24,7 +24,7 @@ SMALL_BATCH = 8  # pairs; the labels in a smaller batch are often all equal
 
 
 def pick_loss(kind: str, batch_size: int, distinct: int = 2) -> tuple[str, str]:
-    """Return the objective that `--loss auto` picks for labels of a kind with `distinct` values, and the reason.
+    """Return the objective that `--loss auto` picks for this kind and number (`distinct`) of labels and batch size, and why.
 
     This function is the whole rule: change it only here. docs/objectives.md has the measurements behind it.
     """
