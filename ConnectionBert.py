@@ -1,6 +1,6 @@
-"""The model: one BERT that reads both sentences of a pair, pooled to a vector each, compared by their cosine.
+"""The model: one BERT encodes both sentences of a pair; pooling gives a vector for each; the cosine compares the vectors.
 
-Sentence-BERT's siamese regression model (Reimers & Gurevych 2019, arXiv 1908.10084, figure 2), from and to a local folder.
+Sentence-BERT's siamese regression model (Reimers & Gurevych 2019, arXiv 1908.10084, figure 2), in a local folder.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from connection.system.devices import pick_precision
 from connection.system.errors import InputError, RunError
 from connection.system.paths import resolve
 
-TOKENS_AT_ONCE = 16_384  # in encode(): bounds its memory where sentences are long
+TOKENS_AT_ONCE = 16_384  # in encode(): limits memory when sentences are long
 
 
 class ConnectionBert(nn.Module):
     """A BERT encoder with its tokenizer, pooling and maximum length; H is the hidden size.
 
-    `notes` are remarks about the loaded folder that a person should see.
+    `notes` are remarks about the loaded folder for the user.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ConnectionBert(nn.Module):
             others = ", ".join(name for name in POOLING if name != "pooler")
             raise InputError(f"pooler pooling (--pooling) needs pooler weights, which this model has not; it has {others}")
         if encoder.pooler is not None:
-            encoder.pooler.requires_grad_(pooling == "pooler")  # trained where it is used, and left as it is elsewhere
+            encoder.pooler.requires_grad_(pooling == "pooler")  # trained only if it is used
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.max_length = max_length
-        self.normalized = normalized  # encode() gives vectors of length 1
-        self.labels = labels  # the label scale it was trained on: (no connection, full connection)
-        self.calibration = Calibration()  # empty where no dev pairs gave one
+        self.normalized = normalized  # encode() returns vectors of length 1
+        self.labels = labels  # label scale of the training data: (no connection, full connection)
+        self.calibration = Calibration()  # empty if it was not fitted on dev pairs
         self.precision = "fp32"  # of the training passes
         self.packed_bert: PackedBert | None = None
         self.folder: Path | None = None
@@ -81,17 +81,17 @@ class ConnectionBert(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, pooling: str | None = None, max_length: int | None = None) -> ConnectionBert:
-        """Load the model in a folder: the three files of a plain BERT, or what this project or sentence-transformers saved.
+        """Load a model folder: the three files of a plain BERT, or a folder saved by this project or sentence-transformers.
 
         `pooling` and `max_length` default to the folder's own; a plain BERT has none, and gets mean pooling and 128 tokens.
-        Raises `InputError` that says what is missing or wrong in the folder, and how to mend it.
+        Raises `InputError` that says what is missing or wrong in the folder, and how to fix it.
         """
         path = resolve(folder)
         return read_consistently(path, lambda: cls._read(check_folder(path), pooling, max_length))
 
     @classmethod
     def _read(cls, folder: CheckedFolder, pooling: str | None, max_length: int | None) -> ConnectionBert:
-        """Do what `load` says, with a folder that is not replaced meanwhile."""
+        """Load from a folder that must not be replaced meanwhile. See `load`."""
         config = read_config(folder)
         check_size(config, folder.weights_file)  # before anything of the config's size is allocated
         own = read_modules(folder)
@@ -114,7 +114,7 @@ class ConnectionBert(nn.Module):
             own.labels,
         )
         model.folder = folder.path
-        if model.pooling == own.pooling:  # another pooling gives other cosines, which the calibration does not fit
+        if model.pooling == own.pooling:  # the calibration is invalid for the cosines of another pooling
             model.calibration = own.calibration
         model.notes += remarks
         if unused:
@@ -127,7 +127,7 @@ class ConnectionBert(nn.Module):
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """One-line description for the user."""
         layers = self.encoder.config.num_hidden_layers
         shape = f"{layers} layers x {self.hidden_size}, {self.parameter_count / 1e6:.1f} million parameters"
         return f"{self.folder}: BERT, {shape}, {self.pooling} pooling"
@@ -149,12 +149,12 @@ class ConnectionBert(nn.Module):
     def prepare_training(
         self, precision: str, packing: bool, seed: int, checkpointing: bool = False, dropout: float | None = None
     ) -> FlatWeights | None:
-        """Choose how the training passes are computed. Call it when the model is on its device.
+        """Choose how the training passes are computed. Call it after the model is moved to its device.
 
-        precision: "bf16" or "fp32". seed, dropout: dropout's seed and rate, None: the config's rate. checkpointing: compute
-        activations again in the backward pass, for less memory.
-        With packing, the passes are those of connection/model/packed_bert.py, whose gradients are in the `FlatWeights` that are
-        returned. Without it, and for a BERT of another form, they are the transformers module's under autocast.
+        precision: "bf16" or "fp32". seed, dropout: dropout's seed and rate, None: the config's rates. checkpointing: recompute
+        activations in the backward pass, to save memory.
+        With packing, connection/model/packed_bert.py computes the passes; the returned `FlatWeights` hold their gradients.
+        Without packing, and for other variants of BERT, transformers' module computes them under autocast; returns None.
         """
         self.precision = precision
         self.packed_bert = None
@@ -171,7 +171,7 @@ class ConnectionBert(nn.Module):
         return self.packed_bert.weights if self.packed_bert else None
 
     def forward(self, tokens: PackedBatch) -> tuple[Tensor, Tensor]:
-        """The vectors u (B, H) and v (B, H) of both sides of B pairs, from one encoder call.
+        """Return the vectors u (B, H) and v (B, H) of both sides of B pairs, from one encoder call.
 
         `tokens` holds the B first sentences, then the B second ones.
         """
@@ -179,12 +179,12 @@ class ConnectionBert(nn.Module):
         return u, v
 
     def catch_up(self) -> None:
-        """Apply the updates of word embeddings that training has put off. Needed before the weights are read."""
+        """Apply the pending updates of word embeddings. Needed before the weights are read."""
         if self.packed_bert:
             self.packed_bert.weights.catch_up_all()
 
     def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32") -> Tensor:
-        """One float32 vector a sentence: N sentences -> (N, H)."""
+        """Return one float32 vector per sentence: N sentences -> (N, H)."""
         if self.training and self.packed_bert:
             states = self.packed_bert(tokens)  # (R, L, H)
         else:
@@ -202,9 +202,9 @@ class ConnectionBert(nn.Module):
     def encode(
         self, sentences: Sequence[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
     ) -> np.ndarray:
-        """Vectors of a list of sentences of any length, in its order, (N, H) float32.
+        """Vectors of N sentences, in their order, (N, H) float32. The list may have any length.
 
-        `precision` "auto" multiplies in bf16 where that is faster; the cosine of a vector with that of "fp32" is above 0.9999.
+        `precision` "auto" computes in bf16 where that is faster; the cosine to the "fp32" vector is above 0.9999.
         """
         if isinstance(sentences, str) or not all(isinstance(sentence, str) for sentence in sentences):
             raise TypeError("encode() takes a list of sentences (str)")
@@ -219,13 +219,13 @@ class ConnectionBert(nn.Module):
     def encode_tokens(
         self, sentences: Sequence[np.ndarray], batch_size: int | None = None, progress: bool = False, precision: str = "fp32"
     ) -> Tensor:
-        """Vectors of S tokenised sentences, in their order, (S, H) float32 on the CPU, dropout off."""
-        batch_size = batch_size or (64 if self.device.type == "cpu" else 512)  # what stays in a CPU's caches; what fills a GPU
+        """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout."""
+        batch_size = batch_size or (64 if self.device.type == "cpu" else 512)  # fits into a CPU's caches; fills a GPU
         was_training = self.training
         self.eval()
         vectors = torch.empty(len(sentences), self.encoder.config.hidden_size)
         lengths = np.array([len(tokens) for tokens in sentences])
-        by_length = np.argsort(-lengths, kind="stable")  # like lengths together: a row each then leaves hardly a slot empty
+        by_length = np.argsort(-lengths, kind="stable")  # similar lengths together: little padding with one sentence per row
         bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=None if progress else True, leave=False)
         start = 0
         while start < len(sentences):
@@ -248,10 +248,10 @@ class ConnectionBert(nn.Module):
         return cosine_similarity(u, v, dim=-1).clamp(-1, 1).numpy()
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that stands alone: opens here, in transformers.AutoModel and in SentenceTransformer(folder).
+        """Write a self-contained folder that opens here, in transformers.AutoModel and in SentenceTransformer(folder).
 
-        An earlier model of that name is replaced as a whole, once the new one is complete on disk. Raises `InputError` when
-        something else is there, `RunError` when a weight is not finite.
+        An earlier model of that name is replaced as a whole, once the new one is complete on disk. Raises `InputError` if
+        something else is there, `RunError` if a weight is not finite, `OSError` if the folder cannot be written.
         """
         folder = Path(folder)
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -265,12 +265,12 @@ class ConnectionBert(nn.Module):
             state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
             try:
                 save_file(state, new / "model.safetensors", metadata={"format": "pt"})
-            except SafetensorError as error:  # a full disk, say
+            except SafetensorError as error:  # for example, a full disk
                 raise OSError(f"{folder} could not be written: {error}") from None
             config = self.encoder.config.to_dict() | {"architectures": ["BertModel"], "dtype": "float32"}
             config.pop("torch_dtype", None)
             (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            shutil.copymode(new / "config.json", new / "model.safetensors")  # which is made readable by its owner alone
+            shutil.copymode(new / "config.json", new / "model.safetensors")  # else readable by its owner only
             self.tokenizer.model_max_length = self.max_length
             self.tokenizer.save_pretrained(new)
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -281,7 +281,7 @@ class ConnectionBert(nn.Module):
 
 
 def module_tree(folder: str | Path) -> str:
-    """The module tree of the BERT that a folder's config.json describes. The weights are neither needed nor read.
+    """Return the module tree of the BERT that a folder's config.json describes. The weights are not needed.
 
     Raises `InputError` for an unusable folder, and for a config that is not a BERT's.
     """
@@ -292,7 +292,7 @@ def module_tree(folder: str | Path) -> str:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a model folder, without the model. Raises `InputError` as `ConnectionBert.load` does."""
+    """Load the tokenizer of a model folder, without the model. Raises `InputError` as `ConnectionBert.load` does."""
     path = resolve(folder)
 
     def read() -> Any:
@@ -303,8 +303,8 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 def _random_encoder(config: dict[str, Any], has_pooler: bool, file: Path) -> BertModel:
-    """The BERT that a checked config describes, with random weights. Raises `InputError` if the library refuses a value."""
+    """Build the BERT that a checked config describes, with random weights. Raises `InputError` if the library refuses it."""
     try:
         return BertModel(bert_config(config), add_pooling_layer=has_pooler)
-    except Exception as error:  # the library has no exception of its own for this; each one is about a value in the file
+    except Exception as error:  # the library has no exception class for this; each error is about a value in the file
         raise InputError(f"{file} is not the config of a BERT: {error!s:.500}") from None

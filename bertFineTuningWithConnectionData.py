@@ -1,7 +1,7 @@
-"""Fine-tune a local BERT on labelled sentence pairs (the siamese Sentence-BERT, arXiv 1908.10084).
+"""Fine-tune a local BERT on labelled sentence pairs (siamese Sentence-BERT, arXiv 1908.10084).
 
-Run it with flags, or edit the constants below: each is the default of the flag with its name, EPOCHS of --epochs.
-What a setting means and which values it takes stands in connection/settings.py; --help prints it.
+Run it with flags, or edit the constants below: each is the default of the flag with the same name, such as EPOCHS for --epochs.
+connection/settings.py defines the meaning and valid values of each setting; --help prints them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from connection.system.errors import exit_status
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
 
-if TYPE_CHECKING:  # the libraries are imported late, so that --help and a mistyped flag are answered at once
+if TYPE_CHECKING:  # heavy libraries are imported late, so that --help and flag errors appear at once
     import torch
 
     from connection.training.optimizer import AdamW
@@ -83,9 +83,9 @@ def training_step(
     max_grad_norm: float,
     batch: list[PairBatch],
 ) -> torch.Tensor:
-    """One update on a batch of B pairs, in one or several micro-batches, at a learning rate; the loss, a scalar.
+    """Update the weights once, on a batch of B pairs in one or more micro-batches. Returns the loss, a scalar.
 
-    When the loss or a gradient is not finite, NaN, and no weight is changed.
+    If the loss or a gradient is not finite, returns NaN and changes no weight.
     """
     from connection.training.gradient_cache import cached_backward
 
@@ -98,11 +98,11 @@ def training_step(
         loss = objective(u, v, pairs.target, pairs.sentences)
         loss.backward()
     norm = optimizer.update(rate, max_grad_norm, loss.detach())
-    return loss.detach() + 0 * norm  # NaN where the norm is not finite
+    return loss.detach() + 0 * norm  # NaN if the norm is not finite
 
 
 def train(settings: TrainSettings) -> int:
-    """Fine-tune as `settings` say, or resume the run that they name, and write the run folder; the exit status."""
+    """Fine-tune as `settings` say, or resume the run that they name, and write the run folder. Returns the exit status."""
     from torch import nn
 
     from connection.runs.training_run import TrainingRun
@@ -114,11 +114,11 @@ def train(settings: TrainSettings) -> int:
     from ConnectionDataset import ShuffledBatches, make_loader
 
     with TrainingRun.open(settings) as run:
-        settings = run.settings  # a resumed run has those that it was begun with
+        settings = run.settings  # a resumed run keeps the settings it was started with
         model = run.load_model()
         data = run.read_data()
         batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
-        run.begin(batches)  # opens the run folder, measures the base model
+        run.begin(batches)  # opens the run folder, evaluates the base model
 
         model.encoder.embeddings.requires_grad_(not settings.freeze_embeddings)
         weights = model.prepare_training(
@@ -137,15 +137,15 @@ def train(settings: TrainSettings) -> int:
             for batch in run.batches(loader):  # evaluates and writes checkpoints between steps
                 rate = settings.learning_rate * schedule(run.progress.step)
                 step = partial(training_step, model, objective, optimizer, rate, settings.max_grad_norm)
-                loss = retry(step, batch).item()  # with smaller micro-batches when the GPU's memory is full
+                loss = retry(step, batch).item()  # with smaller micro-batches if GPU memory is full
                 run.record_step(batch, loss, rate)
                 average.update_if_due(run.progress.step)
             run.end_epoch()  # evaluates, keeps the best weights, writes a checkpoint
-        return run.finish()  # measures the best weights on test, writes the reports
+        return run.finish()  # evaluates the best weights on test, writes the reports
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
+    """Run the command. Exit status: 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
     return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 

@@ -1,7 +1,7 @@
-"""Training settings: what each means, and which values it takes.
+"""Training settings: their meaning and valid values.
 
-A field of `TrainSettings` says what a setting means and which values it takes; the constant of the same name (upper case)
-at the top of the driver is its default. Flags, `--help`, validation and settings.json all follow from these two.
+A field of `TrainSettings` defines a setting's meaning and valid values; the constant of the same name (upper case) at the top
+of the driver is its default. Flags, `--help`, validation and settings.json all follow from these two.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from connection.data.findings import KINDS, LARGEST
 from connection.system.errors import InputError
 from connection.training.loss_choice import FITS, parse_dims, parse_loss
 
-# Roles of settings: when may a run that is resumed, or compared with another, have another value?
-RESULT = "result"  # never: the trained model follows from it
-CONTENT = "content"  # when the file or folder that it names has the same content
-MACHINE = "machine"  # when it was left to the machine ("auto" or 0), which then keeps what it came to
-NEUTRAL = "neutral"  # always: it changes nothing in what is trained
+# Roles of settings: when may a resumed run, or a run compared with another, have a different value?
+RESULT = "result"  # never: it determines the trained model
+CONTENT = "content"  # if the file or folder that it names has the same content
+MACHINE = "machine"  # if it was left to the machine ("auto" or 0); a resumed run keeps the value found first
+NEUTRAL = "neutral"  # always: it does not affect the trained model
 START = "start"  # always: each start has its own
 
 
@@ -35,10 +35,10 @@ def setting(
     check: Callable[[str], Any] = str,
     role: str = RESULT,
 ) -> Any:
-    """A field of `TrainSettings`, with its --help text.
+    """Define a field of `TrainSettings`, with its --help text.
 
-    Its values are bounded by low <= value <= high and value > above, by `choices`, or by `check`, which reads a text and raises
-    `InputError` for one that can't be used. `role` says when two runs may differ in it.
+    Valid values satisfy low <= value <= high and value > above, are among `choices`, and pass `check`, which raises
+    `InputError` for an invalid text. `role` says when two runs may have different values.
     """
     limits = {"low": low, "high": high, "above": above, "choices": choices, "check": check, "role": role}
     return dataclasses.field(metadata={"help": help, **limits})
@@ -46,63 +46,69 @@ def setting(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Every setting of a training run. Made by `read_settings`, which checks all values."""
+    """All settings of a training run. Created by `read_settings`, which checks all values."""
 
     model_dir: str = setting(
-        "folder of the local BERT: config.json, model.safetensors or pytorch_model.bin, vocab.txt", role=CONTENT
+        "folder of the local BERT: config.json, vocab.txt, and model.safetensors or pytorch_model.bin", role=CONTENT
     )
     train_file: str = setting(
-        "labelled pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel, text forms also gzipped", role=CONTENT
+        "labelled training pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel; text formats may be gzipped", role=CONTENT
     )
     dev_file: str = setting(
-        "pairs to choose the best weights by; not the bundled ones when --train-file is given", role=CONTENT
+        "labelled dev pairs, to choose the best weights; with --train-file the default file is not used", role=CONTENT
     )
-    test_file: str = setting("pairs for the final figures; not the bundled ones when --train-file is given", role=CONTENT)
+    test_file: str = setting(
+        "labelled test pairs, for the final metrics; with --train-file the default file is not used", role=CONTENT
+    )
     dev_fraction: float = setting(
-        "share of --train-file split off for dev, where neither --dev-file nor --test-file is given", low=0, high=0.5
+        "fraction of --train-file split off for dev, if neither --dev-file nor --test-file is given", low=0, high=0.5
     )
-    test_fraction: float = setting("share split off for test likewise; no sentence stands on both sides", low=0, high=0.5)
-    columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), where they are not recognised")
-    on_bad_rows: str = setting("rows without text or label: stop, or skip them and list them", choices=("stop", "skip"))
-    allow: str = setting("findings that do not block training, comma-separated: leaked-pair,contradiction")
-    cache_dir: str = setting("where the tokens of large pair files are kept from run to run", role=NEUTRAL)
-    output_dir: str = setting("run folder: settings, figures, report and model/ are written here", role=START)
-    epochs: int = setting("passes over the training pairs", low=1, high=1_000_000)
-    batch_size: int = setting("pairs in a training step", low=1, high=1_000_000)
-    part_size: int = setting("pairs of a step in the encoder at a time, for less memory; 0: all", low=0, high=1_000_000)
-    gradient_checkpointing: bool = setting("compute each layer again in the backward pass: less memory, more time")
-    learning_rate: float = setting("highest learning rate, reached at the end of the warm-up", above=0, high=1)
-    warmup_ratio: float = setting("share of all steps in which the learning rate rises from 0", low=0, high=1)
+    test_fraction: float = setting(
+        "fraction of --train-file split off for test, likewise; no sentence is in two splits", low=0, high=0.5
+    )
+    columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised")
+    on_bad_rows: str = setting("action on rows without text or label; skip lists them", choices=("stop", "skip"))
+    allow: str = setting("audit findings that do not block training, comma-separated, such as leaked-pair,contradiction")
+    cache_dir: str = setting("cache for the tokens of large pair files and for the base model's cosines", role=NEUTRAL)
+    output_dir: str = setting("run folder: settings, metrics, report and model/ are written here", role=START)
+    epochs: int = setting("number of passes over the training pairs", low=1, high=1_000_000)
+    batch_size: int = setting("pairs per training step", low=1, high=1_000_000)
+    part_size: int = setting("pairs per micro-batch: less memory, same gradient; 0: the whole batch", low=0, high=1_000_000)
+    gradient_checkpointing: bool = setting("recompute each layer in the backward pass: less memory, more time")
+    learning_rate: float = setting("peak learning rate, reached at the end of the warm-up", above=0, high=1)
+    warmup_ratio: float = setting("fraction of all steps in the warm-up, when the learning rate rises from 0", low=0, high=1)
     schedule: str = setting(
-        "the learning rate after the warm-up: falls to 0 in a line or half a cosine, or stays",
+        "learning rate after the warm-up; linear and cosine decay to 0",
         choices=("linear", "cosine", "constant"),
     )
-    layer_decay: float = setting("each layer learns at so many times the rate of the one above it", above=0, high=1)
-    weight_decay: float = setting("AdamW weight decay (not on biases and LayerNorm)", low=0, high=1)
-    max_grad_norm: float = setting("gradients are scaled down to this L2 norm; 0 switches clipping off", low=0)
+    layer_decay: float = setting(
+        "learning-rate factor from each layer to the one below; 1: the same rate everywhere", above=0, high=1
+    )
+    weight_decay: float = setting("AdamW weight decay; biases and LayerNorm have none", low=0, high=1)
+    max_grad_norm: float = setting("gradients are clipped to this L2 norm; 0: no clipping", low=0)
     dropout: float | None = setting(
-        "share of hidden states and attention that is dropped in training; None: as the model's config.json has it",
+        "dropout rate of hidden states and attention in training; None: the rates in the model's config.json",
         low=0,
         high=0.9,
     )
     ema: float = setting(
-        "measure and save a moving average of the weights, which keeps so much of itself at each step; 0: none",
+        "decay of an exponential moving average of the weights, which is evaluated and saved; 0: off",
         low=0,
         high=0.9999,
     )
-    freeze_embeddings: bool = setting("train the layers alone: the embeddings, their LayerNorm included, stay as they are")
-    max_length: int = setting("longest sentence in tokens, [CLS] and [SEP] included; longer ones are cut", low=3)
+    freeze_embeddings: bool = setting("keep the embeddings and their LayerNorm fixed; only the layers are trained")
+    max_length: int = setting("longest sentence in tokens, including [CLS] and [SEP]; longer ones are truncated", low=3)
     pooling: str = setting(
-        "how token states become a sentence vector",
+        "how token states are pooled into a sentence vector",
         choices=("mean", "cls", "max", "mean-sqrt-len", "weighted-mean", "last", "pooler"),
     )
     loss: str = setting(
-        f"objective, or a weighted sum such as cosent+cosine-mse:0.5, of {', '.join(FITS)}; auto goes by the labels",
+        f"objective, or a weighted sum such as cosent+cosine-mse:0.5, of {', '.join(FITS)}; auto: chosen by the labels",
         check=parse_loss,
     )
-    scale: float = setting("what cosent, angle and multiple-negatives multiply similarities by", above=0, high=1000)
+    scale: float = setting("factor on similarities in cosent, angle and multiple-negatives", above=0, high=1000)
     matryoshka_dims: str = setting(
-        "lengths that vectors may be cut to, as 384,192,96: the objective is summed over them; empty: full length alone",
+        "lengths that vectors may be truncated to, such as 384,192,96: the objective sums over them; empty: full length only",
         check=parse_dims,
     )
     label_min: float | None = setting(
@@ -112,38 +118,42 @@ class TrainSettings:
         "label that means full connection (cosine 1); None: taken from the training file", low=-LARGEST, high=LARGEST
     )
     patience: int = setting(
-        "end after so many epochs in a row that are no better on the dev pairs; 0: train all", low=0, high=1_000_000
+        "early stopping: end after this many epochs without improvement on dev; 0: off", low=0, high=1_000_000
     )
-    eval_steps: int = setting("evaluate on the dev pairs every so many steps too; 0: after each epoch only", low=0)
+    eval_steps: int = setting("also evaluate on dev every N steps; 0: after each epoch only", low=0)
     checkpoint_steps: int = setting(
-        "write a checkpoint every so many steps too; 0: after each epoch only, and when a signal ends the run",
+        "also write a checkpoint every N steps; 0: only after each epoch, and when a signal ends the run",
         low=0,
         role=NEUTRAL,
     )
     keep_checkpoints: int = setting(
-        "the newest so many checkpoints stay, each with the best model; 0: none are written", low=0, role=NEUTRAL
+        "number of newest checkpoints to keep, each with the best model; 0: write none", low=0, role=NEUTRAL
     )
     on_nonfinite: str = setting(
-        "a loss or gradient that is not finite: stop, or skip the batch, five in a row at most",
+        "action on a batch with a non-finite loss or gradient; at most five are skipped in a row",
         choices=("stop", "skip"),
         role=NEUTRAL,
     )
-    log_steps: int = setting("write a line to metrics.jsonl every so many steps", low=1, role=NEUTRAL)
-    seed: int = setting("seed of the data order and of dropout", low=0, high=2**31 - 1)
-    seeds: int = setting("runs with consecutive seeds; the best on dev gives the model", low=1, high=1000, role=START)
-    split_seed: int | None = setting("seed of the split into train, dev and test; None: --seed's", low=0, high=2**31 - 1)
-    device: str = setting("where to train; auto takes the GPU when there is one", choices=("auto", "cpu", "cuda"), role=MACHINE)
-    precision: str = setting(
-        "auto takes bf16 where it is measured to be faster", choices=("auto", "bf16", "fp32"), role=MACHINE
+    log_steps: int = setting("write a line to metrics.jsonl every N steps", low=1, role=NEUTRAL)
+    seed: int = setting("random seed of the data order and of dropout", low=0, high=2**31 - 1)
+    seeds: int = setting("runs with consecutive seeds; the model of the best run on dev is kept", low=1, high=1000, role=START)
+    split_seed: int | None = setting(
+        "random seed of the split into train, dev and test; None: same as --seed", low=0, high=2**31 - 1
     )
-    packing: bool = setting("several sentences in a row of a batch; without it each is padded to the longest")
-    threads: int = setting("processor cores to compute with; 0: all", low=0, high=1024, role=MACHINE)
+    device: str = setting("where to train; auto takes the GPU if there is one", choices=("auto", "cpu", "cuda"), role=MACHINE)
+    precision: str = setting(
+        "number format of training; auto takes bf16 where it is faster", choices=("auto", "bf16", "fp32"), role=MACHINE
+    )
+    packing: bool = setting("pack several sentences into each row of a batch; without it, each is padded to the longest")
+    threads: int = setting("CPU cores to use; 0: all", low=0, high=1024, role=MACHINE)
     num_workers: int = setting("processes that prepare batches; 0: the training process itself", low=0, high=64, role=NEUTRAL)
-    resume: bool = setting("go on with the run in --output-dir from its newest whole checkpoint, with its settings", role=START)
-    extend: bool = setting("with --resume: to more --epochs than the run was begun with", role=START)
+    resume: bool = setting(
+        "continue the run in --output-dir from its newest complete checkpoint, with its settings", role=START
+    )
+    extend: bool = setting("with --resume: train for more --epochs than the run was started with", role=START)
     overwrite: bool = setting("replace the earlier run in --output-dir", role=START)
-    print_model: bool = setting("print the model's module tree and end", role=START)
-    given: frozenset[str] = frozenset()  # the settings that came from flags
+    print_model: bool = setting("print the model's module tree and exit", role=START)
+    given: frozenset[str] = frozenset()  # names of the settings given as flags
 
     @property
     def seed_of_split(self) -> int:
@@ -151,27 +161,27 @@ class TrainSettings:
 
     @property
     def asked_pooling(self) -> str | None:
-        """The pooling that was asked for by a flag or an edited constant; None: the model folder's own."""
+        """Return the pooling set by a flag or an edited constant; None: use the model folder's own."""
         return self.pooling if "pooling" in self.given or self.pooling != "mean" else None
 
 
 def setting_fields() -> list[Any]:
-    """The fields of `TrainSettings` that are settings, in their order."""
+    """Return the fields of `TrainSettings` that are settings, in order."""
     return [field for field in dataclasses.fields(TrainSettings) if field.metadata]
 
 
 def names_of(*roles: str) -> set[str]:
-    """The names of all settings with one of these roles."""
+    """Return the names of all settings with one of these roles."""
     return {field.name for field in setting_fields() if field.metadata["role"] in roles}
 
 
 def as_json(settings: TrainSettings) -> dict[str, Any]:
-    """Every setting by its name, for settings.json."""
+    """Return every setting by name, for settings.json."""
     return {field.name: getattr(settings, field.name) for field in setting_fields()}
 
 
 TYPES = {"str": str, "int": int, "float": float, "float | None": float, "int | None": int, "bool": bool}
-NOT_GIVEN = object()  # what argparse stores for a flag whose value is missing: `--epochs --seed 1`
+NOT_GIVEN = object()  # stored by argparse for a flag without its value: `--epochs --seed 1`
 
 
 def flag_of(name: str) -> str:
@@ -179,9 +189,9 @@ def flag_of(name: str) -> str:
 
 
 def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description: str) -> TrainSettings:
-    """Settings from the flags in `argv`; a setting without a flag takes the constant of its name from `constants`.
+    """Read the settings from the flags in `argv`; a setting without a flag takes the constant of its name from `constants`.
 
-    Raises `InputError` that lists every unknown flag, wrong type and value out of range at once. `--help` prints and exits.
+    Raises `InputError` that lists all unknown flags, wrong types and values out of range at once. `--help` prints and exits.
     """
     given, unknown = _flag_parser(constants, description).parse_known_args(flag_words(argv))
     raw = {field.name: getattr(given, field.name, constants[field.name.upper()]) for field in setting_fields()}
@@ -197,13 +207,13 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
     if hasattr(given, "train_file"):
-        # The bundled dev and test pairs say nothing about a person's own training file.
+        # The bundled dev and test pairs do not belong to the user's training file.
         values |= {name: "" for name in ("dev_file", "test_file") if not hasattr(given, name)}
     return TrainSettings(**values, given=frozenset(vars(given)))
 
 
 def check_values(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Some settings' values in their types, from text or as they are; and what is wrong with any of them."""
+    """Convert the values in `raw`, text or not, to the settings' types. Returns the values, and all problems found."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for field in setting_fields():
@@ -228,14 +238,14 @@ def _flag_parser(constants: Mapping[str, Any], description: str) -> argparse.Arg
         help_text += f" (default: {default!r})" if isinstance(default, str) else f" (default: {default})"
         if field.type == "bool":
             parser.add_argument(flag_of(field.name), action=argparse.BooleanOptionalAction, help=help_text)
-        else:  # values stay text here, so that all wrong ones can be reported together
+        else:  # values stay text here, so that all invalid ones can be reported together
             metavar = {"str": "TEXT", "int": "N"}.get(str(field.type), "X")
             parser.add_argument(flag_of(field.name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
     return parser
 
 
 def flag_words(argv: Sequence[str]) -> list[str]:
-    """--learning_rate -> --learning-rate; and --label-min -1e3 -> --label-min=-1e3, which argparse would take for a flag."""
+    """Rewrite --learning_rate to --learning-rate, and --label-min -1e3 to --label-min=-1e3: argparse takes -1e3 for a flag."""
     words: list[str] = []
     for word in argv:
         if word.startswith("--"):
@@ -249,7 +259,7 @@ def flag_words(argv: Sequence[str]) -> list[str]:
 
 
 def _checked(field: Any, raw: Any) -> tuple[Any, str]:
-    """`raw` in the field's type, and what is wrong with it ('' when nothing is)."""
+    """Return `raw` in the field's type, and the problem with it ('' if there is none)."""
     meta, kind = field.metadata, TYPES[field.type]
     if raw is NOT_GIVEN:
         return None, "needs a value"

@@ -1,1 +1,1 @@
-"""Cosines and labels become figures with intervals."""
+"""From cosines and labels to metrics with confidence intervals."""

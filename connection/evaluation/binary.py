@@ -1,7 +1,7 @@
-"""Figures of binary labels: how well scores tell connected pairs from others, with and without a threshold.
+"""Metrics for binary labels: how well scores separate connected pairs from the others, with and without a threshold.
 
-Every function takes scores (N,) and `positive` (N,) bool. Equal scores are never told apart: they stand on one side of every
-threshold together. A figure that is undefined, of labels of one class, say, is NaN.
+Every function takes scores (N,) and `positive` (N,) bool. Equal scores are never separated: they are on the same side of every
+threshold. A metric that is undefined, for example because all labels are one class, is NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from connection.evaluation.correlation import ranks
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
-    """Sum over thresholds of precision x the recall gained there (Manning, Raghavan & Schütze 2008, section 8.4), in [0, 1]."""
+    """Sum over thresholds of precision x gain in recall, in [0, 1] (Manning, Raghavan & Schütze 2008, section 8.4)."""
     if not 0 < positive.sum() < len(positive):
         return float("nan")
     _, hits, taken = _by_threshold(score, positive)
@@ -20,7 +20,7 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def roc_auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a connected pair scores above another one, a tie counting half (Mann-Whitney's U), in [0, 1]."""
+    """Probability that a connected pair scores above an unconnected one; a tie counts half (Mann-Whitney U). In [0, 1]."""
     ones = int(positive.sum())
     zeros = len(positive) - ones
     if not ones or not zeros:
@@ -29,9 +29,9 @@ def roc_auc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def best_threshold(score: np.ndarray, positive: np.ndarray) -> float:
-    """The threshold with the greatest F1: pairs of this score or more are taken for connected. NaN for labels of one class.
+    """Threshold with the highest F1: pairs with this score or more count as connected. NaN if all labels are one class.
 
-    It stands midway between two scores that were seen. Of several as good the highest is taken, which calls fewest connected.
+    It is midway between two adjacent scores, or the lowest score. Among equally good thresholds the highest is returned.
     """
     if not 0 < positive.sum() < len(positive):
         return float("nan")
@@ -41,17 +41,17 @@ def best_threshold(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def at_threshold(score: np.ndarray, positive: np.ndarray, threshold: float) -> dict[str, float]:
-    """{"f1", "precision", "recall", "mcc", "accuracy"} of calling scores of `threshold` or more connected.
+    """Return {"f1", "precision", "recall", "mcc", "accuracy"} when pairs with scores >= `threshold` are predicted connected.
 
-    mcc is Matthews' correlation coefficient (1975) in [-1, 1]. Precision is NaN where no pair is called connected, recall where
-    none is, F1 where neither is, mcc where one class is missing among labels or calls.
+    mcc is Matthews' correlation coefficient (1975) in [-1, 1]. NaN: precision if no pair is predicted connected, recall if none
+    is labelled connected, F1 if both hold, mcc if labels or predictions are all one class; all metrics if `threshold` is NaN.
     """
     if np.isnan(threshold):
         return dict.fromkeys(("f1", "precision", "recall", "mcc", "accuracy"), float("nan"))
     called = score >= threshold
     hits, taken, ones = (float(which.sum()) for which in (called & positive, called, positive))
     misses, alarms = ones - hits, taken - hits
-    rest = len(score) - hits - misses - alarms  # neither called nor connected
+    rest = len(score) - hits - misses - alarms  # true negatives
     margins = float(np.sqrt(taken) * np.sqrt(ones) * np.sqrt(rest + alarms) * np.sqrt(rest + misses))
     return {
         "f1": _share(2 * hits, taken + ones),
@@ -62,12 +62,12 @@ def at_threshold(score: np.ndarray, positive: np.ndarray, threshold: float) -> d
     }
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
+def _share(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else float("nan")
 
 
 def _by_threshold(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The D distinct scores, highest first; and at each as threshold the connected pairs, and all pairs, from it upwards."""
+    """The D distinct scores, highest first; for each, the numbers of connected pairs and of all pairs at or above it."""
     scores, group = np.unique(-np.asarray(score, float), return_inverse=True)
     hits = np.bincount(group, weights=positive)
     return -scores, np.cumsum(hits), np.cumsum(np.bincount(group)).astype(float)

@@ -1,6 +1,6 @@
-"""How sure a correlation is, and the difference between two: the paired bootstrap over sentence pairs.
+"""Confidence intervals of a correlation, and of the difference between two, by the paired bootstrap over sentence pairs.
 
-A resample draws N of the N pairs with replacement, the same ones for every model (Efron & Tibshirani 1993, An Introduction to
+A resample draws N of the N pairs with replacement, the same pairs for every model (Efron & Tibshirani 1993, An Introduction to
 the Bootstrap: chapter 13 for the percentile interval, 15 and 16 for the achieved significance level).
 """
 
@@ -14,30 +14,30 @@ from connection.evaluation.correlation import pearson, spearman
 
 RESAMPLES = 10_000
 FEWEST_RESAMPLES = 1_000
-DRAWS = 400_000_000  # in all: beyond 40,000 pairs fewer resamples are drawn, so that 100,000 pairs take half a minute
-DRAWS_AT_ONCE = 150_000  # draws of one block of resamples, which then stay in the processor's cache
-FEWEST_PAIRS = 10  # a resample of fewer is of the same few pairs each time: its interval would promise too much
+DRAWS = 400_000_000  # in total: above 40,000 pairs fewer resamples are drawn, so that 100,000 pairs take half a minute
+DRAWS_AT_ONCE = 150_000  # draws in one block of resamples: a block fits into the processor's cache
+FEWEST_PAIRS = 10  # with fewer, all resamples hold the same few pairs, and the interval would be too narrow
 KINDS = ("spearman", "pearson")
 
 
 def resamples_for(pairs: int) -> int:
-    """How many resamples are drawn of so many pairs."""
+    """Number of resamples to draw from a data set of `pairs` pairs."""
     return int(np.clip(DRAWS // max(1, pairs), FEWEST_RESAMPLES, RESAMPLES))
 
 
 def resampled(label: np.ndarray, predictions: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
     """Spearman and Pearson of P predictions (N,) against labels (N,) in each of R resamples, (2, P, R) float64.
 
-    NaN where a resample leaves a correlation undefined, and throughout for fewer than `FEWEST_PAIRS` pairs.
+    NaN where a correlation is undefined in a resample, and everywhere if there are fewer than `FEWEST_PAIRS` pairs.
     """
     n, count = len(label), resamples_for(len(label))
     values = np.array([label, *predictions], float)  # (1 + P, N)
     found = np.full((2, len(predictions), count), np.nan)
     if n < FEWEST_PAIRS:
         return found
-    values[~np.isfinite(values).all(axis=1)] = 0  # of what is no number every correlation is undefined, as of a constant
+    values[~np.isfinite(values).all(axis=1)] = 0  # non-finite values: every correlation is undefined, as for a constant
     constant = values.min(axis=1) == values.max(axis=1)
-    # Centred once, sums of squares keep their digits; a constant one stays 0 and is left undefined.
+    # Centring first preserves the precision of the sums of squares. A constant row becomes 0, so its correlation is NaN.
     centred = np.where(constant[:, None], 0, values - values.mean(axis=1, keepdims=True))
     terms = np.concatenate([centred, centred**2, centred[1:] * centred[0]]).T  # (N, 2 (1 + P) + P)
     ties = [_Ties(row) for row in values]
@@ -45,7 +45,7 @@ def resampled(label: np.ndarray, predictions: Sequence[np.ndarray], seed: int = 
     block = max(1, DRAWS_AT_ONCE // n)
     for start in range(0, count, block):
         rows = min(block, count - start)
-        # How often each pair is drawn says all about a resample, and ranks follow from it without sorting again.
+        # The number of draws of each pair determines a resample. Ranks follow from these numbers without sorting again.
         drawn = random.integers(0, n, size=(rows, n), dtype=np.int32) + n * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)  # (R, N)
         stop = start + rows
@@ -63,7 +63,7 @@ def resampled(label: np.ndarray, predictions: Sequence[np.ndarray], seed: int = 
 
 
 class _Ties:
-    """The groups of equal values among N, in ascending order."""
+    """Groups of equal values among N values, in ascending order."""
 
     def __init__(self, values: np.ndarray):
         self.order = np.argsort(values, kind="stable")
@@ -74,9 +74,9 @@ class _Ties:
         self.group[self.order] = np.cumsum(new) - 1
 
     def ranks(self, weights: np.ndarray) -> np.ndarray:
-        """Mean rank of each value, less the mean of all ranks, when value i occurs weights[r, i] times: (R, N) -> (R, N)."""
-        last = np.cumsum(np.take(weights, self.order, axis=1), axis=1)  # the last rank that an occurrence takes up
-        last = last if len(self.ends) == weights.shape[1] else np.take(last, self.ends, axis=1)  # ... that a group takes up
+        """Mean rank of each value minus the mean of all ranks, if value i occurs weights[r, i] times: (R, N) -> (R, N)."""
+        last = np.cumsum(np.take(weights, self.order, axis=1), axis=1)  # (R, N), highest rank of each value
+        last = last if len(self.ends) == weights.shape[1] else np.take(last, self.ends, axis=1)  # (R, groups)
         middle = last + np.concatenate([np.zeros((len(last), 1)), last[:, :-1]], axis=1)
         middle -= weights.shape[1]
         middle *= 0.5
@@ -84,18 +84,18 @@ class _Ties:
 
 
 def _pearson(means: np.ndarray, values: int, spread: np.ndarray) -> np.ndarray:
-    """Correlations (P, R) from the resamples' means (R, terms) of values, squares and products; spread (values,) overall."""
+    """Correlations (P, R) from each resample's means (R, terms) of values, squares and products; spread: variances of all N."""
     mean, square, product = np.split(means, [values, 2 * values], axis=1)
     variance = square - mean**2
-    # Where a resample holds one single value, rounding leaves a trace of a variance.
+    # If a resample holds only one distinct value, rounding leaves a tiny variance instead of 0.
     variance = np.where(variance > 1e-12 * spread, variance, np.nan)
     return ((product - mean[:, 1:] * mean[:, :1]) / np.sqrt(variance[:, 1:] * variance[:, :1])).T
 
 
 def interval(drawn: np.ndarray) -> tuple[float, float]:
-    """The 95% percentile interval of a resampled figure (R,); resamples in which it is undefined are left out.
+    """95% percentile interval of a resampled metric (R,), over the resamples in which the metric is defined.
 
-    Two NaN where more than half of them are: what is left would be of particular resamples.
+    Two NaN if it is undefined in more than half of them: the others would be a biased selection.
     """
     defined = drawn[np.isfinite(drawn)]
     if len(defined) < len(drawn) / 2 or not len(defined):
@@ -105,7 +105,7 @@ def interval(drawn: np.ndarray) -> tuple[float, float]:
 
 
 def p_value(difference: np.ndarray) -> float:
-    """Two-sided p of a resampled difference (R,): twice the share of resamples on the other side of 0, at least 2 / (R + 1).
+    """Two-sided p of a resampled difference (R,): twice the fraction on the opposite side of 0, at least 2 / (R + 1).
 
     One resample is added to each side, so that p is never 0 (Davison & Hinkley 1997, Bootstrap Methods, section 4.2).
     """
@@ -117,15 +117,15 @@ def p_value(difference: np.ndarray) -> float:
 
 
 def intervals(drawn: np.ndarray) -> dict[str, float]:
-    """{"spearman_low", "spearman_high", "pearson_low", "pearson_high"} of one model's resamples (2, R)."""
+    """Return {"spearman_low", "spearman_high", "pearson_low", "pearson_high"} of one model's resamples (2, R)."""
     ends = {kind: interval(row) for kind, row in zip(KINDS, drawn, strict=True)}
     return {f"{kind}_{end}": ends[kind][place] for kind in KINDS for place, end in enumerate(("low", "high"))}
 
 
 def gain(label: np.ndarray, base: np.ndarray, final: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
-    """What `final` has over `base`, both (N,), against labels (N,); `drawn` are their resamples, (2, 2, R), base first.
+    """Improvement of `final` over `base`, both (N,), against labels (N,); `drawn` (2, 2, R) are their resamples, base first.
 
-    {"spearman", "low", "high", "p"} and the same of Pearson as {"pearson", "pearson_low", "pearson_high", "pearson_p"}; "low"
+    Returns {"spearman", "low", "high", "p"} and, for Pearson, {"pearson", "pearson_low", "pearson_high", "pearson_p"}; "low"
     and "high" are the ends of the 95% interval of the difference.
     """
     found: dict[str, float] = {}

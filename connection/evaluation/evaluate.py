@@ -1,4 +1,4 @@
-"""Everything that is reported of a model on labelled pairs, from its similarities alone."""
+"""All reported metrics of a model on labelled pairs, computed from its similarities alone."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from connection.model.calibration import Calibration
 
 
 class Figures(TypedDict, total=False):
-    """What one model reaches on one split: see `evaluate`. Correlations are in [-1, 1], NaN (null in JSON) where undefined."""
+    """Metrics of one model on one split: see `evaluate`. Correlations are in [-1, 1], or NaN (null in JSON) if undefined."""
 
     spearman: float
     pearson: float
     pairs: int
-    loss: float  # mean squared error of the cosine from the target, whatever the training loss is
+    loss: float  # mean squared error between cosine and target, for every training loss
     spearman_low: float  # ends of the 95% intervals
     spearman_high: float
     pearson_low: float
     pearson_high: float
-    binary: dict[str, float]  # of binary labels: average_precision, roc_auc, ...; with a threshold f1, ...
-    graded: dict[str, float]  # of other labels: mean_absolute_error, in label units
-    ranking: dict[str, float]  # of one-to-many data: mrr@10, ndcg@10, map, recall@k, queries, ...
-    calibration: list[dict[str, float]]  # the calibration curve: pairs, cosine, predicted, label of each bin
+    binary: dict[str, float]  # for binary labels: average_precision, roc_auc, ...; with a threshold also f1, ...
+    graded: dict[str, float]  # for other labels: mean_absolute_error, in label units
+    ranking: dict[str, float]  # for one-to-many data: mrr@10, ndcg@10, map, recall@k, queries, ...
+    calibration: list[dict[str, float]]  # the calibration curve: pairs, cosine, predicted and label of each bin
 
 
 class Gain(TypedDict):
-    """What the fine-tuned model gained over the base model: see `bootstrap.gain`."""
+    """Improvement of the fine-tuned model over the base model: see `bootstrap.gain`."""
 
     spearman: float
     low: float  # ends of the 95% interval of the difference
@@ -50,32 +50,32 @@ class Gain(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class LabelledPairs:
-    """N labelled pairs: what a figure needs of them, and what tells them from other pairs."""
+    """N labelled pairs: the data that metrics need, and a hash that identifies each pair."""
 
     label: np.ndarray  # (N,) on the scale
-    query: np.ndarray  # (N,) which first sentence
-    line: np.ndarray  # (N,) in the file
-    pair: np.ndarray  # (N,) uint64 hash of both sentences in their order
+    query: np.ndarray  # (N,) index of the first sentence
+    line: np.ndarray  # (N,) line number in the file
+    pair: np.ndarray  # (N,) uint64 hash of both sentences, in this order
     scale: LabelScale
 
     @classmethod
     def of(cls, store: PairStore, scale: LabelScale, places: np.ndarray | slice = slice(None)) -> LabelledPairs:
-        """The pairs of a store at `places`."""
+        """Return the pairs of a store at `places`."""
         one, two = store.index1[places], store.index2[places]
-        pair = store.hash[one] * np.uint64(0x9E3779B97F4A7C15) + store.hash[two]  # wraps around; not the same both ways
+        pair = store.hash[one] * np.uint64(0x9E3779B97F4A7C15) + store.hash[two]  # overflow is intended; order matters
         return cls(store.label[places], one, store.line[places], pair, scale)
 
 
 def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibration | None = None) -> Figures:
-    """Figures of similarities (N,), N > 0, against the labels; those of a kind of labels stand where the labels are of it.
+    """Return the metrics of similarities (N,), N > 0, against the labels.
 
-    "spearman", "pearson", "pairs"; "binary": {"positive_share", "average_precision", "roc_auc"}; and of one-to-many data
-    "ranking": see connection/evaluation/ranking.py. With what was fitted on other pairs, "binary" has "threshold", "f1",
-    "precision", "recall", "mcc" and "accuracy" too, graded labels "graded": {"mean_absolute_error"} in label units, and both
-    "calibration", the curve.
+    Always "spearman", "pearson", "pairs". Binary labels add "binary": {"positive_share", "average_precision", "roc_auc"};
+    one-to-many data add "ranking": see connection/evaluation/ranking.py. A `calibration`, fitted on other pairs, adds
+    "threshold", "f1", "precision", "recall", "mcc" and "accuracy" to "binary"; for graded labels it adds "graded":
+    {"mean_absolute_error"} in label units; for both "calibration", the curve.
     """
     found = cast(Figures, figures(similarity, pairs.label))
-    if not np.isfinite(similarity).all():  # the model is broken: no figure is defined
+    if not np.isfinite(similarity).all():  # the model is broken: no metric is defined
         return found
     binary = is_binary(pairs.label, pairs.scale)
     if binary:
@@ -102,7 +102,7 @@ def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibrat
 def with_intervals(
     pairs: LabelledPairs, base: Figures, base_similarity: np.ndarray, final: Figures, final_similarity: np.ndarray
 ) -> Gain:
-    """Adds the 95% intervals to two models' figures of the same pairs; returns what `final` gained: see `bootstrap.gain`."""
+    """Add 95% intervals to the metrics of two models on the same pairs. Returns the gain of `final`: see `bootstrap.gain`."""
     drawn = bootstrap.resampled(pairs.label, [base_similarity, final_similarity])
     for number, found in enumerate((base, final)):
         found.update(cast(Figures, bootstrap.intervals(drawn[:, number])))
@@ -113,10 +113,10 @@ def with_intervals(
 def evaluate_run(
     pairs: dict[str, LabelledPairs], cosines: dict[str, dict[str, np.ndarray]], calibrations: dict[str, Calibration]
 ) -> tuple[dict[str, dict[str, Figures]], dict[str, Gain]]:
-    """All figures of a run, {"base": {split: figures}, "final": ...} with the splits "dev" and "test", and the gain on test.
+    """All metrics of a run, {"base": {split: metrics}, "final": ...} for the splits "dev" and "test", and the gain on test.
 
-    cosines: {"base": {split: (N,)}, "final": ...}; calibrations: of both models, fitted on dev. They are applied to test alone.
-    No gain is given of dev, since the weights were chosen by these pairs.
+    cosines: {"base": {split: (N,)}, "final": ...}. calibrations: one per model, fitted on dev and applied to test only.
+    No gain is given on dev, because the weights were chosen on dev.
     """
     found = {
         model: {

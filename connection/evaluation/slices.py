@@ -1,4 +1,4 @@
-"""Groups of labelled pairs that are alike in one respect, and how a model does on each: where its errors are."""
+"""Groups labelled pairs by one property at a time, and measures a model on each group, to show where its errors are."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from connection.evaluation.bootstrap import FEWEST_PAIRS
 from connection.evaluation.correlation import spearman
 from connection.evaluation.evaluate import LabelledPairs
 
-BANDS = 5  # of a label scale with more than MOST_LABELS distinct labels
+BANDS = 5  # equal-width bands, if there are more than MOST_LABELS distinct labels
 MOST_LABELS = 6
-# English alone; contractions have either apostrophe.
+# English only; contractions with either apostrophe.
 NEGATION = re.compile(
     r"\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|without|cannot)\b|n['\u2019]t\b", re.IGNORECASE
 )
-Groups = tuple[list[str], np.ndarray]  # G names, and of each pair (N,) the number of its group
+Groups = tuple[list[str], np.ndarray]  # names of the groups, and the group number of each pair (N,)
 
 
 def count_negated(one: Sequence[str], two: Sequence[str]) -> np.ndarray:
-    """How many of a pair's two sentences have an English negation: 0, 1 or 2 of each of n pairs, (n,) int8."""
+    """Number of sentences with an English negation in each of n pairs: 0, 1 or 2, (n,) int8."""
     return np.array([bool(NEGATION.search(a)) + bool(NEGATION.search(b)) for a, b in zip(one, two, strict=True)], np.int8)
 
 
@@ -36,12 +36,12 @@ def find_slices(
     cosine: np.ndarray,
     residual: np.ndarray | None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """{"all": [...], "label": [...], "length", "overlap", "truncation", "negation"}: the slices of N pairs of a store.
+    """Slices of N pairs of a store: {"all": [...], "label": [...], "length", "overlap", "truncation", "negation"}.
 
-    A slice is {"slice": its name, "pairs", "spearman", "mean_absolute_error"}: the rank correlation of cosine (N,) and label
-    within it, NaN where it is undefined, and the mean amount of the residuals (N,), in label units, NaN where there are none.
-    Every pair is in one slice of a kind; empty slices, and kinds that put all pairs into one, are left out. negated: what
-    `count_negated` says of the pairs; None where the text is not at hand.
+    A slice is {"slice": its name, "pairs", "spearman", "mean_absolute_error"}: within the slice, the rank correlation of cosine
+    (N,) and label, NaN if undefined, and the mean absolute residual (N,) in label units, NaN without residuals. Each pair is in
+    exactly one slice of a kind. Empty slices are left out, and so is a kind with a single slice, except "all". negated: the
+    result of `count_negated`; None if the text is not available.
     """
     one, two = store.index1[places], store.index2[places]
     cut = (store.tokens.length[one] > store.tokens.max_length) | (store.tokens.length[two] > store.tokens.max_length)
@@ -74,9 +74,9 @@ def find_slices(
 
 
 def worst_slices(slices: dict[str, list[dict[str, Any]]], most: int = 2) -> list[tuple[str, dict[str, Any]]]:
-    """Kind and slice of the greatest mean absolute errors above that of all pairs, one of a kind, `most` of them.
+    """Up to `most` (kind, slice) with the largest mean absolute error above that of all pairs; at most one per kind.
 
-    Slices of fewer than `FEWEST_PAIRS` pairs, whose figures say little, are passed over.
+    Slices with fewer than `FEWEST_PAIRS` pairs are ignored: their metrics are unreliable.
     """
     [overall] = slices["all"]
     above = [
@@ -84,15 +84,15 @@ def worst_slices(slices: dict[str, list[dict[str, Any]]], most: int = 2) -> list
         for kind, rows in slices.items()
         for row in rows
         if row["pairs"] >= FEWEST_PAIRS
-        and (row["mean_absolute_error"] or 0) > (overall["mean_absolute_error"] or 0)  # NaN is not above, nor None, its JSON
+        and (row["mean_absolute_error"] or 0) > (overall["mean_absolute_error"] or 0)  # false for NaN and None, its JSON form
     ]
     above.sort(key=lambda found: -found[1]["mean_absolute_error"])
-    first = dict(reversed(above))  # the worst of a kind is the last to be put there
+    first = dict(reversed(above))  # reversed: the worst slice of a kind is set last
     return [(kind, row) for kind, row in above if first[kind] is row][:most]
 
 
 def _label_bands(pairs: LabelledPairs) -> Groups:
-    """A slice a label where there are few, else bands of equal width; a band has its lower end, the last one both."""
+    """One slice per label if there are few, else bands of equal width; each includes its lower end, the last one both ends."""
     labels = np.unique(pairs.label)
     if len(labels) <= MOST_LABELS:
         return [f"{label:g}" for label in labels], np.searchsorted(labels, pairs.label)
@@ -102,14 +102,14 @@ def _label_bands(pairs: LabelledPairs) -> Groups:
 
 
 def _lengths(words: np.ndarray) -> Groups:
-    """Thirds, as far as equal lengths let them be: words (N,) of the longer sentence."""
+    """Thirds by words (N,) of the longer sentence; equal lengths stay together."""
     edges = np.unique(np.quantile(words, [1 / 3, 2 / 3], method="lower")).tolist()
     names = [f"up to {edges[0]} words", *(f"{low + 1} to {high} words" for low, high in itertools.pairwise(edges))]
     return [*names, f"more than {edges[-1]} words"], np.searchsorted(edges, words)
 
 
 def _overlaps(store: PairStore, one: np.ndarray, two: np.ndarray) -> Groups:
-    """Quarters of the Jaccard index of the two sentences' distinct word pieces, which every language's words come in."""
+    """Four ranges of the Jaccard index of both sentences' distinct word pieces, which work in every language."""
     share = np.empty(len(one))
     for row, sides in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
         a, b = (set(store.tokens[side][1:-1].tolist()) for side in sides)  # without [CLS] and [SEP]

@@ -1,4 +1,4 @@
-"""The calibration that travels with a model: the threshold and the label that a cosine stands for, fitted on dev pairs."""
+"""The calibration saved with a model: a decision threshold and a map from cosine to label, both fitted on dev pairs."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ KEYS = ("threshold", "calibration")
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What was fitted on dev pairs and travels with a model; None where nothing was.
+    """Threshold and knots, fitted on dev pairs and saved with the model; None if not fitted.
 
-    threshold: pairs of this cosine or more are called connected; of binary labels only.
-    knots: cosines, ascending, and the labels they stand for, not descending, on the label scale.
+    threshold: pairs with this cosine or more are predicted connected; binary labels only.
+    knots: ascending cosines, and their labels on the label scale, non-decreasing.
     """
 
     threshold: float | None = None
     knots: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def label(self, cosine: np.ndarray) -> np.ndarray:
-        """The labels that cosines (N,) stand for, (N,) float64: straight lines between the knots; NaN without them."""
+        """Labels of cosines (N,), (N,) float64, by linear interpolation between the knots; NaN without knots."""
         return np.interp(cosine, *self.knots) if self.knots else np.full(np.shape(cosine), np.nan)
 
     def predicted_label(self, cosine: np.ndarray, low: float, high: float) -> np.ndarray:
-        """The labels that cosines (N,) stand for, (N,) float64; where nothing was fitted, their place on the label scale.
+        """Labels of cosines (N,), (N,) float64; without knots, the labels whose training target is this cosine.
 
-        That place is where training wants the cosine of a label: from `low` at 0 and below to `high` at 1.
+        These rise linearly from `low` at cosine 0 and below to `high` at 1.
         """
         return self.label(cosine) if self.knots else low + np.clip(cosine, 0, 1) * (high - low)
 
     def as_json(self) -> dict[str, Any]:
-        """{"threshold", "calibration": {"cosine", "label"}}, without what is not fitted."""
+        """Return {"threshold", "calibration": {"cosine", "label"}}, without what is not fitted."""
         calibration = {"calibration": {"cosine": self.knots[0], "label": self.knots[1]}} if self.knots else {}
         return ({} if self.threshold is None else {"threshold": self.threshold}) | calibration
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
-        """The inverse of `as_json`; other keys are let be. Raises `ValueError` that says what is wrong."""
+        """Read the result of `as_json`; other keys are ignored. Raises `ValueError` that says what is wrong."""
         threshold, given = (content.get(key) for key in KEYS)
         if threshold is not None and not _numbers([threshold]):
             raise ValueError("threshold should be a number")

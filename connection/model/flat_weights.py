@@ -1,7 +1,7 @@
-"""The weights of a BERT's layers end to end in one vector, with their copies in bf16 and their gradients in two more.
+"""The weights of a BERT's layers concatenated in one vector, with their bf16 copies and their gradients in two more vectors.
 
-Few large operations update such vectors, where a loop over hundreds of tensors is slow; and the weights of the query, key and
-value products stand side by side, one matrix for all three.
+A few large operations update these vectors faster than a loop over hundreds of tensors. The query, key and value weights are
+adjacent and form one matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import BertModel
 
 
 class Layer(NamedTuple):
-    """What one BERT layer computes with: its weights, or their gradients. H is the hidden size, F the feed-forward one."""
+    """Weights of one BERT layer, or their gradients. H is the hidden size, F the feed-forward size."""
 
     qkv: Tensor  # (3H, H)
     out: Tensor  # (H, H)
@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """Likewise of the embeddings, without the words: of those, a batch needs few."""
+    """Weights of the embeddings, or their gradients, without word embeddings: a batch needs only a few of those."""
 
     position: Tensor  # (positions, H)
     kind: Tensor  # (2, H), token types
@@ -43,11 +43,11 @@ class Embeddings(NamedTuple):
 
 
 class FlatWeights:
-    """`master` (n,) float32, whose views become the module's own parameters, so that it can be saved and evaluated as before;
-    `copy` (n,) in the type that is computed with (`master` itself for float32), and `grad` (n,) in that type.
+    """Weights as one vector: `master` (n,) float32; `copy` and `grad` (n,) in the dtype of the training passes.
 
-    `ranges` are (start, end, depth, whether weight decay applies) of what is trained; depth 0 are the embeddings, 1 the lowest
-    layer, and so on. `frozen` embeddings are those that require no gradient.
+    The module's parameters become views of `master`, so that it can be saved and evaluated as before. For float32, `copy` is
+    `master`. `ranges` are (start, end, depth, whether weight decay applies) of the trained weights; depth 0 is the embeddings,
+    1 the lowest layer, and so on. `frozen`: whether the embeddings require no gradient.
     """
 
     def __init__(self, encoder: BertModel, dtype: torch.dtype):
@@ -89,18 +89,18 @@ class FlatWeights:
         self.layers, self.layers_grad = (
             [Layer(*views(vector, layer)) for layer in layers] for vector in (self.copy, self.grad)
         )
-        # Of the last batch: its distinct input ids, (W,) on the CPU, and the gradients of their embeddings, (W, H) float32.
+        # From the last batch: its distinct input ids, (W,) on the CPU, and the gradients of their embeddings, (W, H) float32.
         self.word_grad: tuple[Tensor, Tensor] | None = None
-        # An optimizer may put off updates of embeddings. This applies those of the given ids, (W,) on the CPU.
+        # An optimizer may postpone embedding updates. This applies the pending ones of the given ids, (W,) on the CPU.
         self.catch_up: Callable[[Tensor], None] = lambda ids: None
 
     def catch_up_all(self) -> None:
-        """Apply all updates of embeddings that were put off. Called before the weights are read, except by a training pass."""
+        """Apply all pending embedding updates. Called before the weights are read, except by a training pass."""
         self.catch_up(torch.arange(len(self.word)))
 
 
 def _layer_parameters(layer: Any) -> tuple[list[Tensor], ...]:
-    """The parameters in the order of `Layer`'s fields; those of one field are joined along their first dimension."""
+    """Parameters in the order of `Layer`'s fields; those of one field are adjacent, joined along their first dimension."""
     attention, own = layer.attention, layer.attention.self
     norm1, norm2 = attention.output.LayerNorm, layer.output.LayerNorm
     out, up, down = attention.output.dense, layer.intermediate.dense, layer.output.dense

@@ -1,8 +1,8 @@
-"""BERT's forward and backward pass over packed rows, written out in few and large operations.
+"""BERT's forward and backward passes over packed rows, written as a few large operations.
 
 The formulas are those of transformers' BertModel (Devlin et al. 2018, arXiv 1810.04805; Vaswani et al. 2017, arXiv
-1706.03762), which stays the reference that the tests compare with, tensor by tensor. What is faster here, and by how much,
-stands in docs/performance.md. M = R * L slots, A heads of D = H / A dimensions.
+1706.03762), the reference that the tests compare with, tensor by tensor. docs/performance.md says what is faster here, and by
+how much. M = R * L slots, A heads of D = H / A dimensions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 class PackedBert:
-    """The training passes of a BertModel. `seed` is dropout's, whose generator nobody else uses; no `dropout`: the config's."""
+    """The training passes of a BertModel. `seed` is for dropout's own generator; `dropout` None: the rates in the config."""
 
     def __init__(self, encoder: BertModel, dtype: torch.dtype, seed: int, dropout: float | None = None):
         config = encoder.config
@@ -35,82 +35,82 @@ class PackedBert:
         self.pad_id = -1 if padding is None else padding
         rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
         self.dropout = Dropout(rates if dropout is None else (dropout, dropout), dtype, self.device, seed)
-        self.checkpointing = False  # keep a layer's input and dropout alone; compute it again in the backward pass
-        self.anchor = torch.zeros((), requires_grad=True)  # autograd calls backward() for something that needs a gradient
+        self.checkpointing = False  # save only each layer's input and masks, and recompute the rest in backward()
+        self.anchor = torch.zeros((), requires_grad=True)  # autograd calls backward() only if an input requires a gradient
 
     @staticmethod
     def fits(encoder: BertModel) -> bool:
-        """Whether this is the BERT that is written here; any other is trained by its own module."""
+        """Whether this class implements the encoder's variant of BERT; other variants are trained by their own module."""
         config = encoder.config
         return config.hidden_act == "gelu" and not config.is_decoder
 
     def __call__(self, batch: PackedBatch) -> Tensor:
-        """Token states (R, L, H) with dropout; their backward pass leaves the gradients in `weights`."""
+        """Return token states (R, L, H), with dropout. Their backward pass writes the gradients to `weights`."""
         states: Tensor = _Passes.apply(self.anchor, self, batch)
         return states
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, list[Any]]:
-        """Token states (M, H), and what the backward pass needs: the embeddings' tensors, then those of each layer."""
+        """Return token states (M, H), and what the backward pass needs: the embeddings' tensors, then those of each layer."""
         rows, length = batch.input_ids.shape
         own = torch.where(batch.attention_mask_4d, 0.0, -math.inf).to(self.dtype)  # (R, 1, L, L)
         own = own.expand(rows, self.heads, length, length).reshape(-1, length, length)  # (R * A, L, L)
-        keep_embeddings, keeps = self.dropout.draw(len(self.weights.layers), rows, length, self.hidden, self.heads)
+        embeddings_mask, layer_masks = self.dropout.draw(len(self.weights.layers), rows, length, self.hidden, self.heads)
         weights = self.weights.embeddings
         self.weights.catch_up(batch.unique_ids)
         unique_ids = batch.unique_ids.to(self.device, non_blocking=True)
         summed = self.weights.word[unique_ids].to(self.dtype)[batch.inverse.view(-1)]  # (M, H)
         summed = summed + weights.position[batch.position_ids.view(-1)] + weights.kind[0]
         normed, mean, rstd = self._norm(summed, weights.norm, weights.norm_bias)
-        states = apply_dropout(normed, keep_embeddings)
-        saved: list[Any] = [(batch, keep_embeddings, summed, mean, rstd)]
-        for layer, keep in zip(self.weights.layers, keeps, strict=True):
+        states = apply_dropout(normed, embeddings_mask)
+        saved: list[Any] = [(batch, embeddings_mask, summed, mean, rstd)]
+        for layer, masks in zip(self.weights.layers, layer_masks, strict=True):
             entering = states
-            states, tensors = self._layer_forward(entering, layer, keep, own, rows, length)
-            saved.append((entering, layer, keep, own, rows, length) if self.checkpointing else (keep, *tensors))
+            states, tensors = self._layer_forward(entering, layer, masks, own, rows, length)
+            saved.append((entering, layer, masks, own, rows, length) if self.checkpointing else (masks, *tensors))
         return states, saved
 
     def _layer_forward(
-        self, x: Tensor, layer: Layer, keep: DropoutMasks, own: Tensor, rows: int, length: int
+        self, x: Tensor, layer: Layer, masks: DropoutMasks, own: Tensor, rows: int, length: int
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         heads = (rows, length, 3, self.heads, self.hidden // self.heads)
         qkv = torch.addmm(layer.qkv_bias, x, layer.qkv.t()).view(heads)  # (M, 3H) -> (R, L, 3, A, D)
         qkv = qkv.permute(2, 0, 3, 1, 4).reshape(3, -1, length, heads[-1])  # (3, R * A, L, D)
         q, k, v = qkv
         probabilities = torch.softmax(torch.baddbmm(own, q, k.transpose(1, 2), alpha=self.scale), -1)  # (R * A, L, L)
-        kept = apply_dropout(probabilities, keep.probabilities)
+        kept = apply_dropout(probabilities, masks.probabilities)
         context = self._join_heads(torch.bmm(kept, v), rows)  # (M, H)
-        summed1 = _plus(x, torch.addmm(layer.out_bias, context, layer.out.t()), keep.attention)
+        summed1 = _plus(x, torch.addmm(layer.out_bias, context, layer.out.t()), masks.attention)
         y, mean1, rstd1 = self._norm(summed1, layer.norm1, layer.norm1_bias)
         up = torch.addmm(layer.up_bias, y, layer.up.t())  # (M, F)
         active = gelu(up)
-        summed2 = _plus(y, torch.addmm(layer.down_bias, active, layer.down.t()), keep.output)
+        summed2 = _plus(y, torch.addmm(layer.down_bias, active, layer.down.t()), masks.output)
         z, mean2, rstd2 = self._norm(summed2, layer.norm2, layer.norm2_bias)
         return z, (x, qkv, probabilities, kept, context, summed1, mean1, rstd1, y, up, active, summed2, mean2, rstd2)
 
     def backward(self, gradient: Tensor, saved: list[Any]) -> None:
-        """Gradient of the token states (M, H) -> the gradients of all weights, in place of the last step's."""
+        """Compute the gradients of all weights from that of the token states (M, H). They overwrite the last step's."""
         for layer, grad in zip(reversed(self.weights.layers), reversed(self.weights.layers_grad), strict=True):
-            kept = saved.pop()
+            tensors = saved.pop()
             if self.checkpointing:  # Chen et al. 2016, arXiv 1604.06174
-                kept = kept[2], *self._layer_forward(*kept)[1]
-            gradient = self._layer_backward(gradient, layer, grad, *kept)
+                tensors = tensors[2], *self._layer_forward(*tensors)[1]
+            gradient = self._layer_backward(gradient, layer, grad, *tensors)
         if self.weights.frozen:
             return
-        batch, keep, summed, mean, rstd = saved.pop()
+        batch, mask, summed, mean, rstd = saved.pop()
         weights, grads = self.weights.embeddings, self.weights.embeddings_grad
         d_summed = self._norm_backward(
-            apply_dropout(gradient, keep), summed, mean, rstd, weights.norm, weights.norm_bias, (grads.norm, grads.norm_bias)
-        ).float()  # sums of many bf16 numbers would lose their last digits
+            apply_dropout(gradient, mask), summed, mean, rstd, weights.norm, weights.norm_bias, (grads.norm, grads.norm_bias)
+        ).float()  # sums of many numbers in bf16 would lose precision
         for place, table in ((batch.position_ids, grads.position), (torch.zeros_like(batch.inverse), grads.kind)):
             table.copy_(torch.zeros(table.shape, device=self.device).index_add_(0, place.view(-1), d_summed))
         d_words = torch.zeros(len(batch.unique_ids), self.hidden, device=self.device)
         d_words.index_add_(0, batch.inverse.view(-1), d_summed)  # (W, H)
-        # As torch's embedding, which learns nothing for the config's padding token, where it names one.
+        # As in torch's embedding, the config's padding token, if it names one, gets no gradient.
         padding = (batch.unique_ids == self.pad_id).to(self.device, non_blocking=True)  # (W,)
         self.weights.word_grad = batch.unique_ids, d_words.masked_fill_(padding[:, None], 0.0)
 
     def _layer_backward(
-        self, dz: Tensor, layer: Layer, grad: Layer, keep: DropoutMasks,
+        self, dz: Tensor, layer: Layer, grad: Layer, masks: DropoutMasks,
         x: Tensor, qkv: Tensor, probabilities: Tensor, kept: Tensor, context: Tensor, summed1: Tensor, mean1: Tensor,
         rstd1: Tensor, y: Tensor, up: Tensor, active: Tensor, summed2: Tensor, mean2: Tensor, rstd2: Tensor,
     ) -> Tensor:  # fmt: skip
@@ -118,20 +118,20 @@ class PackedBert:
         d2 = self._norm_backward(
             dz, summed2, mean2, rstd2, layer.norm2, layer.norm2_bias, (grad.norm2, grad.norm2_bias)
         )  # (M, H)
-        d_down = apply_dropout(d2, keep.output)
+        d_down = apply_dropout(d2, masks.output)
         _linear_gradient(d_down, active, grad.down, grad.down_bias)
         d_up = aten.gelu_backward(d_down @ layer.down, up)  # (M, F)
         _linear_gradient(d_up, y, grad.up, grad.up_bias)
         dy = torch.addmm(d2, d_up, layer.up)
         d1 = self._norm_backward(dy, summed1, mean1, rstd1, layer.norm1, layer.norm1_bias, (grad.norm1, grad.norm1_bias))
-        d_out = apply_dropout(d1, keep.attention)
+        d_out = apply_dropout(d1, masks.attention)
         _linear_gradient(d_out, context, grad.out, grad.out_bias)
         d_context = (d_out @ layer.out).view(rows, length, self.heads, -1).transpose(1, 2).reshape(-1, length, qkv.shape[-1])
         q, k, v = qkv
         d_qkv = torch.empty_like(qkv)  # (3, R * A, L, D)
         torch.bmm(kept.transpose(1, 2), d_context, out=d_qkv[2])
         d_scores = aten._softmax_backward_data(
-            apply_dropout(torch.bmm(d_context, v.transpose(1, 2)), keep.probabilities), probabilities, -1, self.dtype
+            apply_dropout(torch.bmm(d_context, v.transpose(1, 2)), masks.probabilities), probabilities, -1, self.dtype
         ).mul_(self.scale)
         torch.bmm(d_scores, k, out=d_qkv[0])
         torch.bmm(d_scores.transpose(1, 2), q, out=d_qkv[1])
@@ -140,18 +140,18 @@ class PackedBert:
         return torch.addmm(d1, d_qkv, layer.qkv)
 
     def _join_heads(self, context: Tensor, rows: int) -> Tensor:
-        """(R * A, L, D) -> (M, H)."""
+        """Concatenate the heads: (R * A, L, D) -> (M, H)."""
         return context.view(rows, self.heads, *context.shape[1:]).transpose(1, 2).reshape(-1, self.hidden)
 
     def _norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """LayerNorm, and the mean and inverse standard deviation of each row: (M, H) -> (M, H), (M, 1), (M, 1)."""
+        """LayerNorm, with the mean and inverse standard deviation of each row: (M, H) -> (M, H), (M, 1), (M, 1)."""
         normed: tuple[Tensor, Tensor, Tensor] = aten.native_layer_norm(x, [self.hidden], weight, bias, self.epsilon)
         return normed
 
     def _norm_backward(
         self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, into: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Gradient of LayerNorm's input, (M, H); those of its weight and bias go `into` two (H,)."""
+        """Gradient of LayerNorm's input, (M, H). The gradients of its weight and bias, (H,) each, are written to `into`."""
         dx, *grads = aten.native_layer_norm_backward(dy, x, [self.hidden], mean, rstd, weight, bias, [True] * 3)
         for target, grad in zip(into, grads, strict=True):
             target.copy_(grad)
@@ -171,15 +171,15 @@ class _Passes(torch.autograd.Function):
         return None, None, None
 
 
-def apply_dropout(x: Tensor, keep: Tensor | None) -> Tensor:
-    return x if keep is None else x * keep
+def apply_dropout(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask
 
 
-def _plus(x: Tensor, y: Tensor, keep: Tensor | None) -> Tensor:
-    return x + y if keep is None else torch.addcmul(x, y, keep)
+def _plus(x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    return x + y if mask is None else torch.addcmul(x, y, mask)
 
 
 def _linear_gradient(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """Of y = x W^T + b, into `weight` and `bias`: dy (M, out), x (M, in)."""
+    """Write the gradients of y = x W^T + b to `weight` and `bias`: dy (M, out), x (M, in)."""
     torch.mm(dy.t(), x, out=weight)
     torch.sum(dy, 0, out=bias)

@@ -1,4 +1,4 @@
-"""Sentences packed end to end into dense rows, so that few slots are padding (Krell et al. 2021, arXiv 2107.02027)."""
+"""Packs sentences end to end into dense rows, so that few slots are padding (Krell et al. 2021, arXiv 2107.02027)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ ROW_LENGTH = 64
 
 
 class PackedBatch(NamedTuple):
-    """N sentences of at most T tokens in R rows of L slots. Sentences share rows, and none sees another."""
+    """N sentences of at most T tokens in R rows of L slots. Sentences share rows, but no token attends to another sentence."""
 
     input_ids: Tensor  # (R, L) int64
     position_ids: Tensor  # (R, L) int64, from 0 in each sentence
-    sentence: Tensor  # (R, L) int64, which sentence a slot belongs to; N where the slot is empty
-    slots: Tensor  # (N, T) int64, where a sentence's tokens stand among the R * L slots; 0 beyond its end
+    sentence: Tensor  # (R, L) int64, index of each slot's sentence; N if the slot is empty
+    slots: Tensor  # (N, T) int64, index of each token's slot among the R * L slots; 0 beyond the sentence's end
     attention_mask: Tensor  # (N, T) int64, 1 on tokens and 0 beyond the sentence's end
-    unique_ids: Tensor  # (W,) int64, the distinct input ids; on the CPU, where pending updates of embeddings are counted
-    inverse: Tensor  # (R, L) int64, which of them stands in a slot: input_ids = unique_ids[inverse]
+    unique_ids: Tensor  # (W,) int64, the distinct input ids; on the CPU, where pending embedding updates are tracked
+    inverse: Tensor  # (R, L) int64, index into unique_ids: input_ids = unique_ids[inverse]
 
     @property
     def attention_mask_4d(self) -> Tensor:
-        """(R, 1, L, L) bool: the slots that each slot attends to, which are those of its own sentence."""
+        """Attention mask (R, 1, L, L) bool: each slot attends to the slots of its own sentence."""
         return (self.sentence[:, :, None] == self.sentence[:, None, :]).unsqueeze(1)
 
     def by_sentence(self, states: Tensor) -> Tensor:
-        """Token states (R, L, H) -> (N, T, H); what stands beyond a sentence's end is what `attention_mask` excludes."""
+        """Token states (R, L, H) -> (N, T, H); values beyond a sentence's end are arbitrary; `attention_mask` excludes them."""
         flat = states.flatten(0, 1).index_select(0, self.slots.flatten())  # (N * T, H)
         return flat.view(*self.slots.shape, -1)
 
@@ -42,7 +42,7 @@ class PackedBatch(NamedTuple):
 
 
 def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> PackedBatch:
-    """Put N tokenised sentences, (T,) ids each, into rows; not `packed`: each into a row of its own, as long as the longest."""
+    """Pack N tokenized sentences, (T,) ids each, into rows; if not `packed`, one sentence per row, padded to the longest."""
     lengths = np.array([len(sentence) for sentence in sentences])
     longest = int(lengths.max())
     if packed:
@@ -78,7 +78,7 @@ def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> P
 
 
 def _best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
-    """(N,) the first slot of each sentence: the longest first, each into the fullest row that has room for it."""
+    """First slot of each sentence, (N,): longest sentence first, each into the fullest row that has room for it."""
     starts = np.zeros(len(lengths), np.int64)
     free: list[tuple[int, int]] = []  # (empty slots, row), ascending
     rows = 0

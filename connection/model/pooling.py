@@ -1,7 +1,7 @@
-"""Token states -> one vector a sentence: those of sentence-transformers' Pooling module, and BERT's own pooler.
+"""Pooling: token states -> one vector per sentence. As sentence-transformers' Pooling module, and BERT's own pooler.
 
-Every function takes states (N, T, H) and attention_mask (N, T), 1 on a sentence's tokens, which come first, 0 on padding, and
-gives (N, H). mean, cls, max: Reimers & Gurevych 2019, arXiv 1908.10084, section 3.
+Every function takes states (N, T, H) and attention_mask (N, T), 1 for a sentence's tokens, which come first, and 0 for padding;
+it returns (N, H). mean, cls, max: Reimers & Gurevych 2019, arXiv 1908.10084, section 3.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def mean_pooling(states: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def mean_sqrt_len_pooling(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """Sum of a sentence's token states over the square root of their number: longer sentences have longer vectors."""
+    """Sum of a sentence's token states divided by the square root of their number: longer sentences have longer vectors."""
     mask = attention_mask.unsqueeze(-1).to(states.dtype)  # (N, T, 1)
     return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9).sqrt()
 
@@ -54,5 +54,5 @@ POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean-sqrt-len": mean_sqrt_len_pooling,
     "weighted-mean": weighted_mean_pooling,
     "last": last_pooling,
-    "pooler": cls_pooling,  # then the encoder's own tanh(W x + b), which ConnectionBert.py applies: it has the weights
+    "pooler": cls_pooling,  # followed by tanh(W x + b) in ConnectionBert.py, which has the encoder's pooler weights
 }

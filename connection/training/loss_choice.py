@@ -1,4 +1,4 @@
-"""Which objective trains: the names, the labels that each one takes, and what `--loss auto` picks. Imports nothing heavy."""
+"""Choice of the training objective: names, the labels that each accepts, the rule of `--loss auto`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from connection.system.errors import InputError
 
-# The kinds of labels that each objective takes. The contrastive ones ask whether a pair is connected at all;
-# multiple-negatives looks at the connected pairs alone, and finds those of a graded scale too.
+# The kinds of labels that each objective accepts. The contrastive ones need to know whether a pair is connected;
+# multiple-negatives trains on the connected pairs only, which it also finds on a graded scale.
 FITS = {
     "cosine-mse": ("graded", "binary"),
     "cosent": ("graded", "binary"),
@@ -19,14 +19,14 @@ FITS = {
     "multiple-negatives-symmetric": ("graded", "binary"),
     "softmax": ("graded", "binary"),
 }
-MOST_CLASSES = 20  # distinct labels that softmax tells apart
-SMALL_BATCH = 8  # pairs; smaller batches are often all of one label
+MOST_CLASSES = 20  # most distinct labels that softmax accepts
+SMALL_BATCH = 8  # pairs; the labels in a smaller batch are often all equal
 
 
 def pick_loss(kind: str, batch_size: int, distinct: int = 2) -> tuple[str, str]:
-    """What `--loss auto` stands for, and why: for so many distinct labels of a kind, and batches of that size.
+    """Return the objective that `--loss auto` picks for this kind and number (`distinct`) of labels and batch size, and why.
 
-    This function is the whole rule: change it here, nowhere else. What it rests on is in docs/objectives.md.
+    This function is the whole rule: change it only here. docs/objectives.md has the measurements behind it.
     """
     if kind == "graded" and distinct < 2:
         return "cosine-mse", "all labels are the same, and none is to be ranked above another: each is a cosine to reach"
@@ -40,13 +40,13 @@ def pick_loss(kind: str, batch_size: int, distinct: int = 2) -> tuple[str, str]:
 
 
 def parse_loss(text: str) -> dict[str, float]:
-    """`cosent+cosine-mse:0.5` -> {"cosent": 1.0, "cosine-mse": 0.5}; "auto" stands alone, as {"auto": 1.0}.
+    """Parse `cosent+cosine-mse:0.5` to {"cosent": 1.0, "cosine-mse": 0.5}; "auto", valid only alone, gives {"auto": 1.0}.
 
-    Raises `InputError` for a name that is unknown or given twice and for a weight that is not a positive number.
+    Raises `InputError` for an unknown or repeated name, and for a weight that is not a positive number.
     """
     terms: dict[str, float] = {}
     for term in text.split("+"):
-        name, colon, weight = (part.strip() for part in term.partition(":"))
+        name, colon, weight = (piece.strip() for piece in term.partition(":"))
         if name not in FITS and (name, text.strip()) != ("auto", "auto"):
             raise InputError(f"{name!r} is no objective; they are {', '.join(FITS)}, or auto alone")
         if name in terms:
@@ -61,7 +61,7 @@ def parse_loss(text: str) -> dict[str, float]:
 
 
 def parse_dims(text: str) -> tuple[int, ...]:
-    """`96,384` -> (384, 96), the largest first; () for "". Raises `InputError` for anything but whole numbers above 0."""
+    """Parse `96,384` to (384, 96), largest first; () for "". Raises `InputError` for anything but whole numbers above 0."""
     words = [word.strip() for word in text.split(",")] if text.strip() else []
     if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
         raise InputError(f"{text!r} is no list of dimensions; write whole numbers above 0, as in 384,192,96")
@@ -69,9 +69,9 @@ def parse_dims(text: str) -> tuple[int, ...]:
 
 
 def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int) -> tuple[str, str]:
-    """The objective that `text` asks for on training labels of this kind, and why; `targets` are the distinct ones, in [0, 1].
+    """Return the objective that `text` asks for, and the reason; `targets` are the distinct training targets, in [0, 1].
 
-    Raises `InputError` that lists the objectives that do fit, when one does not.
+    Raises `InputError` if an objective does not accept labels of this kind; its message lists those that do.
     """
     if text.strip() == "auto":
         return pick_loss(kind, batch_size, len(targets))
@@ -86,7 +86,7 @@ def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int)
 
 
 def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
-    """What an objective needs that the training labels are not, '' when it fits them."""
+    """Return the objective's requirement that the training labels do not meet; '' if they meet all."""
     if kind not in FITS[name]:
         return "binary labels, 0 and 1"
     if name == "softmax" and not 2 <= len(targets) <= MOST_CLASSES:
@@ -99,9 +99,9 @@ def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
 
 
 def choose_dims(text: str, loss: str, hidden_size: int) -> tuple[int, ...]:
-    """The Matryoshka dimensions that `text` asks for, largest first, () for none; the full vector is always among them.
+    """Return the Matryoshka dimensions in `text`, largest first, with the full size always included; () for none.
 
-    Raises `InputError` for a dimension above the hidden size, and for softmax, whose classifier reads full vectors alone.
+    Raises `InputError` for a dimension above the hidden size, and for softmax, whose classifier needs full vectors.
     """
     dims = parse_dims(text)
     if not dims:

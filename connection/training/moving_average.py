@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is measured and saved in their place (--ema)."""
+"""Exponential moving average of the weights, which is evaluated and saved instead of them (--ema)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
 
-EVERY = 10  # steps between two updates of the average, which then fades by decay^EVERY: a tenth of the time, nearly the same
+EVERY = 10  # steps between two updates, each with decay^EVERY: a tenth of the time, nearly the same average
 
 
 class WeightAverage:
-    """average <- d average + (1 - d) weights, over a model's trained parameters; `decay` 0 keeps none.
+    """average <- d average + (1 - d) weights, over a model's trained parameters; `decay` 0: off.
 
-    d is `decay` for each step since the last update, and less in the first ones, (1 + n) / (10 + n) at update n, so that the
-    weights of the start fade soon. Source: Polyak & Juditsky 1992, SIAM J. Control Optim. 30(4), doi 10.1137/0330046, in the
+    d is decay^(steps since the last update), but at most (1 + n) / (10 + n) at update n, so that the initial weights fade
+    quickly. Source: Polyak & Juditsky 1992, SIAM J. Control Optim. 30(4), doi 10.1137/0330046, in the
     exponential form of Tarvainen & Valpola 2017, arXiv 1703.01780.
     """
 
@@ -37,7 +37,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Include the weights after step `step`, unless they are included."""
+        """Add the weights after step `step` to the average, unless they are in it already."""
         if not self.decay or step == self.steps:
             return
         self.model.catch_up()
@@ -48,7 +48,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model compute with the average inside the block, and with its own weights again after it."""
+        """Put the average into the model inside the `with` block, and its own weights back afterwards."""
         self._swap()
         try:
             yield
@@ -62,12 +62,12 @@ class WeightAverage:
             average.copy_(held)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average, and its numbers of updates and steps."""
+        """Return the average, its number of updates, and the step of the last one."""
         counts = torch.tensor([self.updates, self.steps])
         return {"counts": counts} | {str(number): average for number, average in enumerate(self.average)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self.updates, self.steps = state["counts"].tolist()
         for number, average in enumerate(self.average):
             average.copy_(state[str(number)])

@@ -1,14 +1,14 @@
 """Training objectives: (u, v, target, sentences) -> a scalar to minimise.
 
-All are called the same way, for a batch of B pairs with vectors of H dimensions:
+All have the same signature, for a batch of B pairs with vectors of H dimensions:
 
     u, v        (B, H) float32, the sentence vectors of both sides
-    target      (B,) float32 in [0, 1], the mapped label; 1 is full connection
-    sentences   (2, B) int64, which sentence stands on each side; equal numbers are the same text
+    target      (B,) float32 in [0, 1], the mapped label; 1 means full connection
+    sentences   (2, B) int64, number of the sentence on each side; equal numbers mean the same text
 
-The order of the pairs does not matter. Where a batch holds nothing to learn from (no two pairs with different labels for the
-ranking ones, no connected pair for multiple-negatives), the value is 0 and so is its gradient. Values and gradients are those
-of the sentence-transformers library (sbert.net/docs/package_reference/sentence_transformer/html) where it has the same.
+The order of the pairs does not matter. If a batch has nothing to learn from (ranking objectives: no two pairs with different
+labels; multiple-negatives: no connected pair), the value and its gradient are 0. Values and gradients equal those of the
+sentence-transformers library (sbert.net/docs/package_reference/sentence_transformer/html) where it has the same objective.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, norm
 
 from connection.training.loss_choice import parse_loss
 
-SCALE = 20.0  # what ranking objectives multiply similarities by: the inverse of a softmax's temperature
-MARGIN = 0.5  # cosine distance that unconnected pairs should have at least
+SCALE = 20.0  # factor on similarities in ranking objectives: the inverse softmax temperature
+MARGIN = 0.5  # smallest cosine distance wanted for unconnected pairs
 
 
 def cosine_mse(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) -> Tensor:
     """Mean of (cos(u_i, v_i) - target_i)^2: Sentence-BERT's regression objective.
 
-    Any target. Source: Reimers & Gurevych 2019, arXiv 1908.10084, section 3, "Regression Objective Function".
+    Accepts any target. Source: Reimers & Gurevych 2019, arXiv 1908.10084, section 3, "Regression Objective Function".
     """
     return mse_loss(cosine_similarity(u, v, dim=-1), target)
 
@@ -37,17 +37,17 @@ def cosine_mse(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) -> Tenso
 def cosent(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor, scale: float = SCALE) -> Tensor:
     """log(1 + sum of exp(scale (cos(u_i, v_i) - cos(u_j, v_j))) over all i, j with target_i < target_j).
 
-    Any target; only the order of the targets counts, and ties say nothing. Source: CoSENT, Huang et al. 2024, IEEE/ACM TASLP,
-    doi 10.1109/TASLP.2024.3402087.
+    Accepts any target; only the order of the targets matters, and ties contribute nothing. Source: CoSENT, Huang et al. 2024,
+    IEEE/ACM TASLP, doi 10.1109/TASLP.2024.3402087.
     """
     return _ranking(scale * cosine_similarity(u, v, dim=-1), target)
 
 
 def angle(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor, scale: float = SCALE) -> Tensor:
-    """As `cosent`, of an angle in complex space instead of the cosine, which hardly changes near 1 and -1.
+    """As `cosent`, with an angle in complex space instead of the cosine, which saturates near 1 and -1.
 
-    The halves of a vector of length 1 are the real and the imaginary part of H/2 complex numbers (of an odd H, a 0 is added);
-    the similarity is |sum of (Re + Im) of u_k conj(v_k)|, the form of sentence-transformers' AnglELoss.
+    Vectors are scaled to length 1. Their halves are the real and the imaginary parts of H/2 complex numbers (an odd H is padded
+    with a 0). The similarity is |sum of (Re + Im) of u_k conj(v_k)|, the form of sentence-transformers' AnglELoss.
     Source: AnglE, Li & Li 2023, arXiv 2309.12871, section 3.4.
     """
     u, v = (normalize(pad(side, (0, side.shape[-1] % 2)), dim=-1) for side in (u, v))
@@ -74,9 +74,9 @@ def contrastive(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) -> Tens
 def online_contrastive(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) -> Tensor:
     """Sum of d_i^2 over hard connected pairs and of max(0, 0.5 - d_i)^2 over hard unconnected ones, d_i = 1 - cos(u_i, v_i).
 
-    Hard is a connected pair further apart than the nearest unconnected one, and an unconnected pair nearer than the furthest
-    connected one; in a batch of one kind, on the wrong side of its mean. Targets 0 and 1 (those above 0.5 are connected).
-    Source: sentence-transformers, OnlineContrastiveLoss; a sum, not a mean, as there.
+    A connected pair is hard if it is further apart than the nearest unconnected one; an unconnected pair, if it is nearer than
+    the furthest connected one. If the batch has only one kind, the limit is its mean distance. Targets 0 and 1 (connected:
+    above 0.5). Source: sentence-transformers, OnlineContrastiveLoss, which is also a sum, not a mean.
     """
     distance = 1 - cosine_similarity(u, v, dim=-1)
     connected = distance[target > 0.5]
@@ -89,15 +89,15 @@ def online_contrastive(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) 
 def multiple_negatives(
     u: Tensor, v: Tensor, target: Tensor, sentences: Tensor, scale: float = SCALE, symmetric: bool = False
 ) -> Tensor:
-    """Mean over connected pairs i of -log(exp(s_ii) / sum of exp(s_ij) over j), s_ij = scale cos(u_i, v_j): which v is v_i?
+    """Mean over connected pairs i of -log(exp(s_ii) / sum of exp(s_ij) over j), s_ij = scale cos(u_i, v_j): find v_i.
 
-    Connected are the pairs with a target above 0.5, on a graded scale those above its middle. The second sentences of all B
-    pairs are candidates; not those that are known to be no wrong answer: the text of u_i itself, and every text that a
-    connected pair of the batch, either way round, joins with it. symmetric: the mean of that and of finding u_i among all u.
+    A pair is connected if its target is above 0.5, the middle of a graded scale. The second sentences of all B pairs are
+    candidates, except known correct answers: the text of u_i itself, and every text that a connected pair of the batch joins
+    with it, in either order. symmetric: the mean of this loss and of the loss of finding u_i among all u.
     Source: Henderson et al. 2017, arXiv 1705.00652, section 4.4; symmetric: Radford et al. 2021, arXiv 2103.00020, figure 3.
     """
     connected = target > 0.5
-    texts, numbers = sentences.unique(return_inverse=True)  # S distinct ones; (2, B) places among them
+    texts, numbers = sentences.unique(return_inverse=True)  # (S,) distinct sentences; (2, B) indices into them
     first, second = numbers[:, connected]
     right = torch.eye(len(texts), dtype=torch.bool, device=u.device)  # (S, S)
     right[first, second] = right[second, first] = True
@@ -114,8 +114,8 @@ def multiple_negatives(
 class Softmax(nn.Module):
     """Mean cross-entropy of a linear classifier over (u, v, |u - v|): Sentence-BERT's classification objective.
 
-    A class is a distinct target; there are `classes` of them, (C,) ascending. The classifier (3H -> C) is trained along and is
-    not part of the model that is saved: the sentence vectors are.
+    Each distinct target is a class; `classes` (C,) are the targets. The classifier (3H -> C) is trained too, but is not saved
+    with the model.
     Source: Reimers & Gurevych 2019, arXiv 1908.10084, section 3, "Classification Objective Function".
     """
 
@@ -132,11 +132,11 @@ class Softmax(nn.Module):
         return cross_entropy(logits, torch.bucketize(target, self.borders))
 
 
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, v, target, sentences) -> scalar, see connection/py
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, v, target, sentences) -> scalar
 
 
 class WeightedSum(nn.Module):
-    """weight_1 objective_1 + weight_2 objective_2 + ..., called as each of them is; has their parameters."""
+    """weight_1 objective_1 + weight_2 objective_2 + ..., with the signature and the parameters of its objectives."""
 
     def __init__(self, terms: Sequence[tuple[Loss, float]]):
         super().__init__()
@@ -151,10 +151,10 @@ class WeightedSum(nn.Module):
 
 
 class Matryoshka(nn.Module):
-    """The sum of an objective's values on the first d dimensions of u and v, for each d of `dims`.
+    """Sum of an objective's values on the first d dimensions of u and v, over all d in `dims`.
 
-    Vectors may then be cut to any of these lengths. Cut ones are scaled to length 1 first, as in sentence-transformers'
-    MatryoshkaLoss. Source: Kusupati et al. 2022, arXiv 2205.13147, section 3, with all weights 1.
+    Vectors can then be truncated to any of these lengths. Truncated vectors are scaled to length 1 first, as in
+    sentence-transformers' MatryoshkaLoss. Source: Kusupati et al. 2022, arXiv 2205.13147, section 3, with all weights 1.
     """
 
     def __init__(self, objective: nn.Module, dims: Sequence[int]):
@@ -171,9 +171,10 @@ class Matryoshka(nn.Module):
 
 
 def make_objective(loss: str, scale: float, dims: Sequence[int], hidden_size: int, classes: Sequence[float]) -> nn.Module:
-    """The objective named by `loss`, a sum such as "cosent+cosine-mse:0.5"; `classes` are the distinct targets, for softmax.
+    """Build the objective named by `loss`, or a sum such as "cosent+cosine-mse:0.5".
 
-    `dims` are the Matryoshka dimensions, none for the full vectors alone. Raises `InputError` for an unknown name.
+    `dims`: the Matryoshka dimensions, empty for full vectors only. `classes`: the distinct targets, for softmax. Raises
+    `InputError` for an unknown name.
     """
     terms = [(_make(name, scale, hidden_size, classes), weight) for name, weight in parse_loss(loss).items()]
     return Matryoshka(WeightedSum(terms), dims) if dims else WeightedSum(terms)

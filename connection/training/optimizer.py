@@ -1,7 +1,7 @@
-"""AdamW with clipping and a learning rate for each depth: over a module's parameters, or over flat weights.
+"""AdamW with gradient clipping and a learning rate per depth, over a module's parameters or over flat weights.
 
-Over flat weights (connection/model/flat_weights.py), the layers are updated chunk by chunk, and a word's embedding when a batch
-holds the word.
+With flat weights (connection/model/flat_weights.py), the layers are updated in chunks, and a word's embedding only when a batch
+contains the word.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ EPSILON = 1e-8
 
 
 def depth_of(name: str, beside: int) -> int:
-    """0 for the embeddings, 1 for the lowest layer of an encoder, and so on; `beside` for what belongs to neither."""
+    """Depth of a parameter: 0 for embeddings, 1 for an encoder's lowest layer, and so on; `beside` for all others."""
     number = re.search(r"encoder\.layer\.(\d+)\.", name)
     return int(number[1]) + 1 if number else 0 if "embeddings." in name else beside
 
 
 class AdamW:
-    """torch's AdamW over named parameters, with clipping. `lr_scales` has a factor of the learning rate for each depth."""
+    """torch's AdamW over named parameters, with gradient clipping. `lr_scales` are learning-rate factors by depth."""
 
     def __init__(self, named: list[tuple[str, Any]], weight_decay: float, lr_scales: list[float]):
         groups: dict[tuple[float, float], list[Any]] = {}
@@ -36,16 +36,16 @@ class AdamW:
             groups.setdefault((decay, lr_scales[depth_of(name, -1)]), []).append(weight)
         listed = [{"params": group, "weight_decay": decay, "lr_scale": lr_scale} for (decay, lr_scale), group in groups.items()]
         self.parameters, self.weight_decay, self.lr_scales = [weight for _, weight in named], weight_decay, lr_scales
-        self.updating = False  # True while some weights are new and some are old
+        self.updating = False  # True during an update, when only some weights are updated
         self.adamw: Any = torch.optim.AdamW(listed, lr=0.0, betas=BETAS, eps=EPSILON, fused=True) if named else None
 
     def accumulate(self) -> None:
-        """Keep the gradient so far, for the next backward pass of the same batch to be added to it."""
+        """Keep the gradient so far: the next micro-batch's gradient will be added to it."""
 
     def update(self, rate: float, max_norm: float, loss: Tensor | None = None) -> Tensor:
-        """Scale the gradient down to the L2 norm `max_norm` (0: leave it) and update; the norm before, a scalar.
+        """Clip the gradient to the L2 norm `max_norm` (0: no clipping) and update. Returns the norm before clipping, a scalar.
 
-        A norm or a `loss` that is not finite changes no weight: NaN is returned.
+        If the norm or `loss` is not finite, no weight changes and the result is not finite.
         """
         norm = spoilt(self._norm(), loss)
         self.updating = True
@@ -54,12 +54,12 @@ class AdamW:
         return norm
 
     def _norm(self, *gradients: Tensor) -> Tensor:
-        """L2 norm of `gradients` and of those of the parameters, each taken in its own type's kernel, which is fast."""
+        """L2 norm of `gradients` and the parameters' gradients together. Each norm uses the fast kernel of its dtype."""
         all_of_them = [*gradients, *(weight.grad for weight in self.parameters if weight.grad is not None)]
         return torch.stack([torch.linalg.vector_norm(gradient).float() for gradient in all_of_them]).norm()
 
     def _step(self, rate: float, norm: Tensor, max_norm: float) -> None:
-        # The fused kernel reads both, without a wait for the GPU.
+        # The fused kernel reads both tensors, so that the CPU need not wait for the GPU.
         self.found_inf = torch.isfinite(norm).logical_not().float()
         self.divisor = (norm / max_norm).clamp(min=1) if max_norm else None
         if self.adamw:
@@ -70,20 +70,20 @@ class AdamW:
             self.adamw.zero_grad()
 
     def discard(self) -> None:
-        """Drop the gradients of a batch whose update will not come."""
+        """Drop the gradients of a batch without an update."""
         if self.adamw:
             self.adamw.zero_grad()
 
     def skipped(self) -> None:
-        """Take back the step that an `update` without a finite norm has counted. It changed no weight."""
+        """Undo the step count of the last `update`, whose norm was not finite and which changed no weight."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What further updates depend on, beside the weights."""
+        """Return all that further updates depend on, except the weights."""
         kept = self.adamw.state_dict()["state"] if self.adamw else {}
         return {f"adamw.{number}.{name}": value for number, state in kept.items() for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         kept: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             kind, _, rest = key.partition(".")
@@ -95,19 +95,19 @@ class AdamW:
 
 
 def spoilt(norm: Tensor, loss: Tensor | None) -> Tensor:
-    """NaN where the loss is not finite: no wait for the GPU, as a look at it would be."""
+    """Return `norm`, or NaN if the loss is not finite. A test on the CPU would have to wait for the GPU."""
     return norm if loss is None else norm + 0 * loss
 
 
-CHUNK = 1 << 17  # numbers; their float32 gradients stay in the processor's cache between two operations
-REMEMBERED = 256  # steps after which nothing is left of a gradient: (0.9 / sqrt(0.999))^256 is 2e-12
+CHUNK = 1 << 17  # elements; their float32 gradients stay in the processor's cache between two operations
+REMEMBERED = 256  # steps after which a gradient has no effect: (0.9 / sqrt(0.999))^256 is 2e-12
 
 
 class FlatAdamW(AdamW):
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) over `FlatWeights` and the `named` parameters beside them.
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) over `FlatWeights` and the other parameters, `named`.
 
-    The missed updates of words that no batch held have gradient 0, hence a closed form: the moments m and v after step t are
-    beta1^j m and beta2^j v after step t + j. They are applied when the word next occurs, or before the weights are read.
+    Missed updates of absent words have gradient 0, hence a closed form: the moments m and v after step t are beta1^j m and
+    beta2^j v after step t + j. These updates are applied when the word next occurs, or before the weights are read.
     """
 
     def __init__(self, weights: FlatWeights, named: list[tuple[str, Any]], weight_decay: float, lr_scales: list[float]):
@@ -117,17 +117,17 @@ class FlatAdamW(AdamW):
             torch.zeros_like(tensor) for tensor in (weights.master, weights.master, self.word, self.word)
         )
         weights.catch_up = self.catch_up
-        self.word_grads: list[tuple[Tensor, Tensor]] = []  # accumulated: ids (W,) on the CPU, and their gradients (W, H)
-        self.sum: Tensor | None = None  # accumulated, of all other weights, (n,) float32
+        self.word_grads: list[tuple[Tensor, Tensor]] = []  # accumulated: ids (W,) on the CPU, their gradients (W, H)
+        self.sum: Tensor | None = None  # accumulated gradients of all other weights, (n,) float32
         self.updated = np.zeros(0, np.int64)  # the ids whose embeddings the last update changed
         self.steps = 0
         self.last = np.zeros(len(self.word), np.int64)  # the step up to which each embedding is updated
-        # Of each step s so far: rate * sqrt(1 - beta2^s) / (1 - beta1^s) / d, and the log of d, what weight decay left until s.
+        # For each step s so far: rate * sqrt(1 - beta2^s) / (1 - beta1^s) / d, and log d; d: product of weight-decay factors.
         self.history = np.zeros((2, 1024))
 
     @torch.no_grad()
     def catch_up(self, ids: Tensor) -> None:
-        """Apply the updates that the embeddings of these words, (W,) int64 on the CPU, have missed."""
+        """Apply the missed updates of the embeddings of these words, (W,) int64 on the CPU."""
         if self.weights.frozen:
             return
         rows = ids.numpy()
@@ -140,7 +140,7 @@ class FlatAdamW(AdamW):
         rates = self.history[0, np.minimum(last[:, None] + steps, self.steps)] * (steps <= missed[:, None])  # (W, J)
         sizes = (rates * (BETAS[0] / math.sqrt(BETAS[1])) ** steps).sum(1) * math.exp(self.history[1, self.steps])
         shrink = np.exp(self.history[1, self.steps] - self.history[1, last])
-        epsilon = EPSILON * np.sqrt(1 - BETAS[1] ** last) + 1e-30  # a word that was in no batch yet has m = v = 0
+        epsilon = EPSILON * np.sqrt(1 - BETAS[1] ** last) + 1e-30  # m = v = 0 for a word that was in no batch yet
         fades = (beta ** (self.steps - last) for beta in BETAS)
         columns = self._there(np.stack([sizes, shrink, epsilon, *fades]).astype(np.float32)).unsqueeze(-1)
         size, shrunk, small, fade1, fade2 = columns  # (W, 1) each
@@ -151,7 +151,7 @@ class FlatAdamW(AdamW):
         self.last[late] = self.steps
 
     def _there(self, array: np.ndarray) -> Tensor:
-        """On the weights' device; a GPU is not waited for."""
+        """Copy to the weights' device, without waiting for the GPU."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.word.device, non_blocking=True) if self.word.is_cuda else tensor
 
@@ -161,7 +161,7 @@ class FlatAdamW(AdamW):
         self.sum = self.weights.grad.float().clone() if self.sum is None else self.sum.add_(self.weights.grad)
 
     def _gathered(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """The gradients of the whole batch: (n,); and ids (W,) with their embeddings' (W, H), None where these are frozen."""
+        """Gradients of the whole batch: flat (n,), and ids (W,) with their embeddings' gradients (W, H), None if frozen."""
         gradient, words = self.weights.grad, self.weights.word_grad
         if self.sum is not None:
             gradient = self.sum.add_(gradient)
@@ -189,11 +189,11 @@ class FlatAdamW(AdamW):
         for low, high, depth, decayed in weights.ranges:
             of_range = same | {"lr": rate * self.lr_scales[depth], "weight_decay": self.weight_decay if decayed else 0.0}
             for start in range(low, high, CHUNK):
-                part = slice(start, min(start + CHUNK, high))
-                master, gradient = weights.master[part], whole[part].float()
-                torch._fused_adamw_([master], [gradient], [self.m[part]], [self.v[part]], [], step, **of_range)
+                chunk = slice(start, min(start + CHUNK, high))
+                master, gradient = weights.master[chunk], whole[chunk].float()
+                torch._fused_adamw_([master], [gradient], [self.m[chunk]], [self.v[chunk]], [], step, **of_range)
                 if weights.copy is not weights.master:
-                    weights.copy[part].copy_(master)
+                    weights.copy[chunk].copy_(master)
         if words:
             self._update_words(*words, rate * self.lr_scales[0], step, same)
         self.updating = False
@@ -223,7 +223,7 @@ class FlatAdamW(AdamW):
             self.last[self.updated] = self.steps
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As of AdamW. Pending updates of embeddings stay pending, as in an uninterrupted run."""
+        """As in AdamW. Pending embedding updates stay pending, as in an uninterrupted run."""
         moments = {"m": self.m, "v": self.v, "word_m": self.word_m, "word_v": self.word_v}
         steps = {"steps": torch.tensor(self.steps), "last": torch.from_numpy(self.last)}
         history = torch.from_numpy(self.history[:, : self.steps + 1].copy())
@@ -240,11 +240,11 @@ class FlatAdamW(AdamW):
 
 
 def make_optimizer(module: nn.Module, weights: FlatWeights | None, weight_decay: float, layer_decay: float = 1.0) -> AdamW:
-    """AdamW over all of a module's parameters that require a gradient, those in `weights` as flat ones.
+    """Build AdamW over all parameters of a module that require a gradient; those in `weights` are updated as flat vectors.
 
-    Biases and LayerNorm are not decayed (Devlin et al. 2018, arXiv 1810.04805, and BERT's own code). `layer_decay` d: the
-    highest layer learns at the full rate, each one below at d times the rate of the one above it, the embeddings below them
-    all (Howard & Ruder 2018, arXiv 1801.06146, section 3.2, "discriminative fine-tuning").
+    Biases and LayerNorm have no weight decay (Devlin et al. 2018, arXiv 1810.04805, and BERT's own code). `layer_decay` d: the
+    highest layer has the full learning rate, and each lower layer d times that of the one above; the embeddings are the lowest
+    (Howard & Ruder 2018, arXiv 1801.06146, section 3.2, "discriminative fine-tuning").
     """
     flat = weights.parameters if weights else set()
     numbers = [depth_of(name, 0) for name, _ in module.named_parameters()]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 
 def make_schedule(name: str, steps: int, warmup_ratio: float) -> Callable[[int], float]:
-    """Share of the highest learning rate at each step: a rise from 0 over the warm-up, then as `name` says until `steps`.
+    """Return the function step -> learning-rate factor: from 0 to 1 during the warm-up, then as `name` says until `steps`.
 
-    "linear" and "cosine" fall to 0, the latter along half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983, equation 5,
-    without restarts); "constant" stays.
+    "linear" and "cosine" decay to 0, the latter along half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983, equation 5,
+    without restarts); "constant" stays at 1.
     """
     warmup = min(math.ceil(steps * warmup_ratio), steps - 1)  # a run of one step trains at the full rate, not at 0
 

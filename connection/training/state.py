@@ -1,4 +1,4 @@
-"""Everything that a training run goes on from: weights, optimizer, average, random numbers, and how far it is."""
+"""Everything that a resumed run continues from: weights, optimizer, average, random states and progress."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import PairBatch
 
-SKIPPED_AT_MOST = 5  # batches in a row without a finite loss and gradient, where such batches are skipped
+SKIPPED_AT_MOST = 5  # consecutive batches that may be skipped because loss or gradient is not finite
 
 
 @dataclasses.dataclass
 class Progress:
-    """Steps, speed, the table of epochs and the best evaluation so far."""
+    """Counts, times, the table of epochs and the best evaluation so far."""
 
     step: int = 0
-    best: Any = dataclasses.field(default_factory=dict)  # the dev figures of the best step; {} before any
-    best_cosine: np.ndarray | None = None  # its cosines of the dev pairs, (N,)
+    best: Any = dataclasses.field(default_factory=dict)  # dev metrics of the best step; {} before any
+    best_cosine: np.ndarray | None = None  # cosines of the dev pairs at that step, (N,)
     best_step: int = 0
     best_epoch: int = 0
-    epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # a row an epoch, for the table
+    epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one row per epoch, for the table
     pairs: int = 0
     tokens: int = 0
-    training_seconds: float = 0.0  # training steps alone: neither set-up nor evaluation nor saving
+    training_seconds: float = 0.0  # training steps only: no set-up, evaluation or saving
     evaluation_seconds: float = 0.0
-    seconds: float = 0.0  # the whole run, of the processes before this one
-    evaluated: int = 0  # the last step that was evaluated on dev
-    skipped: int = 0  # steps that changed nothing, since their loss or gradient was not finite
+    seconds: float = 0.0  # the whole run, in all processes before this one
+    evaluated: int = 0  # last step that was evaluated on dev
+    skipped: int = 0  # steps that changed no weight, because loss or gradient was not finite
     skipped_in_a_row: int = 0
-    part_size: int = 0  # pairs at a time, since a GPU was full; 0: as many as asked for
-    _loss: tuple[float, int] = (0.0, 0)  # of this epoch: the sum, and of how many steps
-    _seconds_before: tuple[float, float] = (0.0, 0.0)  # when this epoch began
+    part_size: int = 0  # pairs per micro-batch since GPU memory was full; 0: never full
+    _loss: tuple[float, int] = (0.0, 0)  # of this epoch: sum over steps, number of steps
+    _seconds_before: tuple[float, float] = (0.0, 0.0)  # of training and evaluation, when this epoch began
 
     def count(self, loss: float, batch: list[PairBatch], seconds: float) -> None:
-        """Count one training step on a batch in micro-batches."""
+        """Count one training step; `batch` holds its micro-batches."""
         self.step += 1
-        self.pairs += sum(len(part.rows) for part in batch)
-        self.tokens += sum(int(part.tokens.attention_mask.sum()) for part in batch)
+        self.pairs += sum(len(micro_batch.rows) for micro_batch in batch)
+        self.tokens += sum(int(micro_batch.tokens.attention_mask.sum()) for micro_batch in batch)
         self.training_seconds += seconds
         finite = math.isfinite(loss)
         self.skipped += not finite
@@ -63,7 +63,7 @@ class Progress:
         return {"pairs_per_second": self.pairs / seconds, "tokens_per_second": self.tokens / seconds}
 
     def end_epoch(self, epoch: int, dev: Mapping[str, Any]) -> None:
-        """Add the row of a finished epoch; dev holds its dev figures, or nothing."""
+        """Add the row of a finished epoch; `dev` holds its dev metrics, or is empty."""
         trained, evaluated = self._seconds_before
         total, count = self._loss
         self.epochs.append(
@@ -84,12 +84,14 @@ class Progress:
         return {} if self.best_cosine is None else {"best_cosine": torch.from_numpy(self.best_cosine)}
 
     def values(self) -> dict[str, Any]:
-        """The rest, as plain values."""
+        """Return the other fields as plain values."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "best_cosine"}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Go on from `values` and `tensors`, which may have been JSON meanwhile. Raises `KeyError` where one is missing,
-        `TypeError` for one of another kind."""
+        """Restore `values` and `tensors`; values may have been stored as JSON.
+
+        Raises `KeyError` for a missing value, `TypeError` for a value of another type.
+        """
         for name, default in self.values().items():
             kinds = {int: (int,), float: (int, float), dict: (dict,)}.get(type(default), (list, tuple))
             if type(values[name]) not in kinds:
@@ -99,13 +101,13 @@ class Progress:
 
 
 def seed_random(seed: int) -> None:
-    """Nothing of training draws from Python's and NumPy's generators; what anybody adds is to be repeatable all the same."""
+    """Seed Python's and NumPy's generators. Training does not use them; this keeps added code that does reproducible."""
     random.seed(seed)
     np.random.seed(seed)
 
 
 def random_state(dropout: Dropout | None) -> dict[str, Any]:
-    """Python's, NumPy's and torch's generators, those of the GPUs, and `dropout`'s own."""
+    """Return the states of Python's, NumPy's, torch's and the GPUs' generators, and of `dropout`'s own."""
     numpy_state: Any = np.random.get_state(legacy=False)
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -121,7 +123,7 @@ def random_state(dropout: Dropout | None) -> dict[str, Any]:
 
 
 def restore_random(state: dict[str, Any], dropout: Dropout | None) -> None:
-    """Go on from a `random_state`, which may have been JSON meanwhile."""
+    """Restore a `random_state`, which may have been stored as JSON."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     key = np.array(state["numpy"]["state"]["key"], np.uint32)
@@ -141,7 +143,7 @@ def _bytes(numbers: list[int]) -> torch.Tensor:
 
 
 class RunState:
-    """Everything of a run that changes while it trains. `model` is prepared for training."""
+    """Everything in a run that changes during training. `model` has been prepared for training."""
 
     def __init__(
         self, model: ConnectionBert, objective: nn.Module, optimizer: AdamW, average: WeightAverage, progress: Progress
@@ -150,7 +152,7 @@ class RunState:
         self.average, self.progress = average, progress
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, in contiguous form. Raises `RunError` when a number among them is not finite."""
+        """Return all tensors by name, contiguous. Raises `RunError` if one holds NaN or infinite values."""
         kinds = {
             "model": self.model.encoder.state_dict(),
             "objective": self.objective.state_dict(),
@@ -168,13 +170,13 @@ class RunState:
         return {name: tensor.detach().contiguous() for name, tensor in found.items()}
 
     def values(self) -> dict[str, Any]:
-        """What is not in `tensors`, as plain values."""
+        """Return everything that is not in `tensors`, as plain values."""
         dropout = self.model.packed_bert.dropout if self.model.packed_bert else None
         return {"progress": self.progress.values(), "random": random_state(dropout)}
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from what `tensors` and `values` gave. Raises `InputError` when they are of another model or other settings."""
+        """Restore the results of `tensors` and `values`. Raises `InputError` if they belong to another model or settings."""
         kinds: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             kind, _, name = key.partition(".")
