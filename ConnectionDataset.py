@@ -35,25 +35,25 @@ class Pair(NamedTuple):
 class PairBatch(NamedTuple):
     """B pairs."""
 
-    tokens: PackedBatch  # of 2B sentences: the B first ones, then the B second ones
+    tokens: PackedBatch  # of 2B sentences: the first sentences of all pairs, then the second ones
     target: Tensor  # (B,) float32 in [0, 1]
     rows: Tensor  # (B,) int64, indices in the Dataset
-    sentences: Tensor  # (2, B) int64, which sentence of the store stands on each side; equal numbers are the same text
+    sentences: Tensor  # (2, B) int64, sentence number in the store for each side; equal numbers are the same text
 
     def to(self, device: torch.device) -> PairBatch:
         return PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:]))
 
 
 class ConnectionDataset(Dataset[Pair]):
-    """N pairs of a PairStore, all of them or the given rows of it.
+    """N pairs of a PairStore: all of them, or the given rows.
 
-    The label is mapped linearly by the scale to [0, 1], the target of Sentence-BERT's cosine (Reimers & Gurevych 2019, arXiv
-    1908.10084). An item costs the same however many pairs there are, and processes that share a mapped store share its memory.
+    The scale maps a label linearly to [0, 1], the target of Sentence-BERT's cosine (Reimers & Gurevych 2019, arXiv
+    1908.10084). The cost of an item does not depend on N. Processes that memory-map the same store share its memory.
     """
 
     def __init__(self, store: PairStore, scale: LabelScale, pad_id: int, rows: np.ndarray | None = None):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
-        self.packed = True  # sentences share the rows of a batch
+        self.packed = True  # several sentences may share a row of a batch
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
@@ -66,17 +66,17 @@ class ConnectionDataset(Dataset[Pair]):
 
     @property
     def places(self) -> np.ndarray | slice:
-        """Where this Dataset's pairs stand in the store's arrays."""
+        """Indices of this Dataset's pairs in the store's arrays."""
         return slice(None) if self.rows is None else self.rows
 
     @property
     def target(self) -> np.ndarray:
-        """(N,) float32 in [0, 1]."""
+        """Target cosines, (N,) float32 in [0, 1]."""
         return self.scale.target(self.store.label[self.places])
 
     @property
     def summary(self) -> str:
-        """One line for a person: counts, label range, and how many sentences lost their end to the maximum length."""
+        """One line for the user: number of pairs, label range, and number of sentences truncated to the maximum length."""
         label, tokens = self.store.label[self.places], self.store.tokens
         cut = int(tokens.cut[self.store.index1[self.places]].sum() + tokens.cut[self.store.index2[self.places]].sum())
         return (
@@ -84,35 +84,35 @@ class ConnectionDataset(Dataset[Pair]):
         )
 
     def collate(self, items: Sequence[Pair]) -> PairBatch:
-        """Both sides of B pairs in one batch of rows, so that one encoder call reads them all."""
+        """Packs both sides of B pairs into one batch of rows, so that one encoder call reads them all."""
         tokens = pack([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id, self.packed)
         target = torch.tensor([item.target for item in items], dtype=torch.float32)
         rows = np.array([item.row for item in items])
         return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows))
 
     def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
-        """A batch in parts of `size` pairs, of which one at a time is in the encoder; `size` 0: in one part."""
+        """Divides a batch into micro-batches of `size` pairs, which the encoder reads one at a time; `size` 0: into one."""
         size = size or len(items)
         return [self.collate(items[start : start + size]) for start in range(0, len(items), size)]
 
     def sentences(self, rows: np.ndarray) -> Tensor:
-        """Which sentence of the store stands on each side of B rows, (2, B) int64."""
+        """Returns the sentence numbers in the store of both sides of B rows, (2, B) int64."""
         places = rows if self.rows is None else self.rows[rows]
         return torch.from_numpy(np.stack([self.store.index1[places], self.store.index2[places]]).astype(np.int64))
 
     def where(self, rows: Tensor) -> str:
-        """The file and the lines of some rows, for messages."""
+        """Returns the file and the lines of some rows, for messages."""
         places = rows.numpy() if self.rows is None else self.rows[rows.numpy()]
         lines = ", ".join(str(line) for line in sorted(self.store.line[places].tolist()))
         return f"{self.store.path}, lines {lines}"
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Every row once an epoch, in batches; the order follows from seed and epoch alone, whatever the number of workers."""
+    """Yields every row once per epoch, in batches. The order depends only on seed and epoch, not on the number of workers."""
 
     def __init__(self, rows: int, batch_size: int, seed: int):
         self.rows, self.batch_size, self.seed, self.epoch = rows, batch_size, seed, 0
-        self.first = 0  # of the epoch's batches: a resumed run has had those before it
+        self.first = 0  # index of the first batch to yield: a resumed run skips those before it
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -126,8 +126,10 @@ class ShuffledBatches(Sampler[list[int]]):
 def make_loader(
     dataset: ConnectionDataset, batches: ShuffledBatches, num_workers: int, pin_memory: bool, part_size: int = 0
 ) -> DataLoader[Pair]:
-    """Batches for training, in parts, prepared by `num_workers` processes. Set `batches.epoch` before each epoch for a new
-    order, and `batches.first`."""
+    """Returns a loader of training batches, each a list of micro-batches, prepared by `num_workers` processes.
+
+    Before each epoch, set `batches.epoch` for a new order, and `batches.first`.
+    """
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -136,32 +138,32 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         worker_init_fn=leave_signals_to_parent,
-        generator=torch.Generator(),  # the loader draws numbers of its own: not from dropout's generator, then
+        generator=torch.Generator(),  # keeps the loader's draws out of dropout's generator
     )
 
 
 def make_datasets(
     prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int
 ) -> tuple[dict[str, ConnectionDataset], list[str]]:
-    """The Datasets "train", "dev" and "test" (those there are), and remarks for a person.
+    """Returns the Datasets "train", "dev" and "test" (if they exist), and remarks for the user.
 
-    From a training file alone, `fractions` of it are split off as dev and test, by sentence.
+    If there is only a training file, `fractions` of it are split off by sentence as dev and test.
     """
     stores, scale = prepared.stores, prepared.scale
     if len(stores) > 1 or not sum(fractions):
-        return {part: ConnectionDataset(store, scale, pad_id) for part, store in stores.items()}, []
+        return {split: ConnectionDataset(store, scale, pad_id) for split, store in stores.items()}, []
     rows, remarks = split_by_sentence(stores["train"], *fractions, seed)
-    return {part: ConnectionDataset(stores["train"], scale, pad_id, rows[part]) for part in rows}, remarks
+    return {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}, remarks
 
 
 def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
-    """What is known of the pair files that settings name, their Datasets as of `make_datasets`, and remarks on the split.
+    """Reads the pair files named in the settings, and makes their Datasets (see `make_datasets`) and remarks on the split.
 
-    Prints what is understood of the files. Raises `InputError` when one can't be read, has findings that block training, or
-    holds no dev pairs for `--patience`.
+    Prints how the files were read. Raises `InputError` if a file can't be read or has findings that block training, or if
+    `--patience` is set and there are no dev pairs.
     """
     files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
-    files = {part: name for part, name in files.items() if name}
+    files = {split: name for split, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
     prepared = prepare(files, tokenizer, settings.max_length, settings.columns, label_range, cache)
     print(prepared)

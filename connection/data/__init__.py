@@ -1,1 +1,1 @@
-"""A pair file becomes checked rows, and these a store of tokens; audit and split."""
+"""Reads pair files as checked rows, stores their token ids, audits them and splits them."""

@@ -1,7 +1,7 @@
-"""The audit of pair files before anything is trained: within each file, and between training and held-out files.
+"""Audits pair files before training: each file on its own, and training files against held-out files.
 
-Texts are compared by the hash of their plain form (connection/data/text_hashes.py); everything is computed over the arrays of a
-PairStore, a slice of the pairs at a time.
+Texts are compared by the hash of their plain form (connection/data/text_hashes.py). The audit reads the arrays of a PairStore
+in slices of rows.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from connection.data.pair_store import PairStore
 from connection.data.text_hashes import hash_texts, pair_keys, row_slices
 from connection.system.atomic_files import atomic_file
 
-LOW = 0.5  # of the label scale: identical sides below it are doubtful
+LOW = 0.5  # fraction of the label scale; identical sentences with a lower label are doubtful
 CUT_SHARE = 0.01
 ONE_LABEL_SHARE = 0.6
-UNKNOWN_SHARE = 0.05  # of the tokens
-PIECES_PER_WORD = 3.0  # English through an English vocabulary has some 1.2, Korean through it more than 5
-NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # in plain form: how programs write a missing value
+UNKNOWN_SHARE = 0.05  # fraction of the tokens
+PIECES_PER_WORD = 3.0  # with an English vocabulary, English has about 1.2 and Korean more than 5
+NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # in plain form; programs write them for a missing value
 DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 
 
 def audit(stores: Mapping[str, PairStore], scale: LabelScale) -> list[Finding]:
-    """All findings, errors first; `stores` are "train" and, where they exist, "dev" and "test"."""
+    """Returns all findings, errors first. `stores` has "train" and, if they exist, "dev" and "test"."""
     findings: list[Finding] = []
-    for part, store in stores.items():
+    for split, store in stores.items():
         findings += _within(store, scale)
-        if part != "train":
+        if split != "train":
             findings += _labels_of_held_out(store, stores["train"])
             findings += find_overlap(stores["train"], store, "leaked-pair", "shared-sentence")
     if "dev" in stores and "test" in stores:
@@ -40,7 +40,7 @@ def audit(stores: Mapping[str, PairStore], scale: LabelScale) -> list[Finding]:
 
 
 def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
-    """Findings in one file; of a cached store they are cached too, beside its arrays."""
+    """Returns the findings in one file. For a cached store they are cached too, beside its arrays."""
     if store.folder is None:
         return list(_look_within(store, scale))
     known = store.folder / f"findings-{scale.low!r}-{scale.high!r}.json"
@@ -65,15 +65,18 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     yield from find_duplicates(store, scale)
     span = scale.high - scale.low
     low = store.label < scale.low + LOW * span
-    equal = [np.flatnonzero(low[part] & (store.hash[store.index1[part]] == store.hash[store.index2[part]])) + part.start
-             for part in row_slices(len(store))]  # fmt: skip
+    equal = [
+        np.flatnonzero(low[row_slice] & (store.hash[store.index1[row_slice]] == store.hash[store.index2[row_slice]]))
+        + row_slice.start
+        for row_slice in row_slices(len(store))
+    ]
     same = np.concatenate(equal)
     if len(same):
         yield Finding.of("identical-sides", file, store.line[same], f"e.g. labelled {store.label[same[0]]:g}")
     null = np.isin(store.hash, hash_texts(NULL_WORDS))
     if null.any():
         rows = np.flatnonzero(null[store.index1] | null[store.index2])
-        yield Finding.of("null-word", file, store.line[rows], f"{len(rows):,} pairs have such a word for a sentence")
+        yield Finding.of("null-word", file, store.line[rows], f"{len(rows):,} pairs have such a word in place of a sentence")
     cut = store.tokens.cut
     sides = [float(cut[index].mean()) for index in (store.index1, store.index2)]
     if max(sides) > CUT_SHARE:
@@ -98,35 +101,35 @@ def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]
         yield Finding.of("few-labels", str(store.path), [], what)
     elif len(train):
         grid = np.union1d(values, np.unique(train.label))
-        shares = [np.searchsorted(np.sort(part.label), grid, side="right") / len(part) for part in (train, store)]
+        shares = [np.searchsorted(np.sort(split.label), grid, side="right") / len(split) for split in (train, store)]
         statistic = float(np.abs(shares[0] - shares[1]).max())
-        # Beyond chance too: the 0.1% point of the two-sample statistic, so that small files do not cry wolf.
+        # The critical value of the two-sample statistic at significance 0.001: small files must not raise false alarms.
         chance = 1.95 * np.sqrt(1 / len(train) + 1 / len(store))
         if statistic > max(DRIFT, chance):
             means = f"mean label {store.label.mean():.2f}, in the training file {train.label.mean():.2f}"
             yield Finding.of("label-drift", str(store.path), [], f"Kolmogorov-Smirnov statistic {statistic:.2f}; {means}")
 
 
-SLICES = 16  # pairs are grouped by key in so many passes, each in 1/16 of the memory
-CONTRADICTION = 0.5  # of the label scale: the same pair with labels further apart contradicts itself
+PASSES = 16  # pairs are grouped by key, one value of its top 4 bits per pass: each pass takes 1/16 of the memory
+CONTRADICTION = 0.5  # fraction of the label scale; labels of the same pair that are further apart contradict each other
 
 
 def _keys(store: PairStore) -> np.ndarray:
-    """(N,) uint64: equal for pairs of the same texts in either order."""
+    """Returns a key for each pair, (N,) uint64: equal for pairs of the same texts in either order."""
     keys = np.empty(len(store), np.uint64)
-    for part in row_slices(len(store)):
-        keys[part] = pair_keys(store.hash[store.index1[part]], store.hash[store.index2[part]])
+    for row_slice in row_slices(len(store)):
+        keys[row_slice] = pair_keys(store.hash[store.index1[row_slice]], store.hash[store.index2[row_slice]])
     return keys
 
 
 def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
-    """Duplicates, swapped duplicates and contradictions: pairs of equal key, looked at slice by slice of the keys."""
+    """Yields duplicates, swapped duplicates and contradictions: they are pairs with equal keys."""
     keys = _keys(store)
     found: dict[str, list[np.ndarray]] = {"duplicate": [], "swapped-duplicate": [], "contradiction": []}
     example = ""
-    for part in range(SLICES):
-        rows = np.flatnonzero(keys >> np.uint64(60) == part)
-        rows = rows[np.argsort(keys[rows], kind="stable")]  # equal keys together, in file order
+    for top_bits in range(PASSES):
+        rows = np.flatnonzero(keys >> np.uint64(60) == top_bits)
+        rows = rows[np.argsort(keys[rows], kind="stable")]  # groups equal keys, each group in file order
         new = np.ones(len(rows), bool)
         new[1:] = keys[rows[1:]] != keys[rows[:-1]]
         if new.all():
@@ -149,11 +152,11 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         rows = np.sort(np.concatenate(places)) if places else np.zeros(0, np.int64)
         if len(rows):
             what = f"{example} (more than {100 * CONTRADICTION:.0f}% of the scale apart)" if name == "contradiction" else ""
-            yield Finding.of(name, str(store.path), store.line[rows], what or f"{len(rows):,} pairs stand in the file before")
+            yield Finding.of(name, str(store.path), store.line[rows], what or f"{len(rows):,} pairs appear earlier in the file")
 
 
 def find_overlap(store: PairStore, held_out: PairStore, of_pairs: str, of_sentences: str) -> Iterator[Finding]:
-    """Pairs and sentences of the one file in the other; the findings' names are given."""
+    """Yields findings about pairs and sentences of `held_out` that are also in `store`, named `of_pairs` and `of_sentences`."""
     if not len(store) or not len(held_out):
         return
     keys = _keys(held_out)
@@ -166,15 +169,15 @@ def find_overlap(store: PairStore, held_out: PairStore, of_pairs: str, of_senten
     shared = np.isin(held_out.hash, _common(store.hash, held_out.hash))
     rows = np.flatnonzero((shared[held_out.index1] | shared[held_out.index2]) & ~common)
     if len(rows):
-        share = f"{100 * len(rows) / len(held_out):.1f}% of the pairs have a sentence that stands in {store.path}"
+        share = f"{100 * len(rows) / len(held_out):.1f}% of the pairs have a sentence that is also in {store.path}"
         yield Finding.of(of_sentences, str(held_out.path), held_out.line[rows], share)
 
 
 def _common(many: np.ndarray, few: np.ndarray) -> np.ndarray:
-    """The values of `few` that are in `many`: a bit table over the low bits lets nearly all of `many` pass by unsorted."""
+    """Returns the values of `few` that are in `many`. A table of the low bits rules out most of `many` without sorting."""
     bits = max(16, int(len(few) * 16).bit_length())
     mask = np.uint64((1 << min(bits, 30)) - 1)
     table = np.zeros(int(mask) + 1, bool)
     table[few & mask] = True
-    candidates = [part[table[part & mask]] for part in np.array_split(many, max(1, len(many) // 1_000_000))]
+    candidates = [values[table[values & mask]] for values in np.array_split(many, max(1, len(many) // 1_000_000))]
     return np.intersect1d(few, np.concatenate(candidates))

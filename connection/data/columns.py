@@ -1,4 +1,4 @@
-"""Which columns hold the two sentences and the label: by name, by content where there is no header, or as declared."""
+"""Finds the columns of the two sentences and the label: by name, by content if there is no header, or as declared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from connection.data.labels import is_label
 from connection.system.errors import InputError
 
-# Names that belong together; compared in lower case without spaces, hyphens, underscores and dots.
+# Pairs of column names, compared in lower case without spaces, hyphens, underscores and dots.
 SENTENCE_NAMES = (
     ("sentence1", "sentence2"),
     ("sentencea", "sentenceb"),
@@ -36,21 +36,21 @@ ROLES = ("sentence1", "sentence2", "label")
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """0-based places of the columns, their names for a person, and whether the first row is a header."""
+    """0-based positions of the three columns, their names for messages, and whether the first row is a header."""
 
     places: tuple[int, int, int]
     names: tuple[str, str, str]
     header: bool
-    width: int  # columns in the file
-    how: str  # how they were found
+    width: int  # number of columns in the file
+    how: str  # how the columns were found, for messages
 
 
 def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared: str, file: str) -> Columns:
-    """The columns of a table.
+    """Finds the columns of a table.
 
-    names: the form's own column names (JSON, Parquet), or None where the first row of `sample` may be a header.
-    declared: what --columns says, such as "sentence1=A,sentence2=B,label=3", or "".
-    Raises `InputError` listing the candidates and the flag wherever more than one reading is possible, or none is.
+    names: column names given by the format (JSON, Parquet), or None if the first row of `sample` may be a header.
+    declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "".
+    Raises `InputError` with the candidates and the flag if the columns are ambiguous or can't be found.
     """
     first = names if names is not None else sample[0]
     plain = [_plain(name) for name in first]
@@ -67,10 +67,10 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     actual = dict(zip(plain, first, strict=True))
     if len(sides) != 1:
         which = " or ".join(f"{actual[one]} and {actual[two]}" for one, two in sides)
-        problems.append(f"columns of the two sentences: {which or 'none of a name that is known'}")
+        problems.append(f"columns of the two sentences: {which or 'none with a known name'}")
     if len(labels) != 1:
         which = " or ".join(actual[name] for name in labels)
-        problems.append(f"column of the label: {which or 'none of a name that is known'}")
+        problems.append(f"column of the label: {which or 'none with a known name'}")
     if problems:
         raise _unclear(file, first, problems)
     places = tuple(plain.index(name) for name in (*sides[0], labels[0]))
@@ -82,13 +82,13 @@ def _plain(name: str) -> str:
 
 
 def _by_content(first: list[str], sample: Sequence[list[str]], file: str) -> Columns:
-    """The one column of labels and the two of text, in a file without a header."""
-    rows = [row for row in sample[1:] if len(row) == len(first)] or [first]  # the first may be a header after all
+    """Finds the one column of labels and the two columns of text in a file without a header."""
+    rows = [row for row in sample[1:] if len(row) == len(first)] or [first]  # the first row may be a header with unknown names
     labels: list[int] = []
     texts: list[int] = []
     for place in range(len(first)):
         cells = [row[place] for row in rows if row[place].strip()]
-        if cells:  # a column that is blank throughout is none
+        if cells:  # blank columns are ignored
             (labels if sum(map(is_label, cells)) >= 0.8 * len(cells) else texts).append(place)  # a few labels may be bad
     problems = []
     if len(labels) != 1 or len(texts) != 2:
@@ -102,7 +102,7 @@ def _by_content(first: list[str], sample: Sequence[list[str]], file: str) -> Col
 
 
 def _is_header(first: list[str], label: int) -> bool:
-    """Whether the first row has something other than a label in the label's place, or counts the columns as pandas does."""
+    """Returns whether the first row has a non-label text in the label's column, or numbers the columns as pandas does."""
     counted = [[str(number) for number in range(start, start + len(first))] for start in (0, 1)]
     return bool(first[label].strip()) and (not is_label(first[label]) or first in counted)
 
@@ -110,12 +110,12 @@ def _is_header(first: list[str], label: int) -> bool:
 def _declared(declared: str, first: list[str], plain: list[str], named: bool, file: str) -> Columns:
     given: dict[str, str] = {}
     problems = []
-    for part in declared.split(","):
-        role, equals, name = (word.strip() for word in part.partition("="))
+    for item in declared.split(","):
+        role, equals, name = (word.strip() for word in item.partition("="))
         if role == "score":
             role = "label"
         if not equals or role not in ROLES or role in given or not name:
-            problems.append(f"{part.strip()!r} is not one of sentence1=..., sentence2=..., label=..., each once")
+            problems.append(f"{item.strip()!r} is not one of sentence1=..., sentence2=..., label=..., each once")
         given[role] = name
     problems += [f"{role} is not declared" for role in ROLES if role not in given and not problems]
     places: list[int] = []
@@ -125,7 +125,7 @@ def _declared(declared: str, first: list[str], plain: list[str], named: bool, fi
         numbered = name.isascii() and name.isdecimal()
         matches = [place for place, cell in enumerate(first) if cell.strip() == name]
         matches = matches or [place for place, cell in enumerate(plain) if cell == _plain(name)]
-        if matches and (named or not numbered):  # a number in a row that may be data is no name
+        if matches and (named or not numbered):  # in a row that may be data, a number is not a name
             if len(matches) > 1:
                 problems.append(f"{len(matches)} columns are named {name}: give the number of the right one")
             places.append(matches[0])

@@ -1,4 +1,4 @@
-"""Labelled pair files to evaluate a model on: each read whole, with the label scale that its figures are of."""
+"""Reads labelled pair files to evaluate a model on: all pairs of a file, and the label scale of its figures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from connection.system.errors import InputError
 from connection.system.paths import resolve
 
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".gz")  # of pair files in a folder
-NO_PAIRS = ("license", "readme")  # other files that a data folder has
+NO_PAIRS = ("license", "readme")  # begin the names of other files in a data folder
 
 
 def expand_folders(names: Sequence[str]) -> list[Path]:
-    """The files, and in place of a folder the pair files right in it, by name. Raises `InputError` for one without any."""
+    """Replaces each folder by the pair files directly in it, sorted by name. Raises `InputError` for one without any."""
     files: list[Path] = []
     for name in names:
         path = resolve(name)
@@ -42,10 +42,10 @@ def read_scored(
     cache: Path,
     skip_bad: bool,
 ) -> tuple[PairStore, LabelScale]:
-    """The pairs of a file, and their scale.
+    """Reads the pairs of a file and returns them with their label scale.
 
-    The scale is the declared one; else 0 to 1 for labels 0 and 1 alone; else the model's, where all labels lie on it; else the
-    file's own. Raises `InputError` for rows without text or label, unless `skip_bad`, and for a file without any pair.
+    The scale is the declared one; else 0 to 1 if the labels are only 0 and 1; else the model's if it covers all labels; else
+    the file's own. Raises `InputError` for rows without text or label, unless `skip_bad`, and for a file without any pair.
     """
     low, high = declared
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)

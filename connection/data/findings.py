@@ -1,4 +1,4 @@
-"""What the audit finds: each finding with its severity, row numbers, an example, its effect and what to do."""
+"""Defines the findings of the audit: each has a severity, row numbers, an example, an effect and a remedy."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ if TYPE_CHECKING:
     import numpy as np
 
 LINES_SHOWN = 20
-LARGEST = 1e30  # of a label's amount: beyond it differences overflow in float32
-ROW_FINDINGS = ("ragged-row", "blank-text", "bad-label")  # of single rows, which can be skipped
+LARGEST = 1e30  # absolute value of a label; beyond it, differences overflow in float32
+ROW_FINDINGS = ("ragged-row", "blank-text", "bad-label")  # about single rows, which can be skipped
 
-# name: (severity, what it does to the result, what to do)
+# name: (severity, effect on the result, remedy)
 KINDS = {
-    "ragged-row": ("error", "its cells stand in the wrong columns", "mend the row, or --on-bad-rows skip"),
+    "ragged-row": ("error", "its cells are in the wrong columns", "mend the row, or --on-bad-rows skip"),
     "blank-text": ("error", "there is nothing to compare", "mend the row, or --on-bad-rows skip"),
-    "bad-label": ("error", "one such label makes a model of NaN", "mend it, declare the scale, or --on-bad-rows skip"),
+    "bad-label": ("error", "one such label can turn all weights into NaN", "mend it, declare the scale, or --on-bad-rows skip"),
     "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
     "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),
     "contradiction": ("error", "the model is pulled both ways by one pair", "decide on one label"),
-    "leaked-pair": ("error", "the figure is of pairs that were trained on: it flatters", "remove them from the training file"),
+    "leaked-pair": ("error", "the figure is too high: these pairs were trained on", "remove them from the training file"),
     "duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
     "swapped-duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
-    "shared-sentence": ("warning", "the figure may flatter: it was seen in training", "--train-file alone splits by sentence"),
-    "dev-test-pair": ("warning", "the weights are chosen by pairs of the final figure", "remove them from the dev file"),
-    "dev-test-sentence": ("warning", "the weights are chosen by its sentences", "--train-file alone splits by sentence"),
-    "swallowed-rows": ("warning", "rows are missing, and stand in one sentence", 'close the quote (") in that row'),
+    "shared-sentence": ("warning", "the figure may be too high: training saw it", "--train-file alone splits by sentence"),
+    "dev-test-pair": ("warning", "the weights are chosen by test pairs", "remove them from the dev file"),
+    "dev-test-sentence": ("warning", "the weights are chosen by test sentences", "--train-file alone splits by sentence"),
+    "swallowed-rows": ("warning", "rows are missing: they were read as one sentence", 'close the quote (") in that row'),
     "null-word": ("warning", "a missing text is trained on as a word", "remove these rows, if they mean a missing value"),
     "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
     "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),
-    "one-label": ("warning", "the model may learn to answer the same always", "collect other labels too"),
+    "one-label": ("warning", "the model may learn to give one constant answer", "collect other labels too"),
     "unknown-text": ("warning", "the vocabulary cannot hold this text", "a model of this language"),
     "label-drift": ("warning", "labelled unlike the training pairs", "split at random, or check the labelling"),
 }  # fmt: skip
@@ -43,7 +43,7 @@ class Finding:
 
     name: str
     file: str
-    count: int  # rows, or for a figure of the whole file 0
+    count: int  # number of rows; 0 for a finding about the whole file
     lines: list[int]  # the first LINES_SHOWN row numbers
     example: str
     severity: str
@@ -52,7 +52,7 @@ class Finding:
 
     @classmethod
     def of(cls, name: str, file: str, lines: Sequence[int] | np.ndarray, example: str, count: int | None = None) -> Finding:
-        """A finding about rows (`lines`, sorted), or about the whole file ([]); `count` where `lines` are the first only."""
+        """Makes a finding about rows (`lines`, sorted) or the file ([]). `count`: the total, if `lines` has only the first."""
         severity, effect, remedy = KINDS[name]
         count = len(lines) if count is None else count
         return cls(name, file, count, [int(line) for line in lines[:LINES_SHOWN]], example, severity, effect, remedy)
@@ -64,7 +64,7 @@ class Finding:
 
 
 def errors(findings: Iterable[Finding], allowed: Iterable[str]) -> list[Finding]:
-    """The findings that block training: errors that are not allowed by name."""
+    """Returns the findings that block training: errors that are not allowed by name."""
     return [finding for finding in findings if finding.severity == "error" and finding.name not in set(allowed)]
 
 

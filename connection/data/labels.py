@@ -1,4 +1,4 @@
-"""Labels: cells -> numbers, and the scale that maps them to the cosine's target in [0, 1]."""
+"""Converts label cells to numbers, and finds the scale that maps them to target cosines in [0, 1]."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ WORDS = {
     "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "duplicate": 1.0, "not duplicate": 0.0, "not": 0.0, "not_duplicate": 0.0,
     "y": 1.0, "n": 0.0, "match": 1.0, "no match": 0.0,
 }  # fmt: skip
-# Scales that people use, the narrowest first. The first whose ends were both seen is taken, else the first that fits.
+# Common scales, the narrowest first. The first one with both ends seen is taken, else the first one that fits.
 SCALES = ((0, 1), (-1, 1), (1, 4), (0, 4), (1, 5), (0, 5), (1, 10), (0, 10), (0, 100))
-RARE = ((1, 4), (0, 4))  # not taken unless both ends were seen: a small part of a 0-5 file may well end at 4
-COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # a decimal comma, or ...
-THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # ... it may also be one between thousands
+RARE = ((1, 4), (0, 4))  # taken only if both ends were seen: a small sample of a 0-5 file may end at 4
+COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # the comma may be a decimal comma
+THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # the comma may also separate thousands
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelScale:
-    """low stands for no connection (target 0), high for full connection (target 1)."""
+    """Label scale: `low` means no connection (target 0), `high` means full connection (target 1)."""
 
     low: float
     high: float
     kind: str  # "binary" or "graded"
-    how: str  # "declared", or how it was taken from the training file
+    how: str  # "declared", or how it was found in the training file
 
     def target(self, labels: np.ndarray) -> np.ndarray:
-        """Labels (N,) mapped linearly to [0, 1], float32."""
+        """Maps labels (N,) linearly to [0, 1]: (N,) float32."""
         return ((labels - self.low) / (self.high - self.low)).astype(np.float32)
 
     def __str__(self) -> str:
@@ -41,9 +41,9 @@ class LabelScale:
 
 
 def parse_label(cell: str, comma: bool = False) -> float:
-    """The cell as a number; a word such as yes or duplicate is 1 or 0. NaN for anything else.
+    """Converts a cell to a number. A word such as yes or duplicate is 1 or 0; anything else is NaN.
 
-    comma: the whole column has decimal commas, so that "2,5" is 2.5.
+    comma: the whole column has decimal commas, so "2,5" is 2.5.
     """
     if comma and COMMA.fullmatch(cell.strip()):
         cell = cell.replace(",", ".")
@@ -54,21 +54,21 @@ def parse_label(cell: str, comma: bool = False) -> float:
 
 
 def is_label(cell: str) -> bool:
-    """Whether a cell looks like a label, good or not."""
+    """Returns whether a cell looks like a label, valid or not."""
     plain = cell.strip().lower()
     return plain == "nan" or not math.isnan(parse_label(plain)) or bool(COMMA.fullmatch(plain))
 
 
 def find_scale(low: float | None, high: float | None, seen: Sequence[float] | np.ndarray) -> LabelScale:
-    """The scale as declared by low and high, else from the distinct finite labels `seen` in the training file.
+    """Returns the scale declared by `low` and `high`, or found from the distinct finite labels `seen` in the training file.
 
-    Raises `InputError` for a scale of no length.
+    Raises `InputError` if the low end is not below the high end.
     """
     least, most = (float(min(seen)), float(max(seen))) if len(seen) else (0.0, 1.0)
     kind = "binary" if len(seen) <= 2 and {float(label) for label in seen} <= {0.0, 1.0} else "graded"
     how = f"taken from the training file, which has {least:g} to {most:g}"
     if low not in (None, 0) or high not in (None, 1):
-        kind = "graded"  # 0 and 1 of a scale that was declared longer
+        kind = "graded"  # 0 and 1 are then two labels of a wider scale
     if low is not None and high is not None:
         how, start, end = "declared", low, high
     else:

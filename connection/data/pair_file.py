@@ -1,4 +1,4 @@
-"""A pair file -> chunks of checked rows: sentence1, sentence2, label, and the line each row starts on."""
+"""Reads a pair file in chunks of checked rows: sentence1, sentence2, label, and the line on which each row starts."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from connection.data.formats.typed import NO_TEXT
 from connection.data.labels import COMMA, THOUSANDS, parse_label
 from connection.system.errors import InputError
 
-UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # Unicode categories; a tokenizer makes nothing of them
-FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, the blank of Braille, the mark of a lost character
+UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode categories: alone, they give no token
+FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
 
 
 class BadRow(NamedTuple):
-    """A row that can't be trained on."""
+    """A row that can't be used for training."""
 
     line: int
     finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
-    what: str  # column and value, for a person
+    what: str  # column and value, for messages
     cells: list[str]
 
 
 def is_text(cell: str) -> bool:
-    """Whether a character can be seen: not white space, controls, zero-width characters, lone accents and fillers alone."""
+    """Returns whether a cell has more than white space, controls, zero-width characters, lone accents and fillers."""
     return not cell.startswith(NO_TEXT) and any(
         unicodedata.category(letter) not in UNSEEN and letter not in FILLERS for letter in cell
     )
@@ -54,7 +54,7 @@ def label_problem(cell: str) -> str:
     if cell.startswith(NO_TEXT):
         return cell[1:]
     if COMMA.fullmatch(cell.strip()):
-        return f"{cell!r:.60} is not clear: a decimal comma counts only where no label has a point and some can be nothing else"
+        return f"{cell!r:.60} is not clear: a decimal comma counts only if no label has a point and one can't mean thousands"
     if LARGEST < abs(parse_label(cell)) < math.inf:
         return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
     if parse_label(cell) in (0, 1):
@@ -64,29 +64,29 @@ def label_problem(cell: str) -> str:
 
 
 def holds_rows(text: str, delimiter: str, width: int) -> bool:
-    """Whether two lines or more of a cell have a whole row's delimiters: a quote was left open above and closed below them."""
+    """Returns whether two or more lines of a cell have a whole row's delimiters: a quote is open above and closed below."""
     return bool(delimiter) and sum(line.count(delimiter) == width - 1 for line in text.split("\n")) >= 2
 
 
 def shorten(text: str, longest: int = 60) -> str:
-    """A cell in quotes for a sample row, with a mark where it was cut."""
+    """Returns a cell in quotes for a sample row, with "..." if it was cut."""
     return repr(text) if len(text) <= longest else f"{text[: longest - 3]!r}..."
 
 
-ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 16 << 20  # bound the memory that the text of a chunk takes
-ROWS_A_LOOK = 32  # between looks at the number of characters
+ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 16 << 20  # limits of a chunk, which bound the memory of its text
+ROWS_A_LOOK = 32  # rows read between two checks of the number of characters
 
 
 @dataclasses.dataclass(frozen=True)
 class PairChunk:
-    """n good rows in file order, and the bad ones among them."""
+    """n good rows in file order, and the bad rows between them."""
 
     sentence1: list[str]
     sentence2: list[str]
     label: np.ndarray  # (n,) float64, finite, on the file's own scale
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
-    swallowed: list[int]  # lines of good rows of which a cell seems to hold other rows
+    swallowed: list[int]  # lines of good rows with a cell that seems to contain other rows
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -94,16 +94,16 @@ class PairChunk:
 
 @dataclasses.dataclass(frozen=True)
 class PairFile:
-    """A pair file whose form and columns are understood; its rows are read chunk by chunk, as often as wanted."""
+    """A pair file with known format and columns. Its rows are read in chunks, as often as needed."""
 
     path: Path
     table: TableFile
     columns: Columns
-    state: tuple[int, int]  # size and time of the last change, before anything was read
+    state: tuple[int, int]  # size and modification time before the first read
 
     @classmethod
     def open(cls, path: Path, declared_columns: str = "") -> PairFile:
-        """Raises `InputError` for a file of no supported form, without rows, or with columns that are not clear."""
+        """Opens a file and finds its columns. Raises `InputError` for an unsupported format, no rows, or unclear columns."""
         state = _state(path)
         table = open_table(path)
         sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE_ROWS)]
@@ -115,12 +115,12 @@ class PairFile:
         return cls(path, table, columns, state)
 
     def require_unchanged(self) -> None:
-        """Raises `InputError` where the file was changed after it was opened."""
+        """Raises `InputError` if the file has changed since it was opened."""
         if _state(self.path) != self.state:
-            raise InputError(f"{self.path} was changed while it was read: start again when it is written")
+            raise InputError(f"{self.path} was changed while it was read: start again when it is complete")
 
     def __str__(self) -> str:
-        """What was understood, with three sample rows."""
+        """Returns format, columns and three sample rows, for the user."""
         names = ", ".join(
             f"{role} = {name!r}" for role, name in zip(("sentence1", "sentence2", "label"), self.columns.names, strict=True)
         )
@@ -136,7 +136,7 @@ class PairFile:
 
     @functools.cached_property
     def decimal_comma(self) -> bool:
-        """Whether the labels of the whole file have decimal commas: some can be nothing else, and none has a point."""
+        """Whether the file's labels have decimal commas: some commas can't mean thousands, and no label has a point."""
         sure = False
         for _, cells in self._data():
             cell = cells[self.columns.places[2]].strip() if len(cells) == self.columns.width else ""
@@ -147,15 +147,15 @@ class PairFile:
 
     @functools.cached_property
     def numbers_beyond_0_1(self) -> bool:
-        """Whether the whole file has labels that are numbers other than 0 and 1: words such as yes say nothing among them."""
+        """Whether the file has numeric labels other than 0 and 1: words such as yes are then bad labels."""
         place, width = self.columns.places[2], self.columns.width
         labels = (parse_label(cells[place], self.decimal_comma) for _, cells in self._data() if len(cells) == width)
         return any(math.isfinite(label) and label not in (0, 1) for label in labels)
 
     def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
-        """All rows, `size` at a time, or fewer where they are long; labels outside low..high are bad.
+        """Yields all rows in chunks of `size` rows, or fewer if rows are long. Labels outside low..high are bad.
 
-        Raises `InputError` where the file is damaged.
+        Raises `InputError` if the file is damaged.
         """
         rows = self._data()
         while block := _block(rows, size):
@@ -179,14 +179,14 @@ class PairFile:
                 label = parse_label(cells[third], self.decimal_comma)
             if label in (0, 1) and cells[third].strip()[0].isalpha() and self.numbers_beyond_0_1:
                 label = math.nan
-            # Nearly all texts begin with a letter: the look at each character is for the others.
+            # Nearly all texts begin with a letter: only the others need a check of each character.
             if not (one[:1].isalnum() and two[:1].isalnum() and one[0] not in FILLERS and two[0] not in FILLERS) and not (
                 is_text(one) and is_text(two)
             ):
                 wrong = [f"column {name}: {why}" for name, text in zip(names, (one, two), strict=False)
                          if (why := text_problem(text))]  # fmt: skip
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
-            elif not -LARGEST <= label <= LARGEST:  # NaN too
+            elif not -LARGEST <= label <= LARGEST:  # also true for NaN
                 bad.append(BadRow(line, "bad-label", f"column {names[2]}: {label_problem(cells[third])}", cells))
             elif not low <= label <= high:
                 what = f"column {names[2]}: {cells[third].strip()} is outside the label scale {low:g} to {high:g}"
@@ -208,7 +208,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _block(rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:
-    """The next rows, `size` of them or some CHARACTERS_AT_ONCE."""
+    """Returns the next rows: `size` rows or about CHARACTERS_AT_ONCE characters."""
     block: list[tuple[int, list[str]]] = []
     room = CHARACTERS_AT_ONCE
     while room > 0 and (piece := list(itertools.islice(rows, min(ROWS_A_LOOK, size - len(block))))):

@@ -1,5 +1,7 @@
-"""A pair file's rows as arrays in one folder: tokens of each distinct sentence, and for each pair two sentence numbers and
-a label. Built once in little memory, cached by content, memory-mapped when large, shared by all processes that open it."""
+"""Stores a pair file as arrays in one folder: token ids of each distinct sentence; two sentence numbers and a label per pair.
+
+A store is built once in little memory, cached by content, and memory-mapped if large: processes that open it share memory.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +31,21 @@ from connection.system.paths import file_sha256
 
 @dataclasses.dataclass(frozen=True)
 class BadRows:
-    """What is known of the bad rows of a pair file, in memory that does not grow with their number."""
+    """Summary of the bad rows of a pair file. Its memory does not grow with their number."""
 
-    counts: dict[str, int]  # by finding
+    counts: dict[str, int]  # number of rows by finding
     first: list[BadRow]  # the first LINES_SHOWN of each finding in file order, without their cells
-    everything: Path | bytes  # a JSON line for each: [line, finding, what, *cells]; bytes of a small file's
+    everything: Path | bytes  # one JSON line per row: [line, finding, what, *cells]; bytes if the pair file is small
 
     def __len__(self) -> int:
         return sum(self.counts.values())
 
     def of(self, *findings: str) -> list[BadRow]:
-        """The first rows of these findings."""
+        """Returns the first rows of these findings."""
         return [row for row in self.first if row.finding in findings]
 
     def rows(self) -> Iterator[list[Any]]:
-        """[line, finding, what, *cells] of each, in file order."""
+        """Yields [line, finding, what, *cells] of each bad row, in file order."""
         if isinstance(self.everything, bytes):
             yield from map(json.loads, self.everything.splitlines())
             return
@@ -67,13 +69,13 @@ class BadRowsWriter:
             self.file.write(json.dumps([row.line, row.finding, row.what, *row.cells]).encode() + b"\n")
 
     def summary(self) -> dict[str, Any]:
-        """Counts and first rows for meta.json."""
+        """Returns counts and first rows for meta.json."""
         return {"counts": self.counts, "first": [list(row) for row in self.first]}
 
 
 VERSION = 3  # of the folder's layout and of how its content is computed
-MOST_LABELS = 1000  # distinct labels that are remembered, the least and the greatest among them
-SMALL_FILE = 32 << 20  # bytes; a smaller pair file is kept in memory and not cached
+MOST_LABELS = 1000  # distinct labels kept, the lowest and the highest included
+SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory and is not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
 SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64}  # (S,) each
 
@@ -84,30 +86,30 @@ class PairStore:
 
     path: Path  # the pair file
     tokens: TokenStore  # of the S sentences
-    index1: np.ndarray  # (N,) int32: which sentence stands on side 1
-    index2: np.ndarray  # (N,) int32
+    index1: np.ndarray  # (N,) int32, sentence number of side 1
+    index2: np.ndarray  # (N,) int32, sentence number of side 2
     label: np.ndarray  # (N,) float32, on the file's own scale
-    line: np.ndarray  # (N,) int64
+    line: np.ndarray  # (N,) int64, line on which the row starts
     words: np.ndarray  # (S,) int32, words between spaces
     unknown: np.ndarray  # (S,) int32, [UNK] tokens
-    hash: np.ndarray  # (S,) uint64 of the plain text
+    hash: np.ndarray  # (S,) uint64, hash of the plain text
     bad: BadRows
-    swallowed: tuple[int, list[int]]  # how many rows have a cell that seems to hold other rows; the first lines
-    labels: list[float]  # the distinct ones, ascending; of very many some, the least and the greatest among them
-    folder: Path | None = None  # where the arrays are mapped from; None: they are in memory
+    swallowed: tuple[int, list[int]]  # number of rows with a cell that seems to contain other rows; their first lines
+    labels: list[float]  # distinct labels, ascending: at most MOST_LABELS, the lowest and the highest included
+    folder: Path | None = None  # of the memory-mapped arrays; None: the arrays are in memory
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __reduce__(self) -> Any:
-        """Another process maps the same files instead of receiving a copy."""
+        """Lets another process map the same files instead of receiving a copy."""
         return (open_store, (self.folder, self.path, True)) if self.folder else super().__reduce__()
 
 
 def load_pairs(
     file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, cache: Path, progress: bool
 ) -> PairStore:
-    """The store of a pair file; labels outside low..high make bad rows. A large file's store is built once and cached."""
+    """Returns the store of a pair file. Labels outside low..high make bad rows. A large store is built once and cached."""
     if os.path.getsize(file.path) < SMALL_FILE:
         with tempfile.TemporaryDirectory() as temporary:
             _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
@@ -117,13 +119,13 @@ def load_pairs(
         shutil.rmtree(target, ignore_errors=True)
     if not target.is_dir():
         remove_leftovers(cache, "[0-9a-f]{32}")
-        with atomic_folder(target, keep_first=True) as new:  # of two builds at once the first stays: it may be open already
+        with atomic_folder(target, keep_first=True) as new:  # of two simultaneous builds the first stays: it may be open
             _build(new, file, tokenizer, max_length, low, high, progress)
     return open_store(target, file.path, True)
 
 
 def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
-    """The arrays in a built folder, memory-mapped or read into memory."""
+    """Opens the arrays of a built folder: memory-mapped if `mapped`, else read into memory."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
 
     def array(name: str, dtype: Any) -> np.ndarray:
@@ -145,7 +147,7 @@ def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
 
 
 def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
-    """Fill a folder chunk by chunk; in memory stand two chunks' text and the hashes of the distinct sentences."""
+    """Fills a folder chunk by chunk. Memory holds the text of two chunks and the hashes of the distinct sentences."""
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
     index = SentenceIndex()
     total = 0
@@ -177,7 +179,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
                 out[name].write(np.asarray(values, dtype=dtype).tobytes())
             bar.update(len(chunk) + len(chunk.bad))
 
-        # One chunk is read while the chunk before it is tokenised and written.
+        # One chunk is read while the previous one is tokenised and written.
         writer = stack.enter_context(ThreadPoolExecutor(1))
         writing: Future[None] | None = None
         for chunk in file.chunks(low=low, high=high):
@@ -207,7 +209,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
 
 
 def content_key(version: int, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float) -> str:
-    """Names the cache folder: another layout, content of the file, tokenizer, columns or setting is another name."""
+    """Returns the name of the cache folder. It changes with layout, file content, tokenizer, columns and settings."""
     backend = tokenizer.backend_tokenizer
     vocabulary = hashlib.sha256(
         repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
@@ -217,7 +219,7 @@ def content_key(version: int, file: PairFile, tokenizer: Any, max_length: int, l
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the files in a cached folder have the sizes they were written with."""
+    """Returns whether the files in a cached folder have the sizes that were recorded in it."""
     try:
         sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())

@@ -1,4 +1,4 @@
-"""A random order of N rows whose every place is computed on its own: no list of N numbers, no start-up cost."""
+"""Permutes N rows at random and computes each place on demand: no list of N numbers, no start-up cost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ ROUNDS = 6
 
 
 class Permutation:
-    """A permutation of 0..n-1 that follows from the seed; `permutation[places]` for any array of places.
+    """A permutation of 0..n-1 determined by the seed; `permutation[places]` maps any array of places.
 
-    A Feistel network over the next power of 4, walked again where it leaves the range (Black & Rogaway 2002, "Ciphers with
-    Arbitrary Finite Domains", the generalised-Feistel and cycle-walking methods).
+    A Feistel network over the next power of 4, applied again to values outside the range (Black & Rogaway 2002, "Ciphers with
+    Arbitrary Finite Domains", generalised-Feistel and cycle-walking methods).
     """
 
     def __init__(self, n: int, seed: list[int]):

@@ -1,4 +1,4 @@
-"""Pair files -> stores, label scale and findings: what training and `tools.check` both begin with."""
+"""Turns pair files into stores, a label scale and findings: the first step of training and of `tools.check`."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from connection.system.paths import resolve
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Everything that is known of the pair files before training."""
+    """Everything known about the pair files before training."""
 
-    understood: list[str]  # what was understood of each file, for a person
-    stores: dict[str, PairStore]  # "train", and "dev" and "test" where they have a file
+    understood: list[str]  # how each file was read, for the user
+    stores: dict[str, PairStore]  # "train", and "dev" and "test" if they have a file
     scale: LabelScale
     findings: list[Finding]
-    columns: str  # as declared
-    states: dict[str, tuple[int, int]]  # size and time of the last change of each file, as it was read
+    columns: str  # the value of --columns
+    states: dict[str, tuple[int, int]]  # size and modification time of each file as it was read
 
     def __str__(self) -> str:
-        """What was understood of the files, the label scale, and the findings, for a person."""
+        """Returns how the files were read, the label scale and the findings, for the user."""
         return "\n".join([*self.understood, f"labels {self.scale}", *map(str, self.findings)])
 
     def reopen(self, store: PairStore) -> PairFile:
-        """The pair file of a store, for its text. Raises `InputError` where it is gone, or another one by now."""
-        part = next(part for part, known in self.stores.items() if known is store)
-        file = _open(store.path, self.columns, part == "train")
-        if file.state != self.states[part]:
+        """Opens the pair file of a store again, to read its text. Raises `InputError` if it is missing or has changed."""
+        split = next(split for split, known in self.stores.items() if known is store)
+        file = _open(store.path, self.columns, split == "train")
+        if file.state != self.states[split]:
             raise InputError(f"{store.path} was changed after it was read")
         return file
 
     def blocking(self, on_bad_rows: str, allow: str) -> list[Finding]:
-        """The findings that forbid training: errors that `allow`, names with commas between, does not let pass."""
+        """Returns the findings that block training. `allow` has the names of errors to let pass, separated by commas."""
         skipped = ROW_FINDINGS if on_bad_rows == "skip" else ()
         blocking = errors(self.findings, [*(name.strip() for name in allow.split(",")), *skipped])
         return blocking + [finding for finding in self.findings if finding.name == "no-rows" and finding not in blocking]
 
     def require(self, on_bad_rows: str, allow: str) -> None:
-        """Raises `InputError` where something forbids training."""
+        """Raises `InputError` if something blocks training."""
         names = sorted({finding.name for finding in self.blocking(on_bad_rows, allow)})
         rows = [f"{store.path}, line {row.line}: {row.what}" for store in self.stores.values() for row in store.bad.of(*names)]
         if rows:
@@ -63,7 +63,7 @@ class Prepared:
             raise InputError(f"{self.stores['train'].path} has no row that can be trained on.")
 
     def write_skipped(self, file: Path) -> int:
-        """Write every row that can't be trained on with its reason; how many there are (no file for none)."""
+        """Writes each bad row with its reason and returns the number of rows. If it is 0, no file is written."""
         total = sum(len(store.bad) for store in self.stores.values())
         if total:
             with open(file, "w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
@@ -77,7 +77,7 @@ class Prepared:
 
 
 def _open(path: Path, columns: str, training: bool) -> PairFile:
-    """A pair file by the declared columns; a held-out one in which they can't be found, by its own names or content."""
+    """Opens a pair file by the declared columns, or a held-out file without them by its own names or content."""
     try:
         return PairFile.open(path, columns)
     except InputError as error:
@@ -90,18 +90,18 @@ def _open(path: Path, columns: str, training: bool) -> PairFile:
 
 
 def _understood(file: PairFile, store: PairStore) -> str:
-    """What was understood of a file, for a person, with the labels that were seen."""
+    """Describes how a file was read, for the user, with the range of its labels."""
     seen = store.labels
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
     return "\n".join(lines)
 
 
 def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
-    """A remark where the training file has no label at an end of a scale that was not declared."""
+    """Returns a remark if the training file has no label at an end of a scale that was not declared."""
     ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.labels[0], store.labels[-1]), strict=True)
             if end != label] if store.labels and scale.how != "declared" else []  # fmt: skip
-    flags = "if the scale is another one, give --label-min and --label-max"
-    return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was taken; {flags}"] if ends else []
+    flags = "if this scale is wrong, give --label-min and --label-max"
+    return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
 
 
 def prepare(
@@ -113,33 +113,33 @@ def prepare(
     cache: Path,
     progress: bool = True,
 ) -> Prepared:
-    """Read and audit pair files: {"train": path} and perhaps "dev" and "test".
+    """Reads and audits pair files: {"train": path}, optionally with "dev" and "test".
 
-    The label scale is the declared range, or taken from the training file; the others must keep to it.
-    Raises `InputError` for everything that keeps a file from being read, of all files at once.
+    The label scale is the declared range, or found from the training file. Labels of the other files must lie on it.
+    Raises one `InputError` for all files that can't be read.
     """
     opened: dict[str, PairFile] = {}
     stores: dict[str, PairStore] = {}
     problems: list[str] = []
-    for part, name in files.items():
+    for split, name in files.items():
         try:
-            opened[part] = _open(resolve(name), columns, part == "train")
+            opened[split] = _open(resolve(name), columns, split == "train")
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
     scale = LabelScale(0, 1, "graded", "")
-    for part, file in opened.items() if not problems else ():
+    for split, file in opened.items() if not problems else ():
         try:
-            if part == "train":
+            if split == "train":
                 bounds = (-math.inf if low is None else low, math.inf if high is None else high)
-                stores[part] = load_pairs(file, tokenizer, max_length, *bounds, cache, progress)
-                scale = find_scale(low, high, stores[part].labels)
+                stores[split] = load_pairs(file, tokenizer, max_length, *bounds, cache, progress)
+                scale = find_scale(low, high, stores[split].labels)
             else:
-                stores[part] = load_pairs(file, tokenizer, max_length, scale.low, scale.high, cache, progress)
+                stores[split] = load_pairs(file, tokenizer, max_length, scale.low, scale.high, cache, progress)
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    understood = [_understood(file, stores[part]) for part, file in opened.items()] + _unseen_end(stores["train"], scale)
-    states = {part: file.state for part, file in opened.items()}
+    understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
+    states = {split: file.state for split, file in opened.items()}
     return Prepared(understood, stores, scale, audit(stores, scale), columns, states)

@@ -1,4 +1,4 @@
-"""Sentences -> token ids end to end with offsets."""
+"""Tokenises sentences and stores their token ids end to end with offsets."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from typing import Any
 import numpy as np
 import torch
 
-SENTENCES_AT_ONCE = 1000  # what a thread tokenises at once: fits the processor's cache, and bounds the tokenizer's own memory
+SENTENCES_AT_ONCE = 1000  # of one call in a thread: fits the processor's cache, and bounds the tokenizer's own memory
 
-# The tokenizer's threads inside one call leave the cores idle between calls, and while ids become Python's; threads of our
-# own, each with calls of one thread, are 1.7 times as fast on 2 cores (python -m benchmarks.data).
+# The tokenizer's own threads leave cores idle between calls and while ids are converted to Python objects. Threads
+# started here, each making single-threaded calls, are 1.7 times as fast on 2 cores (python -m benchmarks.data).
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenStore:
-    """S tokenised sentences end to end: sentence i is `ids[offsets[i]:offsets[i + 1]]`, [CLS] and [SEP] included."""
+    """Token ids of S sentences end to end: sentence i is `ids[offsets[i]:offsets[i + 1]]`, [CLS] and [SEP] included."""
 
     ids: np.ndarray  # (total tokens,) uint16 or int32
     offsets: np.ndarray  # (S + 1,) int64
-    length: np.ndarray  # (S,) int32, tokens before the sentence was cut to the maximum length
+    length: np.ndarray  # (S,) int32, number of tokens before truncation to the maximum length
     max_length: int
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Token ids of one sentence, (T,)."""
+        """Returns the token ids of one sentence, (T,)."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     @property
     def cut(self) -> np.ndarray:
-        """(S,) bool: the sentence was longer than the maximum length."""
+        """(S,) bool: whether the sentence was longer than the maximum length."""
         return self.length > self.max_length
 
 
 def tokenize(sentences: Sequence[str], tokenizer: Any, max_length: int) -> TokenStore:
-    """Token ids of `sentences` in memory, each as [CLS] ... [SEP] and cut to `max_length` tokens in all."""
+    """Tokenises `sentences` in memory, each as [CLS] ... [SEP] and truncated to `max_length` tokens in all."""
     flat, lengths, uncut = encode_flat(sentences, tokenizer, max_length)
     return TokenStore(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), uncut, max_length)
 
 
 def encode_flat(sentences: Sequence[str], tokenizer: Any, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids of all sentences end to end (total,) int32, their lengths (n,) int32, and their lengths before the cut (n,) int32."""
+    """Returns token ids end to end (total,), lengths (n,), and lengths before truncation (n,), all int32."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
 
     def encode(start: int) -> tuple[np.ndarray, np.ndarray]:
-        # encode_batch_fast leaves out the character offsets, which nobody needs here.
+        # encode_batch_fast computes no character offsets, which are not needed here.
         encoded = backend.encode_batch_fast(list(sentences[start : start + SENTENCES_AT_ONCE]), add_special_tokens=False)
         rows = [encoding.ids for encoding in encoded]
         lengths = np.fromiter(map(len, rows), np.int32, len(rows))
@@ -68,7 +68,7 @@ def encode_flat(sentences: Sequence[str], tokenizer: Any, max_length: int) -> tu
 
 
 def _wrap(flat: np.ndarray, lengths: np.ndarray, keep: int, cls: int, sep: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut each sentence to `keep` tokens and put [CLS] and [SEP] around it, without a loop over sentences."""
+    """Truncates each sentence to `keep` tokens and adds [CLS] and [SEP], without a loop over sentences."""
     kept = np.minimum(lengths, keep)
     if (kept < lengths).any():
         place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # of each token in its sentence
@@ -84,7 +84,7 @@ def _wrap(flat: np.ndarray, lengths: np.ndarray, keep: int, cls: int, sep: int) 
 
 
 def count_unknown(flat: np.ndarray, lengths: np.ndarray, tokenizer: Any) -> np.ndarray:
-    """How many [UNK] tokens each sentence has: flat (total,), lengths (n,) -> (n,) int32."""
+    """Counts the [UNK] tokens of each sentence: flat (total,), lengths (n,) -> (n,) int32."""
     before = np.concatenate([[0], np.cumsum(flat == tokenizer.unk_token_id)])
     ends = np.cumsum(lengths)
     return (before[ends] - before[ends - lengths]).astype(np.int32)

@@ -1,1 +1,1 @@
-"""A file's bytes become rows of text cells."""
+"""Reads the bytes of a file as rows of text cells."""

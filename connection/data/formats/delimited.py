@@ -1,4 +1,4 @@
-"""Delimited text, with whatever delimiter and quoting -> rows of cells, each with the line it starts on."""
+"""Finds the delimiter and quoting of delimited text, and reads its rows of cells, each with the line on which it starts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from connection.data.formats.text_encoding import encoding_name, read_lines
 from connection.data.labels import is_label
 from connection.system.errors import InputError
 
-Row = tuple[int, list[str]]  # where it starts (line of a text file, row of a sheet), its cells
+Row = tuple[int, list[str]]  # first line of the row (text file) or row number (sheet), cells
 Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL: quotes enclose cells; csv.QUOTE_NONE: a quote is an ordinary character
 NAMES = {"\t": "tab-separated", "|": "pipe-separated", ";": "semicolon-separated", ",": "comma-separated"}
-# The rarest within sentences first: the first of equals is taken.
+# Delimiters that are rare in sentences come first: of equally good readings the first is taken.
 READINGS: tuple[tuple[str, Quoting], ...] = (("\t", 3), ("\t", 0), ("|", 0), (";", 0), (",", 0))
-LONGEST_CELL = 1_000_000  # characters; a longer cell is a quote left open, or no sentence
+LONGEST_CELL = 1_000_000  # characters; a longer cell has an unclosed quote or is no sentence
 SAMPLE_ROWS = 200
 CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
 QUOTED_ROW = re.compile(rf"{CELL}(?:\t{CELL})*+")
-SEPARATOR = re.compile(r"sep=([\t|;,])\s*")  # a first line by which spreadsheets are told the delimiter
+SEPARATOR = re.compile(r"sep=([\t|;,])\s*")  # a first line that tells spreadsheets the delimiter
 csv.field_size_limit(LONGEST_CELL)
 
 
 def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Callable[[], Iterator[Row]]]:
-    """What the form is, for a person, the delimiter, and a function that makes a fresh pass over the rows."""
+    """Returns a description of the format for the user, the delimiter, and a function that starts a new pass over the rows."""
     sample = list(itertools.islice(read_lines(path, encoding), SAMPLE_ROWS))
     named = SEPARATOR.fullmatch(sample[0]) if sample else None
     delimiter = named[1] if named else _delimiter(sample, ending)
@@ -41,7 +41,7 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
         reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             for row in reader:
-                if any(map(str.strip, row)):  # spreadsheets write an empty row as its delimiters
+                if any(map(str.strip, row)):  # spreadsheets write an empty row as delimiters alone
                     yield start, row
                 start = reader.line_num + 1 + skipped
         except csv.Error as error:
@@ -55,8 +55,10 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
 
 
 def _delimiter(sample: list[str], ending: str) -> str:
-    """The delimiter that cuts the most rows of the sample into one same number of columns, at least the three that are
-    needed; among equals one that leaves a column of labels."""
+    """Returns the delimiter that splits the most sample rows into the same number of columns, at least 3.
+
+    Among equals it prefers one that yields a column of labels.
+    """
     best, best_key = ("\t" if ending in (".tsv", ".tab") else ","), (0.0, False)
     for delimiter, quoting in READINGS:
         try:
@@ -65,7 +67,7 @@ def _delimiter(sample: list[str], ending: str) -> str:
             continue
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if rows else (0, 0)
-        data = [row for row in rows[1:] if len(row) == width] or rows[:1]  # the first may be a header
+        data = [row for row in rows[1:] if len(row) == width] or rows[:1]  # the first row may be a header
         labels = any(2 * sum(map(is_label, column)) > len(data) for column in zip(*data, strict=True))
         if width >= 3 and (count / len(rows), labels) > best_key:
             best, best_key = delimiter, (count / len(rows), labels)
@@ -73,10 +75,11 @@ def _delimiter(sample: list[str], ending: str) -> str:
 
 
 def _tab_quoting(path: Path, encoding: str) -> Quoting:
-    """Whether quotes enclose cells in tab-separated text: only when every cell that holds a quote is properly enclosed, and
-    the rows come out more even so or just the same, because most tab-separated files are written without any quoting."""
+    """Returns how to read quotes in tab-separated text. They enclose cells only if every cell with a quote is properly enclosed
+    and row lengths become more even or stay the same: most tab-separated files are written without quoting.
+    """
     record, open_quote, seen = "", False, False  # record: the lines of the row so far, while a quote is open
-    plain: Counter[int] = Counter()  # how many rows have how many tabs, read either way
+    plain: Counter[int] = Counter()  # number of rows by number of tabs; `quoted`: if quotes enclose cells
     quoted: Counter[int] = Counter()
     for line in read_lines(path, encoding):
         plain[line.count("\t")] += not line.isspace()
@@ -99,5 +102,5 @@ def _tab_quoting(path: Path, encoding: str) -> Quoting:
     def even(widths: Counter[int]) -> float:
         return max(widths.values()) / widths.total()
 
-    # Where every line is an even row by itself, a quote may stand in one row and the next by chance: no cell spans them.
+    # If every line alone is a complete row, quotes in successive rows match by chance: no cell spans these rows.
     return csv.QUOTE_MINIMAL if quoted == plain or even(quoted) > even(plain) else csv.QUOTE_NONE

@@ -1,4 +1,4 @@
-"""A table file of any supported form -> its rows as text cells, each with the line or row number it starts on."""
+"""Opens a table file of any supported format. Its rows are text cells, each row with its line or row number."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from connection.system.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class TableFile:
-    """An opened table: `form` for a person, `names` where the form itself names the columns, and its rows."""
+    """An opened table: its format for the user, column names if the format has them, and its rows."""
 
     path: Path
     form: str
     unit: str  # what a row number counts: "line" or "row"
     names: list[str] | None  # None: the first row may be a header or data
-    rows: Callable[[], Iterator[Row]]  # a fresh pass over all rows, without `names`
-    count: int | None = None  # of the rows, where the form itself tells it
+    rows: Callable[[], Iterator[Row]]  # starts a new pass over all rows, without `names`
+    count: int | None = None  # number of rows, if the format records it
     delimiter: str = ""  # of delimited text
 
     def most_rows(self) -> int | None:
-        """How many rows there can be at most, for a progress bar; None where it would take a pass over all of them."""
+        """Returns an upper bound of the number of rows, for a progress bar; None if finding it takes a pass over all rows."""
         return count_lines(self.path) if self.unit == "line" else self.count
 
 
 def open_table(path: Path) -> TableFile:
-    """The table in a CSV, TSV, semicolon- or pipe-separated, JSON Lines, JSON, Parquet or Excel file.
+    """Opens the table in a CSV, TSV, semicolon- or pipe-separated, JSON Lines, JSON, Parquet or Excel file.
 
-    Text forms may be gzipped. Raises `InputError` for a file that is none of these, damaged or empty; damage further down
-    raises it from `rows()`.
+    Text formats may be gzipped. Raises `InputError` if the file is none of these, damaged or empty; `rows()` raises it for
+    damage found later.
     """
     packed = path.suffix.lower() == ".gz"
     ending = path.with_suffix("").suffix.lower() if packed else path.suffix.lower()

@@ -1,4 +1,4 @@
-"""A text file's bytes, encoding and lines: UTF-8 and UTF-16 by rule, legacy encodings by a detector, and said aloud."""
+"""Reads text files. Rules recognise UTF-8 and UTF-16; a detector finds legacy encodings, which are reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from charset_normalizer import from_bytes
 from connection.system.errors import InputError
 
 BLOCK = 1 << 20  # bytes read at once
-DETECTOR_BYTES = 200_000  # of the lines that are not ASCII; more makes the detector slower and no better
+DETECTOR_BYTES = 200_000  # of the lines that are not ASCII; more bytes make the detector slower and no better
 LEGACY = ["cp1252", "cp932", "cp949", "gb18030", "big5", "cp1250", "cp1251", "cp1253", "cp1254"]  # the first of equals is taken
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SAID = {
@@ -34,7 +34,7 @@ SAID = {
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what opening and reading a file can raise into `InputError`."""
+    """Turns the errors of opening and reading a file into `InputError`."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -44,7 +44,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where they are gzipped, whatever the name says: browsers unpack and keep the ".gz"."""
+    """Opens the file's bytes, decompressed if gzipped. The name does not matter: browsers may decompress and keep ".gz"."""
     with readable(path):
         if path.is_dir():
             raise InputError(f"{path} is a folder; a file of pairs is needed")
@@ -56,7 +56,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def read_lines(path: Path, encoding: str) -> Iterator[str]:
-    """The lines with their ends as they are. Raises `InputError` at a NUL character."""
+    """Yields the lines with unchanged line ends. Raises `InputError` at a NUL character."""
     with readable(path), io.TextIOWrapper(open_bytes(path), encoding=encoding, newline="") as file:
         for number, line in enumerate(file, 1):
             if "\0" in line:
@@ -65,12 +65,12 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def count_lines(path: Path) -> int:
-    """Line ends in the file, about 1 GB/s; of UTF-16 a byte of another letter may be taken for one."""
+    """Counts line ends, at about 1 GB/s. In UTF-16, a byte of another letter may be counted too."""
     return sum(block.count(b"\n") for block in _blocks(path))
 
 
 def find_encoding(path: Path) -> str:
-    """Python's name of the encoding that decodes the whole file.
+    """Returns Python's name of the encoding that decodes the whole file.
 
     Raises `InputError` for a damaged archive, binary content, or text that mixes encodings.
     """
@@ -89,7 +89,7 @@ def find_encoding(path: Path) -> str:
 
 
 def _unmarked_utf16(start: bytes) -> str | None:
-    """UTF-16 without a mark has NUL as every other byte of its ASCII letters, and line ends of two bytes."""
+    """Recognises UTF-16 without a BOM: NUL is every other byte of its ASCII letters, and line ends have two bytes."""
     for encoding, place, end in (("utf-16-le", 1, b"\n\0"), ("utf-16-be", 0, b"\0\n")):
         nuls, others = start[place::2].count(0), start[1 - place :: 2].count(0)
         if nuls > 4 * others and nuls > len(start) / 20 and 2 * start.count(end) >= start.count(b"\n"):
@@ -98,16 +98,16 @@ def _unmarked_utf16(start: bytes) -> str | None:
 
 
 def _undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
-    """Line and value of the first byte that is not in `encoding`; None when the whole file is."""
+    """Returns line and value of the first byte that is invalid in `encoding`; None if the whole file is valid."""
     decoder, counter = (codecs.getincrementaldecoder(encoding)() for _ in range(2))
-    good = 0  # blocks
+    good = 0  # valid blocks
     try:
         for block in _blocks(path):
             decoder.decode(block)
             good += 1
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        # Lines are counted only now: it takes as long as decoding.
+        # Lines are counted only after an error: counting takes as long as decoding.
         line = 1 + sum(counter.decode(block).count("\n") for block in itertools.islice(_blocks(path), good))
         return line + error.object[: error.start].count(b"\n"), error.object[error.start]
     return None
@@ -120,7 +120,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _legacy(path: Path) -> str:
-    good = bad = first_bad = 0  # lines that are not ASCII: UTF-8 or not
+    good = bad = first_bad = 0  # lines that are not ASCII: valid UTF-8 or not
     sample = bytearray()
     with readable(path), open_bytes(path) as file:
         for number, line in enumerate(file, 1):
@@ -136,26 +136,26 @@ def _legacy(path: Path) -> str:
     if len(control) > len(content) / 100:
         raise InputError(f"{path} is not a text file: it holds control characters")
     mixed = f"{path} mixes encodings: {good} lines are UTF-8, {bad} are not, the first is line {first_bad}. Save it as UTF-8."
-    if good > 0.1 * bad:  # a whole line in a legacy encoding hardly ever is UTF-8 by chance
+    if good > 0.1 * bad:  # a line in a legacy encoding is rarely valid UTF-8 by chance
         raise InputError(mixed)
     matches = from_bytes(content, cp_isolation=LEGACY)
     best = matches.best()
     if best is None:
-        raise InputError(f"{path} is in no encoding that is known here. Save it as UTF-8.")
+        raise InputError(f"{path} is in an unknown encoding. Save it as UTF-8.")
     equals = [match for match in matches if match.chaos <= best.chaos + 0.03 and match.coherence >= best.coherence]
     names = {"cp949" if name == "euc_kr" else name for match in equals for name in match.could_be_from_charset}
     encoding = min(names, key=lambda name: LEGACY.index(name) if name in LEGACY else len(LEGACY))
-    pieces = re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", content)  # UTF-8, or mojibake such as "Ã©"
+    pieces = re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", content)  # UTF-8, or mojibake like "Ã©"
     if encoding in ("cp1252", "cp1250", "cp1254") and len(pieces) > 0.1 * len(re.findall(rb"[\x80-\xff]", content)):
         raise InputError(mixed)
     return encoding
 
 
 def is_guess(encoding: str) -> bool:
-    """Whether the detector named it; UTF-8 and UTF-16 are recognised by rule."""
+    """Returns whether the detector chose this encoding: UTF-8 and UTF-16 are recognised by rule."""
     return not encoding.startswith("utf")
 
 
 def encoding_name(encoding: str) -> str:
-    """An encoding's name for a person."""
+    """Returns the name of an encoding for messages."""
     return SAID.get(encoding, encoding)

@@ -1,4 +1,4 @@
-"""Files whose cells have types (JSON Lines, JSON, Parquet, Excel) -> rows of text cells, as a text file would say them."""
+"""Reads files with typed cells (JSON Lines, JSON, Parquet, Excel) as rows of text cells, written as in a text file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from connection.data.formats.text_encoding import read_lines
 from connection.system.errors import InputError
 
 LARGEST_ARRAY = 1_000_000_000  # characters
-NO_TEXT = "\0"  # begins a cell that is no text; what it is follows. Real text has no such character.
-Rows = Callable[[], Iterator[Row]]  # a fresh pass over all rows
+NO_TEXT = "\0"  # first character of a cell that is not text; the reason follows. Real text has no NUL.
+Rows = Callable[[], Iterator[Row]]  # starts a new pass over all rows
 
 
 def cell_text(value: Any) -> str:
@@ -49,7 +49,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_lines(path: Path, encoding: str) -> tuple[list[str], Rows]:
-    """The names, and the rows by their lines."""
+    """Returns the column names, and the rows with their line numbers."""
 
     def records() -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(read_lines(path, encoding), 1):
@@ -63,7 +63,7 @@ def json_lines(path: Path, encoding: str) -> tuple[list[str], Rows]:
 
 
 def json_array(path: Path, encoding: str) -> tuple[list[str], Rows]:
-    """The names, and the rows by their places in the array."""
+    """Returns the column names, and the rows with their places in the array."""
     lines, size = [], 0
     for line in read_lines(path, encoding):
         lines.append(line)
@@ -89,16 +89,16 @@ def _records(path: Path, unit: str, records: Callable[[], Iterable[tuple[int, An
                 raise InputError(f"{path}, {unit} {number}: not an object with named values")
             yield number, record
 
-    # Not from the first object alone: some writers leave out empty values.
+    # One object is not enough: some writers leave out empty values.
     names = list(dict.fromkeys(name for _, record in itertools.islice(objects(), SAMPLE_ROWS) for name in record))
     return names, lambda: ((number, [cell_text(record.get(name)) for name in names]) for number, record in objects())
 
 
-# --- binary forms ----------------------------------------------------------------------------------------------------------
+# --- binary formats --------------------------------------------------------------------------------------------------------
 
 
 def parquet(path: Path) -> tuple[list[str], Rows, int]:
-    """The names, the rows, and how many."""
+    """Returns the column names, the rows, and the number of rows."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -123,18 +123,18 @@ def parquet(path: Path) -> tuple[list[str], Rows, int]:
 
 
 def excel(path: Path) -> tuple[str, Rows]:
-    """Which sheet is read, and its rows."""
+    """Returns which sheet is read, and its rows."""
     import openpyxl
 
     @contextlib.contextmanager
     def opened(**options: bool) -> Iterator[Any]:
         try:
             with open(path, "rb") as file, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of styles and validations that openpyxl leaves out
+                warnings.simplefilter("ignore")  # about styles and validations that openpyxl ignores
                 book = openpyxl.load_workbook(file, read_only=True, **options)
-                book.worksheets[0].reset_dimensions()  # some writers state a size that is wrong
+                book.worksheets[0].reset_dimensions()  # some writers record a wrong size
                 yield book
-        except Exception as error:  # openpyxl lets through whatever the damage leads to
+        except Exception as error:  # a damaged file can make openpyxl raise anything
             raise InputError(f"{path} is a damaged Excel file (.xlsx), or another archive: {error!s:.200}") from None
 
     def rows() -> Iterator[Row]:
@@ -157,7 +157,7 @@ def excel(path: Path) -> tuple[str, Rows]:
 
 
 def _excel_cell(cell: Any, source: Any) -> str:
-    if cell.value is None and source.data_type == "f" and cell.data_type != "str":  # "str": computed, and empty
+    if cell.value is None and source.data_type == "f" and cell.data_type != "str":  # "str": the computed value is empty text
         return NO_TEXT + "a formula without a computed value; open the file in Excel and save it"
     if cell.data_type == "e":
         return f"{NO_TEXT}the Excel error {cell.value}"
