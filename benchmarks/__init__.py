@@ -1,1 +1,1 @@
-"""Measured comparisons, each run as `python -m benchmarks.NAME`."""
+"""Holds the measured comparisons. Run each as `python -m benchmarks.NAME`."""

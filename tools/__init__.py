@@ -1,1 +1,1 @@
-"""Commands beside training, each run as `python -m tools.NAME` from the repository's root."""
+"""Holds all commands except training. Run each as `python -m tools.NAME` from the repository's root."""

@@ -1,1 +1,1 @@
-"""From cosines and labels to metrics with confidence intervals."""
+"""Computes metrics with confidence intervals from cosines and labels."""

@@ -1,1 +1,1 @@
-"""A folder becomes a BERT with sentence vectors, and a folder again."""
+"""Loads a model folder, computes sentence vectors with its BERT, and saves a model folder."""

@@ -1,1 +1,1 @@
-"""Figures become tables, pages and CSV files for a person."""
+"""Turns figures into tables, pages and CSV files."""

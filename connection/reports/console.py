@@ -1,4 +1,4 @@
-"""What a run prints at its start and its end."""
+"""Prints the start and the end of a run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from connection.system.paths import ROOT
 def print_start(
     model: str, notes: Sequence[str], data: Mapping[str, str], remarks: Sequence[str], why: str, record: Mapping[str, Any]
 ) -> None:
-    """What a run trains, on the terminal: one line each for the model, with `notes`, and for the pair files; then how, as
-    settings.json's `record` says, and `why` in that precision."""
+    """Print what a run trains: the model with its `notes`, and a line for each pair file; then how, from settings.json's
+    `record`. `why` is the reason for the precision."""
     print(f"model  {model}", *(f"       note: {note}" for note in notes), sep="\n")
     print(*(f"{name:5}  {summary}" for name, summary in data.items()), *remarks, sep="\n")
     rows = "packed rows" if record["packing"] else "padded rows"
@@ -35,7 +35,7 @@ def print_start(
 
 
 def print_end(results: RunResults, steps: int, ended_by: str, resumable: bool) -> None:
-    """The end of a run of `steps` planned steps on the terminal: its tables, and what ended it early."""
+    """Print the tables of a run of `steps` planned steps, and the signal if one ended it early."""
     if results["epoch_figures"]:
         print("", render(epoch_table(results["epoch_figures"])), sep="\n")
     if results["base"]:
@@ -50,7 +50,7 @@ def print_end(results: RunResults, steps: int, ended_by: str, resumable: bool) -
 
 
 def print_next(model: Path) -> None:
-    """Where the model is, and the next command."""
+    """Print where the model is, and the next command to type."""
     print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
     command = [sys.executable, "-m", "tools.similarity", str(model), "one sentence", "another sentence"]
     print(f"  {'' if Path.cwd() == ROOT else f'cd {shlex.quote(str(ROOT))} && '}{shlex.join(command)}")

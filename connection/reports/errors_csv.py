@@ -1,4 +1,4 @@
-"""errors.csv of a run folder: every dev and test pair with its text, the worst predicted first; and the slices of them."""
+"""Writes errors.csv of a run folder: every dev and test pair with its text, largest residual first. Finds their slices."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def write_errors(
     cosines: Mapping[str, np.ndarray],
     calibration: Calibration,
 ) -> dict[str, Any]:
-    """Write `FILE`; {"slices": {part: slices}} of `find_slices`, {} of a run without figures to look at.
+    """Write `FILE`. Returns {"slices": {split: result of `find_slices`}}, or {} without cosines.
 
-    cosines: of the fine-tuned model, (N,) for each split; calibration: its own, fitted on dev. The residual is the label minus
-    the predicted label: positive where the model puts a pair too low. "called" follows from the threshold of binary labels. The
-    slices of dev have no error where the calibration was fitted, since it was fitted on these pairs.
+    cosines: by the fine-tuned model, (N,) for each split; calibration: its own, fitted on dev. The residual is the label minus
+    the predicted label: positive if the model rates a pair too low. "called" is the label that the threshold gives, for binary
+    labels. If the calibration was fitted, the slices of dev have no error: it was fitted on these pairs.
     """
     if not cosines:
         return {}
@@ -62,32 +62,32 @@ def write_errors(
     return {"slices": slices}
 
 
-PAIRS_AT_ONCE = 200_000  # the text of so many stands in memory; more take one more pass over the file each
+PAIRS_AT_ONCE = 200_000  # pairs whose text is in memory at once; each further block takes one more pass over the file
 DIGITS = 6
-# What a spreadsheet would compute instead of show, with the full-width forms of = + - @ (OWASP, CSV Injection); and texts that
-# look like one with an apostrophe before it.
+# Cells that a spreadsheet takes for a formula, full-width = + - @ included (OWASP, CSV Injection). Texts that look like an
+# escaped formula match too, so that removing one apostrophe always restores the text.
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def as_cell(text: str) -> str:
-    """A text as a spreadsheet may hold it: an apostrophe goes before one that it would take for a formula.
+    """Return a text with an apostrophe in front if a spreadsheet would take it for a formula.
 
-    The text is that of the file again without the first apostrophe of each cell that matches `FORMULA`.
+    To restore the text, remove the first apostrophe of each cell that begins with one and matches `FORMULA`.
     """
     return "'" + text if FORMULA.match(text) else text
 
 
 def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str], PairFile]) -> tuple[np.ndarray | None, str]:
-    """Write the N rows of `table`, with rank and both sentences, by descending amount of "residual"; undefined ones come last.
+    """Write the N rows of `table`, with rank and both sentences, by descending absolute "residual"; undefined ones come last.
 
-    The table has "split", "line" and "residual", whatever else it has is written too. `open_file` opens the file of a split,
-    which is read again for its text, in memory for `PAIRS_AT_ONCE` pairs. Returns how many sentences of each pair are negated,
-    (N,) int8 in the table's order, and "". Where a file can't be read any more, None and why; the text is then left blank.
+    The table has "split", "line" and "residual"; its other columns are written too. `open_file` opens the file of a split,
+    which is read again for its text, `PAIRS_AT_ONCE` pairs at a time. Returns the number of negated sentences in each pair,
+    (N,) int8 in the table's order, and "". If a file can no longer be read, returns None and the reason, and writes no text.
     """
     order = np.argsort(-table["residual"].abs().to_numpy(), kind="stable")
     negated: np.ndarray | None = np.zeros(len(table), np.int8)
     problem = ""
-    # A byte-order mark, for Excel takes other text for the system's own encoding; \r\n as RFC 4180 has it.
+    # With a byte-order mark, since Excel reads other text in the system's encoding; \r\n as RFC 4180 requires.
     with open(path, "w", encoding="utf-8-sig", newline="", errors="backslashreplace") as stream:
         for start in range(0, max(1, len(table)), PAIRS_AT_ONCE):
             rows = order[start : start + PAIRS_AT_ONCE]
@@ -115,7 +115,7 @@ def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str]
 
 
 def _texts(block: pd.DataFrame, open_file: Callable[[str], PairFile]) -> Iterator[tuple[int, str, str]]:
-    """Place in the block, and both sentences, of every row; a pass over the file of each split."""
+    """Yield the place in the block and both sentences of every row, in one pass over the file of each split."""
     for split, places in block.groupby("split", sort=False).indices.items():
         file = open_file(str(split))
         lines = block["line"].to_numpy()[places]

@@ -1,4 +1,4 @@
-"""report.html: a run's figures, curves and settings in one file that needs nothing else."""
+"""Writes report.html: a run's figures, curves and settings in one self-contained file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ td:first-child,th:first-child{text-align:left}svg{max-width:100%}pre{background:
 
 
 def write_html(path: Path, settings: dict[str, Any], results: RunResults) -> None:
-    """Write report.html from settings.json's content and results.json's: tables, curves, settings."""
+    """Write tables, curves and settings, from the contents of settings.json and results.json."""
     parts = ["<h1>Fine-tuning run</h1>"]
     if results["base"]:
         parts += ["<h2>Before and after</h2>", gain_table(results).to_html(index=False, border=0)]
@@ -52,7 +52,7 @@ def write_html(path: Path, settings: dict[str, Any], results: RunResults) -> Non
 
 
 def _curve(epochs: Sequence[Mapping[str, Any]], name: str) -> str:
-    """One figure over the epochs as an inline SVG line; '' with fewer than two values."""
+    """Return an inline SVG line of one figure over the epochs; '' with fewer than two values."""
     points = [(row["epoch"], row[name]) for row in epochs if row[name] is not None and row[name] == row[name]]
     if len(points) < 2:
         return ""

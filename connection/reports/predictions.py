@@ -1,4 +1,4 @@
-"""predictions.csv of a run folder: label and cosines of every dev and test pair, which tools.compare reads."""
+"""Writes and reads predictions.csv of a run folder: label and cosines of every dev and test pair, for tools.compare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = ("split", "line", "pair", "label", "base", "final")
 def write_predictions(
     folder: Path, parts: Mapping[str, LabelledPairs], cosines: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
-    """Write `FILE`: split, line in the file, a hash of the two sentences, label, the base and the fine-tuned model's cosine."""
+    """Write `FILE`: split, line in the file, a hash of the two sentences, label, cosines by the base and fine-tuned models."""
     tables = [
         pd.DataFrame(
             {
@@ -37,9 +37,9 @@ def write_predictions(
 
 
 def read_predictions(folder: Path, split: str) -> pd.DataFrame:
-    """The pairs of one split, in an order that follows from the pairs alone.
+    """Return the pairs of one split, in an order that depends only on the pairs.
 
-    Raises `InputError` where there are none, or the file is missing or damaged.
+    Raises `InputError` if there are none, or if the file is missing or damaged.
     """
     file = folder / FILE
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""results.json: its schema, and reading it back. Keys are added, never renamed; an undefined figure is null."""
+"""Defines the schema of results.json, and reads the file. Keys are added, never renamed; an undefined figure is null."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ class SeedFigures(TypedDict):
 
 
 class OverSeeds(TypedDict):
-    """Spearman over the seeds."""
+    """Mean and deviation of the Spearman correlation over the seeds."""
 
     mean: float
-    deviation: float | None  # sample standard deviation; None of one seed
+    deviation: float | None  # sample standard deviation; None for one seed
     seeds: int
 
 
 class RunResults(TypedDict, total=False):
-    """results.json of a run. Splits are "dev" and "test", those that there are."""
+    """Content of results.json. Splits are "dev" and "test", if the run has them."""
 
     base: dict[str, Figures]  # by split
     final: dict[str, Figures]  # by split; of the fine-tuned model
-    gain: dict[str, Gain]  # of "test"
+    gain: dict[str, Gain]  # only "test"
     slices: dict[str, dict[str, list[dict[str, Any]]]]  # by split, then by kind: see `connection.evaluation.slices.find_slices`
-    epochs: int  # that were asked for
-    epoch_figures: list[EpochFigures]  # of the epochs that were finished
-    best_step: int  # after which the weights in model/ were reached
+    epochs: int  # planned
+    epoch_figures: list[EpochFigures]  # one row for each finished epoch
+    best_step: int  # step after which model/ has the weights
     steps: int
-    skipped_steps: int  # without an update, since loss or gradient was not finite
+    skipped_steps: int  # steps without an update, because loss or gradient was not finite
     seconds: float  # the whole run
     pairs_per_second: float  # of the training steps alone
-    tokens_per_second: float  # likewise, without padding
+    tokens_per_second: float  # of the training steps alone, without padding
     peak_memory_bytes: int
     device: str
     precision: str
     threads: int
     seed: int
     interrupted: bool
-    seeds: list[SeedFigures]  # of a run with --seeds, like the next one
+    seeds: list[SeedFigures]  # only with --seeds, as over_seeds
     over_seeds: dict[str, OverSeeds]  # by split
 
 
 def read_results(run: Path) -> RunResults:
-    """results.json of a run folder. Raises `InputError` where it is missing or damaged."""
+    """Return the content of results.json in a run folder. Raises `InputError` if it is missing or damaged."""
     file = run / FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def read_results(run: Path) -> RunResults:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run folder holds the results of a run that came to its end."""
+    """Return whether a run folder holds the results of a completed run."""
     try:
         return read_results(run).get("interrupted") is False
     except InputError:

@@ -1,4 +1,4 @@
-"""Figures -> tables for the terminal and for report.html, and the plain sentence on what was gained."""
+"""Turns figures into tables for the terminal and report.html, and into plain sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from connection.evaluation.ranking import RECALL_AT
 from connection.evaluation.slices import worst_slices
 from connection.reports.results import RunResults
 
-# Figure: its title in tables, the factor it is shown with, and its form.
+# figure: (title in tables, factor, number format)
 METRIC_FORMATS = {
     "spearman": ("Spearman x 100", 100, "{:.2f}"),
     "pearson": ("Pearson x 100", 100, "{:.2f}"),
@@ -35,7 +35,7 @@ METRIC_FORMATS = {
     **{f"recall@{k}": (f"recall@{k} x 100", 100, "{:.2f}") for k in RECALL_AT},
 }
 
-# Kind of slices (connection/evaluation/slices.py): what its slices are of.
+# kind of slices (connection/evaluation/slices.py): words before the name of a slice
 SLICED_BY = {
     "all": "",
     "label": "label ",
@@ -51,12 +51,12 @@ def format_number(value: float | None, form: str = "{:.4f}") -> str:
 
 
 def percent(value: float | None, form: str = "{:.2f}") -> str:
-    """A correlation x 100."""
+    """Return a correlation x 100 as text."""
     return format_number(None if value is None else 100 * value, form)
 
 
 def gain_sentence(gain: Mapping[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
-    """The plain sentence for a gain of `bootstrap.gain`: the points gained, and half the 95% interval on either side."""
+    """Return a sentence on a result of `bootstrap.gain`: the points gained, +- half the width of the 95% interval."""
     if gain["low"] is None or gain["low"] != gain["low"]:
         return f"{who}: the pairs are too few, or too alike, to say what was gained {where}."
     points, low, high = (100 * gain[key] for key in ("spearman", "low", "high"))
@@ -69,7 +69,7 @@ def gain_sentence(gain: Mapping[str, Any], who: str = "Fine-tuning", where: str 
 
 
 def figures_table(columns: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """A row a figure, a column a model: {name: figures of `evaluate`}, x 100 but for label units."""
+    """Return a row for each figure and a column for each model in {name: result of `evaluate`}, with `METRIC_FORMATS`."""
     rows: dict[str, dict[str, str]] = {}
     for name, figures in columns.items():
         flat = {key: value for key, value in figures.items() if not isinstance(value, dict | list)}
@@ -88,13 +88,13 @@ def figures_table(columns: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def before_and_after(results: RunResults) -> dict[str, Figures]:
-    """The columns of `figures_table` of a run's test pairs; {} without them."""
+    """Return the columns of `figures_table` for a run's test pairs; {} without test pairs."""
     models = {"base": results["base"].get("test"), "fine-tuned": results["final"].get("test")}
     return {name: figures for name, figures in models.items() if figures}
 
 
 def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
-    """The rows of `calibration_curve`, its numbers as text."""
+    """Return the rows of `calibration_curve` with its numbers as text."""
     names = {"cosine": "mean cosine", "predicted": "label it stands for", "label": "mean label"}
     return pd.DataFrame(
         [{"pairs": row["pairs"]} | {title: format_number(row[key]) for key, title in names.items()} for row in curve]
@@ -102,7 +102,7 @@ def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
 
 
 def seeds_table(results: RunResults) -> pd.DataFrame:
-    """Spearman x 100 on dev and test of a run of several seeds: a row a seed, their mean, and their standard deviation."""
+    """Return Spearman x 100 on dev and test for each seed, with rows for their mean and their standard deviation."""
     parts = [part for part in ("dev", "test") if part in results["over_seeds"]]
 
     def row(title: str, values: list[float | None]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def seeds_table(results: RunResults) -> pd.DataFrame:
 
 
 def slices_table(slices: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
-    """A row a slice of `find_slices`; cells are text."""
+    """Return a row for each slice of `find_slices`; figures are text."""
     return pd.DataFrame(
         [
             {
@@ -131,7 +131,7 @@ def slices_table(slices: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
 
 
 def errors_sentence(slices: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """Which slices of the test pairs are worst, where any is worse than all pairs, and where every pair stands."""
+    """Return a sentence that names the worst slices of the test pairs, if any is worse than all pairs, and errors.csv."""
     where = f"errors.csv has every {' and '.join(sorted(slices))} pair, the worst first."
     if "test" not in slices or not (worst := worst_slices(slices["test"])):
         return where
@@ -148,12 +148,12 @@ def render(table: pd.DataFrame) -> str:
 
 
 def duration(seconds: float) -> str:
-    """h:mm:ss"""
+    """Return seconds as h:mm:ss."""
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
 def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row an epoch: training loss, dev loss, Spearman x 100, Pearson x 100, times; cells are text."""
+    """Return a row for each epoch: training and dev loss, Spearman x 100, Pearson x 100, times; all but the number as text."""
     rows = []
     for row in epochs:
         correlations = {f"{name} x 100": percent(row[name]) for name in ("dev Spearman", "dev Pearson")}
@@ -164,7 +164,7 @@ def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def gain_table(results: RunResults) -> pd.DataFrame:
-    """Base model against the fine-tuned one: Spearman x 100, a row a data file, the interval where it was computed."""
+    """Return Spearman x 100 of the base and fine-tuned models: a row for each split, with the gain's interval if computed."""
     rows = []
     for part, base in results["base"].items():
         final = results["final"].get(part)

@@ -1,1 +1,1 @@
-"""One run's life: its folder, checkpoints, resuming, several seeds."""
+"""Manages a run: its folder, checkpoints, resuming, and runs with several seeds."""

@@ -1,1 +1,1 @@
-"""What a program stands on: paths, versions, devices, signals, locks, files that are whole, errors."""
+"""Provides what programs need of the system: paths, versions, devices, signals, locks, atomic files, errors."""

@@ -1,1 +1,1 @@
-"""Checks of a model folder that may be damaged or hostile: made before a library reads the folder."""
+"""Checks a model folder, which may be damaged or hostile, before a library reads it."""
