@@ -1,4 +1,4 @@
-"""The checkpoints of a run: folders that are whole, and known to be, from which it goes on to the last bit."""
+"""Writes and reads the checkpoints of a run. Each is verified to be complete; a run resumes from it bit by bit."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read back: see `RunState`, whose `tensors` and `values` these are."""
+    """A checkpoint that was read back; `tensors` and `values` are those of `RunState`."""
 
     folder: Path
     tensors: dict[str, Tensor]
     values: dict[str, Any]
-    notes: list[str]  # on newer ones that are damaged
+    notes: list[str]  # about newer checkpoints that are damaged
 
 
 class Checkpoints:
-    """`step-000123/` folders in one folder, of which the newest `keep` stay.
+    """Folders `step-000123/` in one folder; only the newest `keep` are kept.
 
-    Each has the tensors, the plain values, the best model so far, and a manifest with the size and the SHA-256 of every file.
+    Each holds the tensors, the plain values, the best model so far, and a manifest with the size and SHA-256 of every file.
     """
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
 
     def write(self, step: int, tensors: dict[str, Tensor], values: dict[str, Any], model: Path | None) -> None:
-        """Raises `OSError` when there is no room, say: the earlier ones are as they were, and nothing of this one is left."""
+        """Write a checkpoint. Raises `OSError`, e.g. if the disk is full; earlier ones then remain, and no part of this one."""
         if not self.keep:
             return
         if not self.folder.parent.is_dir():
@@ -51,19 +51,19 @@ class Checkpoints:
                 raise OSError(f"{self.folder} could not be written: {error}") from None
             (new / VALUES).write_text(json.dumps(values) + "\n", encoding="utf-8")
             if model:
-                shutil.copytree(model, new / "model")  # no links: damage to one file is to be that of one checkpoint
-            shutil.copymode(new / VALUES, new / TENSORS)  # which is made readable by its owner alone
+                shutil.copytree(model, new / "model")  # not a link: a damaged file then affects one checkpoint only
+            shutil.copymode(new / VALUES, new / TENSORS)  # safetensors makes the file readable by its owner only
             _write_manifest(new, step)
         for old in self.steps()[self.keep :]:
             remove_folder(old)
 
     def steps(self) -> list[Path]:
-        """The folders, newest first."""
+        """Return the checkpoint folders, newest first."""
         found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name) and _is_folder(path)]
         return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
     def newest(self) -> Checkpoint:
-        """The newest one that is whole. Raises `InputError` when there is none."""
+        """Return the newest complete checkpoint. Raises `InputError` if there is none."""
         notes: list[str] = []
         for folder in self.steps():
             try:
@@ -78,24 +78,24 @@ class Checkpoints:
         raise InputError.listing(title, notes) if notes else InputError(title)
 
     def go_on_from(self, taken: Path) -> None:
-        """Remove what is newer than the one that a run goes on from: it is damaged, or the run will come to it again."""
+        """Remove checkpoints newer than `taken`, from which a run resumes: damaged, or to be written again by the run."""
         self.remove_leftovers()
         for folder in self.steps()[: self.steps().index(taken)]:
             remove_folder(folder)
 
     def clear(self) -> None:
-        """Remove all of them, and what killed processes left of others."""
+        """Remove all checkpoints, and partly written ones of killed processes."""
         for folder in self.steps():
             remove_folder(folder)
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Only for the process that has the run's folder to itself."""
+        """Remove partly written checkpoints of killed processes. The caller must hold the lock of the run's folder."""
         remove_leftovers(self.folder, r"step-\d{6,}", at_once=True)
 
 
 def find_damage(folder: Path) -> str:
-    """What is wrong with a checkpoint's files, in a few words; '' where each of them is as its manifest says."""
+    """Return what is wrong with a checkpoint's files, in a few words; '' if all are as its manifest says."""
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
         manifest = json.loads(text)
@@ -133,7 +133,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _manifest(step: int, files: dict[str, Any]) -> str:
-    """The manifest's text: it holds its own SHA-256 too."""
+    """Return the manifest's text, which includes the SHA-256 of its own content."""
     manifest = {"step": step, "files": files}
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps(manifest | {"sha256": digest}, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""What a run will need of disk and memory, looked at before it begins."""
+"""Estimates the disk space and memory that a run needs, before it begins."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ GIB = 2**30
 
 
 def checkpoint_bytes(weights: int, averaged: bool) -> int:
-    """Of a checkpoint of so many weights: they, AdamW's two moments, and perhaps their average, in float32."""
+    """Return the bytes of a checkpoint: weights, AdamW's two moments and, if `averaged`, the weights' average, in float32."""
     return 4 * weights * (4 if averaged else 3) + 2**20
 
 
 def require_space(folder: Path, weights: int, averaged: bool, checkpoints: int) -> None:
-    """Raises `InputError` where the disk of `folder`, which need not be there yet, has no room for the run's files.
+    """Raises `InputError` if the disk of `folder`, which need not exist yet, has no room for the run's files.
 
-    `checkpoints` are those that will be added; each may have a best model of its own. One more is there while the oldest is
-    replaced; so is a second model.
+    `checkpoints` is the number that will be added; each may hold its own best model. While a checkpoint or the model is
+    replaced, old and new exist together.
     """
     model = 4 * weights + 2**20
     one = checkpoint_bytes(weights, averaged) + model
@@ -40,7 +40,7 @@ def require_space(folder: Path, weights: int, averaged: bool, checkpoints: int) 
 
 
 def checkpoints_to_come(settings: TrainSettings, steps_of_epoch: int, output: Path) -> int:
-    """How many checkpoints a run adds to those that are in its folder, as far as they are kept."""
+    """Return how many checkpoints a run adds to those in its folder, counting only those that are kept."""
     every = settings.checkpoint_steps
     written = settings.epochs * (1 + (steps_of_epoch // every if every else 0)) + 1
     there = len(list((output / "checkpoints").glob("step-*"))) if settings.resume else 0
@@ -48,10 +48,10 @@ def checkpoints_to_come(settings: TrainSettings, steps_of_epoch: int, output: Pa
 
 
 def memory_remark(settings: TrainSettings, precision: str, config: Any, weights: int, tokens: TokenStore) -> str:
-    """A line that warns where training on the CPU seems to need more memory than there is; else ''.
+    """Return a warning line if training on the CPU probably needs more memory than is free; else ''.
 
-    An estimate: the weights' gradients and moments, and what one backward pass keeps of each token and layer (FastBert's
-    `_layer_forward`), for a batch of sentences as long as the longest hundredth of the training `tokens`.
+    Estimates the weights' gradients and moments, and what the backward pass keeps for each token and layer (PackedBert's
+    `_layer_forward`). The sentences of the batch are taken to have the 99th percentile of the lengths in `tokens`.
     """
     free, lengths = available_memory(), tokens.length[:100_000]
     if not free or not len(lengths):
@@ -69,7 +69,7 @@ def memory_remark(settings: TrainSettings, precision: str, config: Any, weights:
 
 
 def available_memory() -> int:
-    """Bytes that this process can have: what the system has free, or what its container may use; 0 where nobody says."""
+    """Return the bytes that this process can still use: the lower of the system's and the container's; 0 if unknown."""
     found = []
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())

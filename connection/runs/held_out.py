@@ -1,4 +1,4 @@
-"""What a run measures on its dev and test pairs, and the files that it writes of them."""
+"""Measures models on a run's dev and test pairs, and writes the files of figures."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ConnectionDataset import ConnectionDataset
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
-    """Cosine of each of a Dataset's N pairs, dropout off, (N,) float64."""
+    """Return the cosine of each of a Dataset's N pairs, without dropout, (N,) float64."""
     return pair_similarities(model, data.store, data.places)["cosine"]
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> Figures:
-    """Spearman, Pearson and "loss", the mean squared error of cosines (N,) from the targets, whatever the training loss is."""
+    """Return Spearman, Pearson and "loss": the mean squared error of cosines (N,) against targets, for any training loss."""
     return cast(Figures, figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())})
 
 
@@ -40,7 +40,7 @@ def write_figures(
 ) -> None:
     """Write predictions.csv and errors.csv, and add all figures to `results`.
 
-    cosines: {"base": {split: (N,)}, "final": ...} of the base model and the fine-tuned one.
+    cosines: {"base": {split: (N,)}, "final": ...}, by the base model and by the fine-tuned model.
     """
     splits = cosines["base"]
     pairs = {split: LabelledPairs.of(held_out[split].store, prepared.scale, held_out[split].places) for split in splits}

@@ -1,4 +1,4 @@
-"""Going on with a run: from its newest checkpoint, with its own settings, on the same data and model, or not at all."""
+"""Resumes a run from its newest checkpoint, with its own settings; refuses other data or another model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
 from connection.system.versions import describe
 
-# What settings.json says of a run that must be so again, and how it is called.
+# key in settings.json whose value must be the same when a run is resumed: its name in messages
 SAME = {
     "model_sha256": "the model in --model-dir (SHA-256)", "label_min": "label scale from", "label_max": "label scale to",
     "pooling": "pooling", "loss": "objective", "matryoshka_dims": "Matryoshka dimensions", "device": "device",
@@ -24,15 +24,15 @@ DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overflow
 
 
 def read_checkpoint(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[TrainSettings, Checkpoint, Lock]:
-    """The settings of the run in `settings.output_dir`, its newest whole checkpoint, and the folder's lock, released by `held`.
+    """Return the settings of the run in `settings.output_dir`, its newest complete checkpoint, and the folder's lock.
 
-    A flag that is not given now, and a constant that was not edited, is as it was. Raises `InputError` that lists the settings
-    which differ and could change the result, or when there is no whole checkpoint.
+    `held` releases the lock. Flags that are not given now and constants that were not edited keep the run's values. Raises
+    `InputError` if there is no complete checkpoint, or with a list of differing settings that could change the result.
     """
     output = output_folder(settings.output_dir)
     if not output.is_dir():
         raise InputError(f"There is no checkpoint to resume from: --output-dir {output} is not there.")
-    # The lock comes first: a run that is about to end may still write checkpoints and remove others.
+    # The lock comes first: a run that is about to end may still write and remove checkpoints.
     lock = held.enter_context(lock_folder(output))
     if (output / SEEDS).is_file():
         raise InputError(f"{output} is a run of several seeds: give --seeds too, or the folder of one seed in it.")
@@ -41,7 +41,7 @@ def read_checkpoint(settings: TrainSettings, held: contextlib.ExitStack) -> tupl
 
 
 def settings_then(settings: TrainSettings, record: dict[str, Any], place: Path) -> TrainSettings:
-    """The settings in an earlier run's `record`, read from `place`, with those that are given now."""
+    """Return the settings in an earlier run's `record`, read from `place`, updated with those that are given now."""
     try:
         values, problems = _values(settings, record)
     except DAMAGED as error:
@@ -56,14 +56,14 @@ def settings_then(settings: TrainSettings, record: dict[str, Any], place: Path) 
 
 
 def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Every setting of the run that goes on, and what is wrong with those that are asked for now."""
+    """Return all settings of the resumed run, and the problems of those that are asked for now."""
     then, given = record["asked"], set(record["given"])
-    if "train_file" in given:  # then the bundled dev and test pairs were not meant
+    if "train_file" in given:  # then the bundled dev and test pairs were not used
         given |= {"dev_file", "test_file"}
     used = {name: record[name] for name in names_of(MACHINE)}
     values, problems = check_values({name: then[name] for name in as_json(settings)} | used)
     for name, value in as_json(settings).items():
-        # What came from a flag then and has none now is meant to be as it was; else a constant may have been edited.
+        # A flag of the earlier command that is not given now keeps its value. Without one, the constant may have been edited.
         asked = name in settings.given or name not in given
         if name in names_of(START) or (asked and name in names_of(NEUTRAL, CONTENT)):
             values[name] = value
@@ -85,9 +85,9 @@ def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, 
 
 
 def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
-    """Remarks on a run that goes on in other circumstances; `record` is what settings.json says of it now.
+    """Return remarks on a resumed run: damaged checkpoints, other versions. `record` is its settings.json now.
 
-    Raises `InputError` where a pair file, the model or what was understood of them is not as it was.
+    Raises `InputError` if the pairs, the model or a value named in `SAME` have changed.
     """
     try:
         then = {key: checkpoint.values["settings"][key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
@@ -110,7 +110,7 @@ def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
 
 
 def run_record(settings: TrainSettings, prepared: Prepared, model_sha256: str, used: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with `used` in place of what was asked for; what was asked; the pairs, the model, and the versions."""
+    """Return settings.json: settings with the values `used`, settings as asked for, digests of pairs and model, versions."""
     described = describe([store.path for store in prepared.stores.values()])
     parts = {part: described["data_sha256"][str(store.path)] for part, store in prepared.stores.items()}
     asked = as_json(settings)

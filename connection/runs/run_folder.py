@@ -1,4 +1,4 @@
-"""The folder of one run: settings.json, metrics.jsonl, results.json, predictions.csv, errors.csv, report.html and model/."""
+"""Manages a run's folder: settings.json, metrics.jsonl, results.json, predictions.csv, errors.csv, report.html, model/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from connection.system.folder_lock import FILE as LOCK
 from connection.system.folder_lock import Lock
 from connection.system.paths import file_sha256
 
-SEEDS = "seeds.json"  # with what a run of several seeds was begun
+SEEDS = "seeds.json"  # the settings of a run with several seeds, as it was begun
 FILES = (
     *("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html"),
     SEEDS,
@@ -28,10 +28,10 @@ FOLDERS = ("model", "checkpoints")
 
 
 def require_free(path: Path, overwrite: bool, model_dir: Path, going_on: bool = False) -> None:
-    """Raises `InputError` when a run can't have this folder.
+    """Raises `InputError` if a run can't use this folder.
 
-    It is not empty and `overwrite` is off, or holds something of these names that is not of a run, or the model to start from.
-    That of a run that is `going_on` is known for one by its checkpoints.
+    It is refused if it is not empty and `overwrite` is off, if it holds entries of these names that are not a run's, or if
+    `model_dir` lies in it. With `going_on` the run is resumed: its checkpoints have shown that the folder is a run's.
     """
     if model_dir.is_relative_to(path):
         raise InputError(
@@ -56,12 +56,12 @@ def require_free(path: Path, overwrite: bool, model_dir: Path, going_on: bool = 
 
 
 class RunFolder:
-    """Opens the folder for a run, which has its `lock`: anew, or from the checkpoint `checkpoint`.
+    """Opens the folder for a new run or, with `checkpoint`, for a resumed one. The run holds `lock`. Call `require_free` first.
 
-    A new run removes an earlier one's figures and checkpoints, and replaces its model/ when it first saves one. A run that goes
-    on has metrics.jsonl and model/ as they were at the checkpoint. `record` is settings.json's content: by that file the folder
-    is known for a run's, so it comes before the others. Raises `InputError` when the folder can't be written. See
-    `require_free`, which comes before it.
+    A new run removes the figures and checkpoints of an earlier run, and replaces its model/ when it first saves one. For a
+    resumed run, metrics.jsonl and model/ become what they were at the checkpoint. `record` is the content of settings.json,
+    which is written before the other files because it marks the folder as a run's. Raises `InputError` if the folder can't be
+    written.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path, r"model|[a-z_]+\.json", at_once=True)
             if checkpoint:
-                self._go_on(checkpoint)
+                self._restore(checkpoint)
                 checkpoints.go_on_from(checkpoint.folder)
             else:
                 checkpoints.clear()
@@ -87,8 +87,8 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(path, error) from None
 
-    def _go_on(self, checkpoint: Checkpoint) -> None:
-        """What was logged after the checkpoint comes again; a better model than its best one comes again too."""
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Set metrics.jsonl and model/ back to the checkpoint: the resumed run logs and saves again what came after it."""
         metrics, length = self.path / "metrics.jsonl", checkpoint.values.get("metrics_bytes")
         if type(length) is not int or length < 0:
             raise InputError(
@@ -112,7 +112,7 @@ class RunFolder:
         return self.path / "model"
 
     def save(self, model: Any) -> None:
-        """Put a ConnectionBert into model/, in place of what is there."""
+        """Save a ConnectionBert in model/ and replace the earlier one."""
         self.require()
         model.save(self.model)
         self.saved = True
@@ -128,14 +128,14 @@ class RunFolder:
             file.write(json.dumps(plain_json(figures), allow_nan=False) + "\n")
 
     def flush(self) -> dict[str, Any]:
-        """Bring metrics.jsonl to the disk; its size in bytes, and its SHA-256."""
+        """Flush metrics.jsonl to the disk. Returns its size in bytes and its SHA-256, as a checkpoint stores them."""
         self.require()
         with open(self.path / "metrics.jsonl", "rb+") as file:
             os.fsync(file.fileno())
             return {"metrics_bytes": file.seek(0, 2), "metrics": file_sha256(self.path / "metrics.jsonl")}
 
     def require(self) -> None:
-        """Raises `FileNotFoundError` where the folder is no longer this run's. Called before each write."""
+        """Raises `FileNotFoundError` if the folder is no longer this run's. Called before each write."""
         if self.lock:
             self.lock.require()
 
@@ -145,7 +145,7 @@ def _unwritable(path: Path, error: OSError) -> InputError:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds the settings of a run, or of several."""
+    """Return whether a folder holds the settings of a run, with one seed or several."""
     for name in ("settings.json", SEEDS):
         try:
             if "train_file" in json.loads((path / name).read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""Several runs that differ in data order and dropout only: how far one run's figures can be trusted (--seeds)."""
+"""Trains several runs that differ only in data order and dropout, to show how much figures vary by chance (--seeds)."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from connection.system.paths import output_folder, resolve
 
 
 def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) -> int:
-    """`settings.seeds` runs with consecutive seeds in `seed-N/` of the output folder; the exit status.
+    """Train `settings.seeds` runs with consecutive seeds, in `seed-N/` of the output folder. Returns the exit status.
 
-    The run with the best dev Spearman (without dev pairs the first one: nothing is chosen on test) gives the output folder its
-    files and a copy of its model; results.json has all seeds beside it. The other seeds' models are not kept, and runs after
-    Ctrl-C or a failure are not begun. Under --resume the seeds that are done stay as they are, one that has a checkpoint goes
-    on, and the others are begun.
+    The output folder gets the files and a copy of the model of the run with the best dev Spearman (without dev pairs, of the
+    first run: nothing is chosen on test); its results.json also has the figures of all seeds. The models of the other seeds
+    are not kept. After Ctrl-C or a failure no further run begins. With --resume, finished seeds stay as they are, a seed with
+    a checkpoint is resumed, and the others are begun.
     """
     output = output_folder(settings.output_dir)
     if settings.resume:
@@ -48,9 +48,9 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
 
 
 def _as_begun(settings: TrainSettings, output: Path) -> TrainSettings:
-    """The settings with which the run of several seeds in `output` was begun.
+    """Return the settings with which the run of several seeds in `output` was begun.
 
-    Raises `InputError` where there is none or they are others now.
+    Raises `InputError` if there is no such run, or if its settings differ from those now.
     """
     try:
         record = json.loads((output / SEEDS).read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def _as_begun(settings: TrainSettings, output: Path) -> TrainSettings:
 
 
 class _Seeds:
-    """The seeds of a run that are done."""
+    """A run with several seeds, some of which are done."""
 
     def __init__(self, settings: TrainSettings, output: Path):
         self.settings, self.output = settings, output
@@ -75,7 +75,7 @@ class _Seeds:
         return self.output / f"seed-{seed}"
 
     def train(self, train: Callable[[TrainSettings], int]) -> int:
-        """Trains those that are not done, and reports on all of them, whatever happens; the exit status."""
+        """Train the seeds that are not done, and print the figures of all, even after a failure. Returns the exit status."""
         status = 0
         if self.done:
             print(f"done: {', '.join(map(str, self.done))}", flush=True)
@@ -101,13 +101,13 @@ class _Seeds:
     def _settings_of(self, seed: int) -> TrainSettings:
         folder, settings = self.folder(seed), self.settings
         own: dict[str, Any] = {"seed": seed, "split_seed": settings.seed_of_split, "output_dir": str(folder)}
-        own |= {"given": settings.given | own.keys()}  # as if typed: a resumed run is to keep them
+        own |= {"given": settings.given | own.keys()}  # counted as typed flags, so that a resumed run keeps them
         goes_on = settings.resume and self._is_of_run(folder) and bool(Checkpoints(folder / "checkpoints", 0).steps())
         own |= {"resume": goes_on, "overwrite": not goes_on and (settings.overwrite or settings.resume)}
         return dataclasses.replace(settings, **own)
 
     def _is_of_run(self, folder: Path) -> bool:
-        """Whether a seed's folder is of this run, not of an earlier one that --overwrite was to replace."""
+        """Return whether a seed's folder belongs to this run, not to an earlier run that --overwrite replaces."""
         try:
             then = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["asked"]
         except (OSError, ValueError, LookupError, TypeError):
@@ -116,7 +116,7 @@ class _Seeds:
         return all(then.get(name) == now[name] for name in names_of(RESULT) - {"seed", "split_seed"})
 
     def _is_done(self, seed: int) -> bool:
-        """Whether a seed's run came to its end: report.html is its last file."""
+        """Return whether a seed's run is complete: report.html is the last file it writes."""
         folder = self.folder(seed)
         return is_finished(folder) and self._is_of_run(folder) and (folder / "report.html").is_file()
 
@@ -128,19 +128,21 @@ class _Seeds:
         return rows
 
     def _gather(self) -> None:
-        """Puts the best run's files into the output folder, with the figures of all seeds that are done. Called after each
-        one: whatever happens to the next, this is there."""
+        """Copy the best run's files to the output folder, and add the figures of all seeds that are done.
+
+        Called after each seed, so that a failure of the next one loses nothing.
+        """
         _require_same([self.folder(seed) for seed in self.done])
         rows = self._rows()
         best = self.folder(best_seed(rows))
         if not (best / "model").is_dir() and len(rows) < self.settings.seeds:
-            return  # a seed that was better was removed, and is trained again
+            return  # a better seed's folder was removed: that seed is trained again
         if not (best / "model").is_dir():
             raise InputError(
                 f"{best} has no model any more: another seed was better. Give --seeds for all that were trained, or remove "
                 "that folder, and --resume trains this seed again."
             )
-        run = self.run = self.run or RunFolder(self.output)  # not before there is something to put in an earlier run's place
+        run = self.run = self.run or RunFolder(self.output)  # opened late: it removes an earlier run's files
         if best != self.best:
             with atomic_folder(run.model) as new:
                 shutil.copytree(best / "model", new, dirs_exist_ok=True)
@@ -155,13 +157,13 @@ class _Seeds:
         run.write_json("results.json", results)
         write_html(run.path / "report.html", record, results)
         self._remove_seeds()
-        for seed in self.done:  # of runs that are done; several would fill the disk
+        for seed in self.done:  # the checkpoints and models of all seeds could fill the disk
             shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)
             if self.folder(seed) != best:
                 shutil.rmtree(self.folder(seed) / "model", ignore_errors=True)
 
     def _remove_seeds(self) -> None:
-        """The runs of an earlier --seeds, and nothing else of such a name."""
+        """Remove the seed folders of an earlier run, and nothing else with a name like theirs."""
         for old in self.output.glob("seed-*"):
             if re.fullmatch(r"seed-\d+", old.name) and not old.is_symlink() and is_run(old):
                 ours = self._is_of_run(old) and (self.settings.resume or int(old.name[5:]) in self.wanted)
@@ -170,7 +172,7 @@ class _Seeds:
 
 
 def _require_same(folders: list[Path]) -> None:
-    """Raises `RunError` where seeds' runs differ in more than the seed."""
+    """Raises `RunError` if the runs differ in more than the seed."""
     compared = [*sorted(names_of(RESULT, MACHINE) - {"seed"}), "model_sha256", "parts_sha256"]
     records = [json.loads((folder / "settings.json").read_text(encoding="utf-8")) for folder in folders]
     for folder, record in zip(folders, records, strict=True):
@@ -183,13 +185,13 @@ def _require_same(folders: list[Path]) -> None:
 
 
 def best_seed(rows: list[SeedFigures]) -> int:
-    """The seed with the highest dev Spearman, the first of those that are equal; an undefined one is never better."""
+    """Return the seed with the highest dev Spearman, the first of equal ones; undefined ones count as lowest."""
     values = {int(row["seed"]): _spearman(row, "dev") for row in rows}
     return max(values, key=lambda seed: values[seed] if math.isfinite(values[seed]) else -math.inf)
 
 
 def over_seeds(rows: list[SeedFigures]) -> dict[str, OverSeeds]:
-    """Mean and sample standard deviation of the Spearman correlations of "dev" and "test", where any is defined."""
+    """Return mean and sample standard deviation of the Spearman correlation on "dev" and "test", where any is defined."""
     found: dict[str, OverSeeds] = {}
     for part in ("dev", "test"):
         values = [value for row in rows if math.isfinite(value := _spearman(row, part))]
@@ -200,7 +202,7 @@ def over_seeds(rows: list[SeedFigures]) -> dict[str, OverSeeds]:
 
 
 def _spearman(row: SeedFigures, split: str) -> float:
-    """NaN where it is undefined or the split is missing."""
+    """Return the Spearman correlation on a split; NaN if it is undefined or the split is missing."""
     figures: Figures = row["dev" if split == "dev" else "test"] or {}
     value = figures.get("spearman")
     return math.nan if value is None else value

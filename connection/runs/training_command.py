@@ -1,4 +1,4 @@
-"""The training command in a process of its own, as a person would type it: its constants, flags, pair files, figures."""
+"""Runs the training command in its own process: reads its constants, builds its flags and pair files, reads its figures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ DRIVER = ROOT / "bertFineTuningWithConnectionData.py"
 
 
 def driver_constants() -> dict[str, Any]:
-    """The constants at the top of the training command, read from its text: it is run, never imported.
+    """Return the constants at the top of the training command, read from its source: the driver is run, never imported.
 
-    Raises `InputError` for one that is no plain value.
+    Raises `InputError` if one is not a plain value.
     """
     tree = ast.parse(DRIVER.read_text(encoding="utf-8"))
     try:
@@ -40,7 +40,7 @@ def driver_constants() -> dict[str, Any]:
 
 
 def as_flags(settings: TrainSettings) -> list[str]:
-    """The words that give every setting; the pooling only where it was asked for, since a model folder has its own."""
+    """Return flags for all settings. --pooling is included only if it was given, since a model folder has its own."""
     words = []
     for field in setting_fields():
         value = getattr(settings, field.name)
@@ -52,8 +52,10 @@ def as_flags(settings: TrainSettings) -> list[str]:
 
 
 def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target: Path) -> None:
-    """The `wanted` pairs of a store's N, (N,) bool, as JSON Lines in plain ASCII: whatever a text holds, pair n is line n, and
-    neither delimiter, columns nor encoding are left to guess. Raises `InputError` where the pair file is another one by now."""
+    """Write the `wanted` of a store's N pairs, (N,) bool, as JSON Lines in ASCII. Raises `InputError` if the pair file changed.
+
+    For any text, pair n is line n, and no delimiter, column or encoding has to be detected.
+    """
     source, start = prepared.reopen(store), 0
     with open(target, "w", encoding="ascii") as stream:
         for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
@@ -65,7 +67,7 @@ def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target
 
 
 def start_training(words: list[str], **streams: Any) -> int:
-    """The exit status of the training command with these flags. Raises `KeyboardInterrupt` where Ctrl-C ended it."""
+    """Run the training command with these flags. Returns its exit status. Raises `KeyboardInterrupt` if Ctrl-C ended it."""
     status = subprocess.run([sys.executable, str(DRIVER), *words], check=False, **streams).returncode
     if status == 130:
         raise KeyboardInterrupt
@@ -73,28 +75,28 @@ def start_training(words: list[str], **streams: Any) -> int:
 
 
 def run_training(settings: TrainSettings, pairs: int, log: Path) -> tuple[dict[str, Any] | None, str]:
-    """Run the training command on `pairs` pairs; its figures, or None and why there are none. What it prints goes to `log`.
+    """Run the training command on `pairs` pairs; its output goes to `log`. Returns (figures, "") or (None, reason).
 
-    Raises `KeyboardInterrupt` where Ctrl-C ended it.
+    Raises `KeyboardInterrupt` if Ctrl-C ended it.
     """
     output = Path(settings.output_dir)
-    shutil.rmtree(output, ignore_errors=True)  # of a run that was stopped or damaged
+    shutil.rmtree(output, ignore_errors=True)  # left by a run that was stopped or damaged
     output.parent.mkdir(exist_ok=True)
     with open(log, "w", encoding="utf-8") as stream:
         status = start_training(as_flags(settings), stdout=stream, stderr=subprocess.STDOUT)
     figures = read_figures(output, pairs) if status == 0 else None
     if figures:
-        shutil.rmtree(output / "model", ignore_errors=True)  # a curve is of figures; its models would fill the disk
+        shutil.rmtree(output / "model", ignore_errors=True)  # a curve needs figures only; the models could fill the disk
         return figures, ""
     said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return None, f"exit status {status}, {said[-1]:.300} (all of it: {log})" if said else f"exit status {status}, see {log}"
 
 
 def read_figures(output: Path, pairs: int) -> dict[str, Any] | None:
-    """What a curve needs of a finished run on `pairs` pairs: Spearman of the test pairs before and after ("base" and "final",
-    NaN where it is undefined), and "training_seconds", of the training steps alone.
+    """Return the figures of a finished run on `pairs` pairs: test Spearman before and after training ("base" and "final", NaN
+    if undefined), and "training_seconds", for the training steps alone.
 
-    None where results.json is missing or damaged, or the run was interrupted.
+    Returns None if results.json is missing or damaged, or the run was interrupted.
     """
     try:
         results = read_results(output)

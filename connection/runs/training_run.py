@@ -1,6 +1,6 @@
-"""One training run around its training loop: set-up, evaluation, checkpoints, log, signals, and the figures in the end.
+"""Does everything in a training run except the algorithm: set-up, evaluation, checkpoints, log, signals, final figures.
 
-The training command has the algorithm. What else happens in a run stands here, in the order in which it happens.
+The training command has the algorithm. The methods here are in the order in which they are called.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatche
 
 
 class TrainingRun:
-    """A run as its training loop sees it. Its methods are called in the order in which they stand here.
+    """A run as its training loop sees it.
 
-    `settings` are the run's own: of a resumed run those that it was begun with. `loss`, `dims` and `targets` are the objective,
-    its Matryoshka dimensions and the distinct training targets; they are known after `read_data`.
+    `settings`: for a resumed run, those it was begun with. `loss`, `dims` and `targets` are the objective, its Matryoshka
+    dimensions and the distinct training targets; `read_data` sets them.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class TrainingRun:
     def open(cls, settings: TrainSettings) -> Iterator[TrainingRun]:
         """Begin a run, or resume the one in the output folder.
 
-        Its lock, signal handlers and worker processes end with the block. Raises `InputError` when there is nothing to resume,
-        or when the settings are others than before.
+        Its lock, signal handlers and worker processes end with the `with` block. Raises `InputError` if there is nothing to
+        resume, or if the settings differ from those of the run.
         """
         with contextlib.ExitStack() as held:
             held.enter_context(batch_workers(settings.num_workers))
@@ -87,14 +87,14 @@ class TrainingRun:
     # --- set-up -------------------------------------------------------------------------------------------------------------
 
     def load_model(self) -> ConnectionBert:
-        """The model to start from, on the CPU. Raises `InputError` that says what is wrong with its folder."""
+        """Load the model to start from, on the CPU. Raises `InputError` if its folder is refused."""
         self.model = ConnectionBert.load(self.settings.model_dir, self.settings.asked_pooling, self.settings.max_length)
         return self.model
 
     def read_data(self) -> dict[str, ConnectionDataset]:
-        """The Datasets "train", "dev" and "test" (those that there are); chooses the objective by the training labels.
+        """Return the Datasets "train" and, if there are pairs for them, "dev" and "test". Chooses the objective.
 
-        Raises `InputError` for files that can't be read or trained on, and for an objective that does not fit the labels.
+        Raises `InputError` if a file can't be read or trained on, or if the objective does not fit the training labels.
         """
         settings = self.settings
         self._prepared, self.data, self._remarks = read_datasets(settings, self.model.tokenizer)
@@ -107,8 +107,8 @@ class TrainingRun:
     def begin(self, batches: ShuffledBatches) -> None:
         """Open the run folder, move the model to its device, and measure the base model.
 
-        Raises `InputError` when the folder is taken, its disk has too little room, or a resumed run's data are others now;
-        nothing was written then.
+        Raises `InputError`, before anything is written, if the folder is in use, its disk has too little room, or the data of
+        a resumed run have changed.
         """
         settings, model, prepared = self.settings, self.model, self._prepared
         self.steps_per_epoch, self.steps = len(batches), len(batches) * settings.epochs
@@ -145,7 +145,7 @@ class TrainingRun:
                 self.folder.log(step=0, split=split, **found)
 
     def restore_or_seed(self, objective: nn.Module, optimizer: AdamW, average: WeightAverage) -> None:
-        """Seed the random numbers; restore everything of a resumed run. From here on a signal ends the run after its step."""
+        """Seed the random numbers; restore a resumed run's checkpoint. From here on, a signal ends the run after a step."""
         settings, progress = self.settings, self.progress
         seed_random(settings.seed)
         self.state = RunState(self.model, objective, optimizer, average, progress)
@@ -155,11 +155,11 @@ class TrainingRun:
         self._written: tuple[int, int, int] | None = None
         if checkpoint := self._checkpoint:
             self.state.restore(checkpoint.tensors, checkpoint.values)
-            checkpoint.tensors.clear()  # they are the file's memory
+            checkpoint.tensors.clear()  # frees the memory of the file's tensors
             print(f"resumes from {checkpoint.folder.name}: {progress.step} of {self.steps} steps are done")
             if not settings.extend:
                 self._written = self._place()
-        pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; a log file gets few of them
+        pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates: few lines in a log file
         self._bar = self._held.enter_context(
             tqdm(total=self.steps, initial=progress.step, unit="step", leave=False, mininterval=pause)
         )
@@ -167,7 +167,7 @@ class TrainingRun:
     # --- the loop -----------------------------------------------------------------------------------------------------------
 
     def epochs(self, batches: ShuffledBatches) -> Iterator[int]:
-        """The epochs that are left, from 1, until a signal or early stopping ends them; `batches` gets the order of each."""
+        """Yield the epochs that remain, numbered from 1, until a signal or early stopping. Sets the data order of `batches`."""
         patience, progress = self.settings.patience, self.progress
         for epoch in range(len(progress.epochs) + 1, self.settings.epochs + 1):
             if progress.best and 0 < patience < epoch - progress.best_epoch:
@@ -184,7 +184,7 @@ class TrainingRun:
                 return
 
     def batches(self, loader: DataLoader[Pair]) -> Iterator[list[PairBatch]]:
-        """The batches of an epoch until a signal comes; evaluates and writes checkpoints between two steps when due."""
+        """Yield the batches of an epoch until a signal arrives. Between steps, evaluates and writes checkpoints when due."""
         self._clock = time.perf_counter()
         for batch in loader:
             self._clock += self._between_steps()
@@ -196,7 +196,7 @@ class TrainingRun:
     def record_step(self, batch: list[PairBatch], loss: float, rate: float) -> None:
         """Count a step and log it.
 
-        Raises `RunError` where loss or gradient was not finite, unless such batches are to be skipped.
+        Raises `RunError` if loss or gradient was not finite, unless such batches are skipped (--on-nonfinite).
         """
         progress = self.progress
         progress.count(loss, batch, time.perf_counter() - self._clock)
@@ -209,7 +209,7 @@ class TrainingRun:
             self.folder.log(step=progress.step, epoch=self.epoch, loss=loss, learning_rate=rate, **progress.speed)
 
     def end_epoch(self) -> None:
-        """Evaluate on dev and write a checkpoint; after a signal the checkpoint alone."""
+        """Evaluate on dev and write a checkpoint; after a signal, only write the checkpoint."""
         if not self.stop.asked:
             found = self._evaluate()
             if found is not None:
@@ -219,19 +219,19 @@ class TrainingRun:
             self._write_checkpoint()
 
     def finish(self) -> int:
-        """Measure the best model on test, write results and reports, and print them; the exit status."""
+        """Measure the best model on test, write results and reports, and print them. Returns the exit status."""
         self._bar.close()
         results = self._results()
         write_html(self.folder.path / "report.html", self.record, results)
         print_end(results, self.steps, self.stop.name, bool(self.settings.keep_checkpoints))
-        if self.settings.seeds == 1:  # of several, the best one's model is yet to be found
+        if self.settings.seeds == 1:  # with several seeds, the best model is not known yet
             print_next(self.folder.model)
         return self.stop.status
 
     # --- between two steps ----------------------------------------------------------------------------------------------------
 
     def _between_steps(self) -> float:
-        """Do what is due after the last step of an unfinished epoch; the seconds that it took."""
+        """Within an epoch, evaluate and write a checkpoint if due after this step. Returns the seconds it took."""
         step, settings = self.progress.step, self.settings
         if self.stop.asked or step % self.steps_per_epoch == 0:
             return 0.0
@@ -243,9 +243,9 @@ class TrainingRun:
         return time.perf_counter() - clock
 
     def _evaluate(self) -> Figures | None:
-        """Evaluate on dev; the best weights so far by Spearman go into model/ (the latest ones where there are no dev pairs).
+        """Evaluate on dev. Save the weights in model/ if their Spearman is the best so far, or if there are no dev pairs.
 
-        None where a signal ended the measurement, with nothing changed: a run that is resumed evaluates again.
+        Returns None, with nothing changed, if a signal ended the evaluation: the resumed run evaluates again.
         """
         model, progress, average, dev = self.model, self.progress, self.state.average, self.data.get("dev")
         clock = time.perf_counter()
@@ -260,11 +260,11 @@ class TrainingRun:
                     return None
                 found = score(cosine, dev)
                 self.folder.log(step=progress.step, epoch=self.epoch, split="dev", **found)
-            if not dev or found["spearman"] > progress.best.get("spearman", -math.inf):  # NaN, undefined, is never the best
+            if not dev or found["spearman"] > progress.best.get("spearman", -math.inf):  # false for NaN, an undefined figure
                 progress.best, progress.best_step, progress.best_epoch = found, progress.step, self.epoch
                 if dev:
                     progress.best_cosine = cosine
-                    model.calibration = fit_calibration(cosine, dev.store.label[dev.places], dev.scale)  # it travels in model/
+                    model.calibration = fit_calibration(cosine, dev.store.label[dev.places], dev.scale)  # saved in model/
                 self.folder.save(model)
         model.train()
         progress.evaluated = progress.step
@@ -285,7 +285,7 @@ class TrainingRun:
         return self.progress.step, self.progress.evaluated, len(self.progress.epochs)
 
     def _skip_or_stop(self, batch: list[PairBatch]) -> None:
-        """A step without a finite loss and gradient: say which rows it was of, and go on or raise `RunError`."""
+        """Report the rows of a step whose loss or gradient was not finite. Skips the step or raises `RunError`."""
         progress = self.progress
         rows = self.data["train"].where(torch.cat([part.rows for part in batch]))
         if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < SKIPPED_AT_MOST:
@@ -304,9 +304,9 @@ class TrainingRun:
     # --- the end --------------------------------------------------------------------------------------------------------------
 
     def _results(self) -> RunResults:
-        """Measure the best model on test, unless a signal ended the run; write results.json and the files of pairs."""
+        """Measure the best model on test, unless a signal ended the run. Writes results.json and the files of pairs."""
         progress, folder, average = self.progress, self.folder, self.state.average
-        if not folder.saved:  # never evaluated, or never with a defined figure: the weights as they are
+        if not folder.saved:  # never evaluated, or Spearman never defined: saves the current weights
             average.update(progress.step)
             with average.in_place():
                 folder.save(self.model)
@@ -326,10 +326,10 @@ class TrainingRun:
             "epoch_figures": progress.epochs,
         }
         if "test" in self.data and not self.stop.asked:
-            best = ConnectionBert.load(folder.model)  # read back: what is measured is what is on disk
+            best = ConnectionBert.load(folder.model)  # read back, so that the saved files are what is measured
             with contextlib.suppress(KeyboardInterrupt), self.stop.at_once():
                 cosines["test"] = predict(best.to(self.device), self.data["test"])
-        results["interrupted"] = bool(self.stop.asked)  # from here on a signal comes too late: the files are written whole
+        results["interrupted"] = bool(self.stop.asked)  # from here on, a signal no longer interrupts: files are complete
         if not self.stop.asked:
             if "test" in cosines:
                 results["final"]["test"] = score(cosines["test"], self.data["test"])
