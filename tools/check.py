@@ -1,6 +1,6 @@
-"""Check pair files before training: what is understood of them, and every finding, as training itself would see it.
+"""Check pair files before training: print how they are read, and every finding, exactly as training would.
 
-The first file is taken as the training file, the others as held-out ones (dev, test).
+The first file is the training file; the second and third are dev and test.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from connection.system.errors import InputError, exit_status
 from connection.system.paths import ROOT, resolve
 from connection.system.versions import require_libraries
 
-MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that is there
-CHECKED = ("label_min", "label_max", "max_length", "allow")  # flags with the same limits as in training
+MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that exists is used
+CHECKED = ("label_min", "label_max", "max_length", "allow")  # flags that are validated as in training
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 no errors found (perhaps warnings), 2 errors found, or bad usage."""
+    """Return the exit status: 0 no errors found (warnings are possible), 2 errors found, or bad usage."""
     parser = argparse.ArgumentParser(prog="python -m tools.check", description=__doc__, allow_abbrev=False)
     parser.add_argument("files", nargs="+", metavar="FILE", help="pair files: the training file, then dev and test")
     parser.add_argument("--model-dir", default="", help=f"whose vocabulary to check against (default: {' or '.join(MODELS)})")
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(given: argparse.Namespace) -> int:
-    """Print what is understood and found; 2 where training would be blocked."""
+    """Print how the files are read and what is found. Returns 2 if training would be blocked, else 0."""
     values, problems = check_values({name: getattr(given, name) for name in CHECKED})
     if problems:
         raise InputError.listing("These flags can't be used:", problems)

@@ -1,4 +1,4 @@
-"""Compare two runs: settings that differ, figures side by side, and a paired bootstrap over the same test pairs."""
+"""Compare two runs: settings that differ, figures side by side, and a paired bootstrap over their test pairs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from connection.system.versions import require_libraries
 if TYPE_CHECKING:
     from connection.reports.results import RunResults
 
-NOT_COMPARED = {*names_of(NEUTRAL, START), "asked", "given"}  # no difference in these makes a difference to the model
+NOT_COMPARED = {*names_of(NEUTRAL, START), "asked", "given"}  # differences in these do not change the model
 RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad usage, a folder that holds no run, or runs that were tested on other pairs."""
+    """Return the exit status: 0 done, 2 bad usage, a folder without a run, or runs that were tested on different pairs."""
     parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__, allow_abbrev=False)
     parser.add_argument("run_a", metavar="RUN_A", help="folder of a run, its --output-dir")
     parser.add_argument("run_b", metavar="RUN_B", help="folder of the run that is compared with it")
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(run_a: Path, run_b: Path) -> int:
-    """Print what differs between two runs, and what the second gained over the first on the test pairs."""
+    """Print the differences between two runs, and the gain of the second over the first on the test pairs."""
     require_libraries()
     import pandas as pd
 
@@ -73,7 +73,7 @@ def compare(run_a: Path, run_b: Path) -> int:
 
 
 def _read_settings(run: Path) -> dict[str, Any]:
-    """settings.json of a run folder. Raises `InputError` where it is missing or damaged."""
+    """Return the content of settings.json in a run folder. Raises `InputError` if it is missing or damaged."""
     file = run / "settings.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def _read_settings(run: Path) -> dict[str, Any]:
 
 
 def _read_results(run: Path) -> RunResults:
-    """results.json of a run folder. Raises `InputError` where it is missing, damaged, or has no figures of test pairs."""
+    """Return the content of results.json. Raises `InputError` if it is missing, damaged, or without figures on test pairs."""
     from connection.reports.results import read_results
 
     results = read_results(run)
@@ -97,7 +97,7 @@ def _read_results(run: Path) -> RunResults:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as one level of keys: versions.torch; of the data files their contents, wherever they lie."""
+    """Return settings as one level of keys, such as versions.torch; data files as digests of their content, without paths."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if key == "data_sha256" and isinstance(value, dict):

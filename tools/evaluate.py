@@ -1,4 +1,4 @@
-"""Evaluate a model on labelled pairs: correlations with 95% intervals, and what else the kind of labels allows."""
+"""Evaluate a model on labelled pairs: correlations with 95% intervals, and further figures that the labels allow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = ("spearman", "pearson")  # of correlation
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the figures could not be written, 2 bad usage, model folder or file."""
+    """Return the exit status: 0 done, 1 the figures could not be written, 2 bad usage, model folder or file."""
     parser = argparse.ArgumentParser(prog="python -m tools.evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help="folder of the model: a run's model/, or any BERT folder")
     parser.add_argument("files", nargs="+", metavar="FILE", help="pair files, or folders of them")
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate_files(given: argparse.Namespace) -> int:
-    """Print the table of all files, and of each what its labels allow; write --json."""
+    """Print a table of all files and, for each file, the further figures; write --json. Returns the exit status."""
     require_libraries()
     from connection.data.evaluation_files import expand_folders
     from connection.data.pair_file import PairFile
@@ -95,7 +95,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
 def _similarities(
     model: ConnectionBert, file: PairFile, given: argparse.Namespace, of_model: tuple[float, float] | None, names: list[str]
 ) -> tuple[LabelledPairs, dict[str, np.ndarray], str]:
-    """A file's pairs, their similarities by a model, by name, and what a person should know of the file."""
+    """Return a file's pairs, a model's similarities of them by name, and a remark on how the file was read."""
     from connection.data.evaluation_files import read_scored
     from connection.evaluation.evaluate import LabelledPairs
     from connection.evaluation.similarity import pair_similarities
@@ -110,7 +110,7 @@ def _similarities(
 
 
 def _fit(model: ConnectionBert, dev: PairFile, given: argparse.Namespace) -> tuple[Calibration, tuple[float, float] | None]:
-    """What --dev-file gives for a model, and the label scale that it is on."""
+    """Return the calibration of a model fitted on --dev-file, and its label scale."""
     from connection.evaluation.calibration import fit_calibration
 
     pairs, similarity, _ = _similarities(model, dev, given, model.labels, ["cosine"])
@@ -124,9 +124,9 @@ def _evaluate(
     given: argparse.Namespace,
     names: list[str],
 ) -> dict[str, Any]:
-    """All figures of one file: {"file", "pairs", "understood", "model": {similarity: figures}, "base": ..., "gain": ...}.
+    """Return all figures of one file: {"file", "pairs", "understood", "model": {similarity: figures}, "base", "gain", ...}.
 
-    What was fitted is used where the file's labels are on the scale that it was fitted on.
+    A fitted calibration is used only if the file's labels are on the scale that it was fitted on.
     """
     from connection.evaluation.bootstrap import intervals, resampled
     from connection.evaluation.evaluate import evaluate, with_intervals
@@ -134,7 +134,7 @@ def _evaluate(
     row: dict[str, Any] = {"file": str(file.path)}
     found: dict[str, dict[str, np.ndarray]] = {}
     for who, model in reversed(models.items()):
-        # Both models' figures are of one scale: the one that what was fitted for the evaluated model is on.
+        # One scale for both models' figures: that of the evaluated model's calibration.
         pairs, found[who], remark = _similarities(model, file, given, fitted["model"][1], names)
         known, scale = fitted[who]
         usable = known if scale == (pairs.scale.low, pairs.scale.high) else None
@@ -152,9 +152,9 @@ def _evaluate(
 
 
 def overview(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """The table, a row a file and similarity; and the means over the files, {similarity: {figure: mean}}.
+    """Return the table, a row for each file and similarity, and the means over the files, {similarity: {figure: mean}}.
 
-    A figure's mean is undefined where it is for one of the files.
+    A figure's mean is undefined if the figure is undefined for one of the files.
     """
     import numpy as np
     import pandas as pd
@@ -177,7 +177,7 @@ def overview(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, dict[s
 
 
 def _line(similarity: str, figures: list[dict[str, Any]], gain: dict[str, Any] | None) -> dict[str, Any]:
-    """figures: the model's, and the base model's where there is one."""
+    """Return a row of the table. `figures`: the model's and, if there is a base model, its figures."""
     from connection.reports.tables import format_number
 
     model, base = (*figures, {})[:2]
@@ -200,7 +200,7 @@ def _range(figures: dict[str, Any], low: str, high: str, form: str) -> str:
 
 
 def details(rows: list[dict[str, Any]]) -> list[str]:
-    """Of each file the plain sentence, and of its cosines the figures beside the correlations, and the calibration curve."""
+    """Return, for each file, remark and gain as text; for its first similarity, the further figures and calibration curve."""
     from connection.reports.tables import curve_table, figures_table, gain_sentence, render
 
     parts = []

@@ -1,4 +1,4 @@
-"""Compare two sentences with a fine-tuned model: their cosine, and the score it stands for on the model's label scale."""
+"""Compare two sentences with a fine-tuned model: print their cosine and the score on the model's label scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from connection.system.versions import require_libraries
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad usage or model folder."""
+    """Return the exit status: 0 done, 2 bad usage or model folder."""
     parser = argparse.ArgumentParser(prog="python -m tools.similarity", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help="folder of the model: a run's model/, or any BERT folder")
     parser.add_argument("sentence1")
@@ -20,14 +20,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(folder: str, sentence1: str, sentence2: str) -> int:
-    """Print the cosine and the score of two sentences."""
+    """Print the cosine of two sentences, with decision and score if the model has a threshold and a label scale."""
     require_libraries()
     import numpy as np
 
     from ConnectionBert import ConnectionBert
 
     for sentence in (sentence1, sentence2):
-        if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):  # bytes that are no UTF-8
+        if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):  # bytes that are not UTF-8
             raise InputError(f"{sentence!r} is no sentence")
     model = ConnectionBert.load(folder)
     cosine = float(model.similarity([sentence1], [sentence2])[0])

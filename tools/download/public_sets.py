@@ -1,4 +1,4 @@
-"""The public pair sets: where each is published, how it is fetched into data/<name>/, and where it is looked for."""
+"""The public pair sets: where each is published; downloads a set to data/<name>/, and finds its folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from connection.system.errors import InputError, RunError
 from connection.system.paths import ROOT, expand
 from tools.download.hub import fetch_file, hub_errors, listing
 
-SIZE_LIMIT = 64 << 20  # bytes of a file
+SIZE_LIMIT = 64 << 20  # bytes per file
 
 
 class PublicSet(NamedTuple):
-    """A set in a dataset repository of the hub, at the commit at which the names of its files were confirmed."""
+    """A set in a dataset repository on the hub, at a commit for which the file names were confirmed."""
 
     repository: str
     commit: str
@@ -40,16 +40,16 @@ SETS = {
         "SICK's pairs in one file, as MTEB evaluates on them, without the authors' splits; licence: CC BY-NC-SA 3.0",
     ),
 }
-# Publishers' own files that no dataset repository holds whole.
+# Sets that no dataset repository holds completely.
 WITHOUT_HOME = {
-    # The cards of dkoterwa/kor-sts and mteb/KorSTS give 5,691 / 1,465 / 1,376 pairs; the former says: lost while converting.
+    # The cards of dkoterwa/kor-sts and mteb/KorSTS give 5,691 / 1,465 / 1,376 pairs; the first mentions pairs lost in conversion.
     "korsts": "The copies of KorSTS on the hub lack pairs that the publisher's own files have. Place sts-train.tsv, "
     "sts-dev.tsv and sts-test.tsv from github.com/kakaobrain/kor-nlu-datasets in data/korsts/.",
 }
 
 
 def fetch_public(name: str, target: Path, overwrite: bool = False) -> None:
-    """Put a set's files into the folder `target`, all of them or none. Raises `InputError` or `RunError`."""
+    """Download a set's files to the folder `target`, all of them or none. Raises `InputError` or `RunError`."""
     if name in WITHOUT_HOME:
         raise InputError(f"{WITHOUT_HOME[name]}\nWhat can be fetched: {', '.join(SETS)}.")
     wanted = SETS[name]
@@ -74,7 +74,7 @@ def fetch_public(name: str, target: Path, overwrite: bool = False) -> None:
 
 
 def open_all(folder: Path, wanted: PublicSet) -> None:
-    """Raises `InputError` unless every file of the set is there and is a pair file."""
+    """Raises `InputError` unless every file of the set exists and is a pair file."""
     from connection.data.pair_file import PairFile
 
     for file in wanted.files.values():
@@ -82,7 +82,10 @@ def open_all(folder: Path, wanted: PublicSet) -> None:
 
 
 def find_public(name: str, data_dir: Path | None = None) -> Path:
-    """The folder of a public set: in `data_dir` where given, else data/<name>, else ../shared/data/<name>."""
+    """Return the folder of a public set: in `data_dir` if given, else data/<name>, else ../shared/data/<name>.
+
+    Raises `InputError` if there is none.
+    """
     given = [expand(data_dir) / name, expand(data_dir)] if data_dir else []
     places = given or [ROOT / "data" / name, ROOT.parent / "shared" / "data" / name]
     for place in places:

@@ -1,8 +1,8 @@
-"""What would help? Trains on 10, 25, 50 and 100% of the labels, from the pre-trained weights and from random ones; draws the
-test Spearman against labels and training time, and forecasts what twice the labels would give.
+"""Show what more labels would bring. Trains on 10, 25, 50 and 100% of the labels, from pre-trained and from random weights;
+plots the test Spearman against labels and training time, and forecasts the Spearman for twice the labels.
 
-Every flag of the training command (python bertFineTuningWithConnectionData.py --help) can be given too, and holds for all
-runs. A curve that was stopped goes on when the same command is given again, and a larger --seeds adds to it.
+Most flags of the training command (python bertFineTuningWithConnectionData.py --help) can be given too, and apply to all
+runs. The same command resumes a curve that was stopped, and a larger --seeds adds runs to it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 MOST_SEEDS = 100
 FILE, PLOT = "learning_curve.json", "learning_curve.png"
-# These make no difference to a run's figures; the files count by what they hold, and each run has its seed.
+# These do not change a run's figures, except files, compared by content, and the seed, which each run has for itself.
 NOT_COMPARED = {*names_of(CONTENT, NEUTRAL, START), "allow", "seed", "split_seed"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
+    """Return the exit status: 0 done, 1 a run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tools.learning_curve", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="runs a point, with seeds from --seed on (default: 1)"
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
-    """Train what is not trained yet, then print, draw and write the curve."""
+    """Train the missing runs, then print, plot and write the curve. Returns the exit status."""
     settings = read_settings(words, driver_constants(), "")
     if refused := sorted({"overwrite", "print_model", "resume", "extend", "keep_checkpoints"} & settings.given):
         raise InputError(f"{', '.join(map(flag_of, refused))}: of the training command alone; a curve takes its other flags")
@@ -96,9 +96,9 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
-    """The settings and data of the curve that a folder holds, {} where it is new or empty.
+    """Return the settings and data digests of the curve in a folder; {} if the folder is new or empty.
 
-    Raises `InputError` where it holds something else.
+    Raises `InputError` if it holds something else.
     """
     if not folder.is_dir() and not folder.exists():
         return {}
@@ -118,7 +118,7 @@ def _earlier(folder: Path) -> dict[str, Any]:
 
 
 def _identity(settings: TrainSettings, model: ConnectionBert, pairs: CurvePairs) -> dict[str, Any]:
-    """What makes runs comparable: settings as they are used, and the files' contents wherever they lie."""
+    """Return all that must be equal for runs to be comparable: settings as used, and digests of the files' contents."""
     from connection.model.checks.folder_entries import check_folder
 
     device = pick_device(settings.device)
@@ -134,7 +134,7 @@ def _identity(settings: TrainSettings, model: ConnectionBert, pairs: CurvePairs)
 
 
 def _print(curve: dict[str, Any]) -> None:
-    """The table and the sentences, and what failed once more."""
+    """Print the table, the sentences, and the runs that failed."""
     from connection.reports.tables import render
     from tools.learning_curve.summary import points_table
 
@@ -145,10 +145,10 @@ def _print(curve: dict[str, Any]) -> None:
 
 
 def _draw(curve: dict[str, Any], plot: Path) -> None:
-    """The plot in its file, or why there is none."""
+    """Write the plot, or print why there is none."""
     from tools.learning_curve.plot import draw
 
-    plot.unlink(missing_ok=True)  # an earlier one would not show these runs
+    plot.unlink(missing_ok=True)  # an earlier plot would not show these runs
     if not curve["means"]:
         print("No run has a figure: there is no curve to draw.")
         return

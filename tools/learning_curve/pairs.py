@@ -1,4 +1,4 @@
-"""The pairs of a learning curve: dev and test pairs that all runs share, and nested random parts of the training pairs."""
+"""The pairs of a learning curve: dev and test pairs that all runs share, and nested random subsets of the training pairs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SHARES = (10, 25, 50, 100)  # per cent of the training pairs
 
 @dataclasses.dataclass(frozen=True)
 class CurvePairs:
-    """What a person's pair files hold, read and audited as training itself does."""
+    """The content of the pair files, read and audited as in training."""
 
     prepared: Prepared
-    rows: dict[str, tuple[PairStore, np.ndarray]]  # "train", "test", perhaps "dev": a store, and which of its pairs, (N,) bool
+    rows: dict[str, tuple[PairStore, np.ndarray]]  # "train", "test", maybe "dev": a store and a mask of its pairs, (N,) bool
     labels: np.ndarray  # of the training pairs, (n,)
-    loss: str  # the objective, chosen by all of them
+    loss: str  # the objective, chosen by all labels
 
     @property
     def scale(self) -> LabelScale:
@@ -36,16 +36,16 @@ class CurvePairs:
 
     @property
     def split(self) -> bool:
-        """Whether dev and test pairs were split off the training file."""
+        """Return whether dev and test pairs were split off the training file."""
         return len(self.prepared.stores) == 1
 
     def part(self, share: int, seed: int) -> np.ndarray:
-        """Which of the n training pairs a run trains on, (n,) bool. A seed's smaller parts lie within its larger ones."""
+        """Return a mask of the n training pairs for a run, (n,) bool. A seed's larger parts contain its smaller ones."""
         rank = np.random.default_rng([seed, 2]).permutation(len(self.labels))
         return rank < round(share / 100 * len(self.labels))
 
     def unfit(self, share: int, seed: int) -> str:
-        """Why nothing can be trained on a part; '' where it can."""
+        """Return why a part can't be trained on; '' if it can."""
         labels = self.labels[self.part(share, seed)]
         if len(labels) < FEWEST:
             return f"{len(labels)} of {len(self.labels)} training pairs, fewer than {FEWEST}"
@@ -58,7 +58,7 @@ class CurvePairs:
         write_pairs(self.prepared, store, wanted, target)
 
     def write_held_out(self, folder: Path) -> dict[str, Path]:
-        """test.jsonl, and dev.jsonl where there are dev pairs."""
+        """Write test.jsonl and, if there are dev pairs, dev.jsonl. Returns their paths by split."""
         targets = {name: folder / f"{name}.jsonl" for name in self.rows if name != "train"}
         for name, target in targets.items():
             write_pairs(self.prepared, *self.rows[name], target)
@@ -66,9 +66,9 @@ class CurvePairs:
 
 
 def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
-    """Read, audit and split the files that the settings name, and print what is understood of them.
+    """Read, audit and split the files that the settings name, and print a summary of each split.
 
-    Raises `InputError` for what would block training, and where there are no test pairs.
+    Raises `InputError` if training would be blocked, or if there are no test pairs.
     """
     prepared, data, remarks = read_datasets(settings, model.tokenizer)
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")

@@ -1,4 +1,4 @@
-"""The plot of a learning curve: test Spearman against labels and against training time."""
+"""Plots a learning curve: test Spearman against labels and against training time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from connection.reports.tables import duration
 from tools.learning_curve.runs import PRE_TRAINED, RANDOM
 
-# Okabe and Ito's colours, which the colour-blind tell apart, and a marker of its own.
+# Okabe and Ito's colours, which colour-blind people can distinguish, and markers.
 STYLE = {PRE_TRAINED: ("#0072B2", "o"), RANDOM: ("#D55E00", "s")}
 
 
 def draw(target: Path, curve: dict[str, Any]) -> None:
-    """Draw what `summarise` gives into a PNG file. Raises `ImportError` where matplotlib is missing."""
+    """Plot the result of `summarise` to a PNG file. Raises `ImportError` if matplotlib is missing."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -46,7 +46,7 @@ def draw(target: Path, curve: dict[str, Any]) -> None:
 
 
 def _draw_points(axis: Any, key: str, points: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
-    """Means of the seeds with their standard deviation, and the seeds themselves, fainter."""
+    """Draw the means over the seeds with their standard deviation, and each seed, fainter."""
     weights, several = points[0]["weights"], max(point["seeds"] for point in points) > 1
     colour, marker = STYLE[weights]
     x, y = ([point[name] for point in points] for name in (key, "spearman"))
@@ -63,7 +63,7 @@ def _draw_points(axis: Any, key: str, points: list[dict[str, Any]], runs: list[d
 
 
 def _draw_law(axis: Any, weights: str, least: int, law: dict[str, Any] | None) -> None:
-    """The fitted law, and its forecast for one more run with the 95% interval; within -100 to 100, as a Spearman is."""
+    """Draw the fitted law, and its forecast for one more run with the 95% interval."""
     if not law:
         return
     colour, marker = STYLE[weights]

@@ -1,4 +1,4 @@
-"""The law of a learning curve and what it forecasts: error = a + b * n^-c with a, b >= 0, where n counts labels.
+"""Fits the law of a learning curve and forecasts with it: error = a + b * n^-c with a, b >= 0, for n labels.
 
 The inverse power law of Figueroa et al. 2012 ("Predicting sample size required for classification performance", BMC Medical
 Informatics and Decision Making 12:8) and of Hestness et al. 2017 (arXiv 1712.00409). The error here is 1 - Spearman.
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-EXPONENTS = np.geomspace(0.05, 2, 200)  # the values of c that are tried; Hestness et al. saw 0.07 to 0.35, theory says 0.5 or 1
+EXPONENTS = np.geomspace(0.05, 2, 200)  # values of c that are tried; Hestness et al. saw 0.07 to 0.35, theory says 0.5 or 1
 PARAMETERS = 3
 RESAMPLES = 2000
 
 
 def fit_power_law(labels: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """a, b and c, (R,) each, of the least squared residuals: labels (P,), errors (R, P), not negative.
+    """Return the least-squares a, b and c, (R,) each, for labels (P,) and errors (R, P), which are not negative.
 
-    For each c of `EXPONENTS` the best a and b are known in closed form; so no start value, and no local minimum.
+    For each c in `EXPONENTS` the best a and b have a closed form: no start value is needed, and there is no local minimum.
     """
     x = labels[None, :] ** -EXPONENTS[:, None]  # (C, P)
     centred = x - x.mean(1, keepdims=True)
@@ -33,12 +33,12 @@ def fit_power_law(labels: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, n
 
 
 def forecast(labels: np.ndarray, spearman: np.ndarray, at: int) -> dict[str, Any] | None:
-    """The law through P runs, (P,) each, and the Spearman of one more run with `at` labels, with its 95% interval.
+    """Return the law fitted to P runs, (P,) each, and its Spearman for one more run with `at` labels, with the 95% interval.
 
-    None where the runs have fewer than three different numbers of labels. "low" and "high" are NaN where P is 3, which the law
-    fits whatever the truth is. The interval is that of a parametric bootstrap that draws the variance as well, from s^2 * d /
-    chi^2(d) with d = P - 3 (Gelman et al. 2013, Bayesian Data Analysis, 14.2): few runs make it as wide as it must be.
-    Runs count as independent, and the law as true.
+    Returns None if the runs have fewer than three different numbers of labels. "low" and "high" are NaN for P = 3: the law
+    fits any 3 runs. The interval is from a parametric bootstrap that also draws the variance, from s^2 * d / chi^2(d) with
+    d = P - 3 (Gelman et al. 2013, Bayesian Data Analysis, 14.2), so few runs give a wide interval. Assumes independent runs,
+    and that the law holds.
     """
     if len(np.unique(labels)) < PARAMETERS:
         return None
@@ -50,7 +50,7 @@ def forecast(labels: np.ndarray, spearman: np.ndarray, at: int) -> dict[str, Any
     if freedom:
         random = np.random.default_rng(0)
         variance = ((error - fitted) ** 2).sum() / random.chisquare(freedom, (RESAMPLES, 1))
-        noise = np.sqrt(variance) * random.standard_normal((RESAMPLES, len(n) + 1))  # the last one: of the run that is forecast
+        noise = np.sqrt(variance) * random.standard_normal((RESAMPLES, len(n) + 1))  # last column: noise of the forecast run
         a_, b_, c_ = fit_power_law(n, np.clip(fitted + noise[:, :-1], 0, 2))
         drawn = np.clip(a_ + b_ * float(at) ** -c_ + noise[:, -1], 0, 2)
         law["low"], law["high"] = (float(end) for end in np.quantile(1 - drawn, (0.025, 0.975)))

@@ -1,4 +1,4 @@
-"""The runs of a learning curve, one after the other: what is trained already is read, the rest is trained."""
+"""Trains the runs of a learning curve one after the other; reads the figures of runs that are already trained."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PRE_TRAINED, RANDOM = "pre-trained", "random"  # the weights that a run starts f
 
 @dataclasses.dataclass
 class Trained:
-    """What became of a curve's runs."""
+    """The outcome of a curve's runs."""
 
-    runs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # weights, share, labels, seed; spearman, ...
+    runs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # weights, share, labels, seed, spearman, ...
     base: float = math.nan  # Spearman of the pre-trained weights without fine-tuning
     failed: list[str] = dataclasses.field(default_factory=list)
     left_out: list[str] = dataclasses.field(default_factory=list)
@@ -32,9 +32,9 @@ class Trained:
 
 
 def train_runs(folder: Path, settings: TrainSettings, model: ConnectionBert, pairs: CurvePairs, seeds: int) -> Trained:
-    """Train every run that has no figures yet, in `folder`; a run that fails is said, and the others go on.
+    """Train every run that has no figures yet, in `folder`. A run that fails is reported, and the others continue.
 
-    Seeds come one after the other, so that a curve that is stopped has whole seeds; Ctrl-C keeps what is finished.
+    Seeds are trained one after the other, so that a stopped curve has complete seeds. Ctrl-C keeps the finished runs.
     """
     trained = Trained()
     numbers = range(settings.seed, settings.seed + seeds)
@@ -80,7 +80,7 @@ def train_runs(folder: Path, settings: TrainSettings, model: ConnectionBert, pai
 
 
 def _random_weights(model: ConnectionBert, target: Path, seed: int) -> Path:
-    """A model folder like the given one, its weights drawn anew as BERT's are before its pre-training."""
+    """Save a copy of the model with random weights, drawn as BERT's are before pre-training. Returns its folder."""
     torch.manual_seed(seed)
     encoder = BertModel(model.encoder.config, add_pooling_layer=model.encoder.pooler is not None)
     ConnectionBert(encoder, model.tokenizer, model.pooling, model.max_length, model.normalized).save(target)

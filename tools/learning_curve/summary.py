@@ -1,4 +1,4 @@
-"""A learning curve's runs -> means, forecasts, and plain sentences."""
+"""Summarises the runs of a learning curve: means, forecasts, and plain sentences."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from connection.reports.tables import duration
 from tools.learning_curve.power_law import forecast
 from tools.learning_curve.runs import PRE_TRAINED, RANDOM, Trained
 
-SURE = 8  # runs that a forecast of three parameters should have
+SURE = 8  # with fewer runs, a forecast with three parameters is called weak
 
 
 def summarise(trained: Trained, twice: int) -> dict[str, Any]:
-    """The curve for its file: runs, means, the laws with their forecast for `twice` labels, sentences."""
+    """Return the content of the curve's file: runs, means, laws with their forecast for `twice` labels, sentences, failures."""
     means = mean_points(trained.runs)
     laws = {}
     for weights in (PRE_TRAINED, RANDOM):
@@ -34,7 +34,7 @@ def summarise(trained: Trained, twice: int) -> dict[str, Any]:
 
 
 def mean_points(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over the seeds of each weights and number of labels, smallest number first; runs of undefined Spearman left out.
+    """Return the mean over the seeds for each kind of weights and number of labels, ascending, without undefined Spearman.
 
     "std" is the sample standard deviation of the Spearman, NaN for one seed.
     """
@@ -71,9 +71,9 @@ def points_table(means: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def sentences(means: list[dict[str, Any]], base: float, laws: dict[str, dict[str, Any] | None]) -> list[str]:
-    """What the curve says of this data: better results, less data, less time, more labels; each only where it is true.
+    """Return sentences on what the curve shows: gain, less data, less time, more labels. Each is given only if it is true.
 
-    base: Spearman of the pre-trained weights without fine-tuning, NaN where it is not known.
+    base: Spearman of the pre-trained weights without fine-tuning, NaN if unknown.
     """
     ours, theirs = ([point for point in means if point["weights"] == weights] for weights in (PRE_TRAINED, RANDOM))
     said = []
@@ -115,6 +115,6 @@ def sentences(means: list[dict[str, Any]], base: float, laws: dict[str, dict[str
 
 
 def _points(point: dict[str, Any]) -> str:
-    """A mean Spearman x 100, and the standard deviation over seeds where there are several."""
+    """Return a mean Spearman x 100 as text, with the standard deviation over the seeds if there are several."""
     spread = f" +- {100 * point['std']:.2f}" if point["std"] == point["std"] else ""
     return f"{100 * point['spearman']:.2f}{spread}"

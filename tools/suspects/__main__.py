@@ -1,7 +1,7 @@
 """List training labels that a model trained on the other pairs disagrees with, the most suspicious first.
 
-The pairs are dealt into folds by sentence; each fold is predicted by a model that is trained on the others. The residual is
-label less predicted label: what a cosine stands for, by an isotonic mapping fitted on the fold. The same command resumes.
+The pairs are split into folds by sentence. A model that is trained on the other folds predicts each fold. The residual is the
+label minus the predicted label, to which an isotonic mapping fitted on the fold maps the cosine. The same command resumes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from connection.data.prepare import Prepared
 
 FILE = "suspects.csv"
-# Flags of training, with its defaults unless they are below.
+# Flags of training. Their defaults are those of training, except the ones below.
 TRAINING = ("model_dir columns label_min label_max on_bad_rows cache_dir batch_size learning_rate max_length pooling loss "
             "epochs seed device precision threads").split()  # fmt: skip
 DEFAULTS: dict[str, Any] = {"columns": "", "on_bad_rows": "stop", "cache_dir": "output/cache", "max_length": 128, "seed": 42}
 EPOCHS, FOLDS = 1, 2  # as measured: docs/mistakes.md
-AS_MEASURED: dict[str, Any] = {"loss": "cosine-mse", "learning_rate": 2e-5, "dropout": 0.1}  # where no flag says otherwise
+AS_MEASURED: dict[str, Any] = {"loss": "cosine-mse", "learning_rate": 2e-5, "dropout": 0.1}  # unless a flag is given
 SHOWN = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a fold's training failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
+    """Return the exit status: 0 done, 1 a fold's training failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tools.suspects", description=__doc__, allow_abbrev=False)
     parser.add_argument("--train-file", required=True, help="labelled pairs to look for wrong labels in")
     parser.add_argument("--output-dir", default="output/suspects", help="folder of suspects.csv and of each fold's run")
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def find_suspects(given: argparse.Namespace) -> int:
-    """Train and predict every fold that is not there yet; write `FILE` and show its head."""
+    """Train and predict the missing folds; write `FILE` and show its first rows. Returns the exit status."""
     flags = {name: getattr(given, name) for name in TRAINING if getattr(given, name) is not None}
     values, problems = check_values(DEFAULTS | {"epochs": EPOCHS} | flags)
     problems += [f"--folds: {given.folds} is not from 2 to 100"] * (not 2 <= given.folds <= 100)
@@ -69,7 +69,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     files, tokenizer = {"train": given.train_file}, load_tokenizer(model)
     prepared = prepare(files, tokenizer, values["max_length"], values["columns"], label_range, cache)
     print(prepared)
-    prepared.require(values["on_bad_rows"], "contradiction")  # one of the two labels is what is looked for
+    prepared.require(values["on_bad_rows"], "contradiction")  # a contradiction holds a wrong label, as looked for here
     store, scale = prepared.stores["train"], prepared.scale
     if len(store.labels) < 2:
         raise InputError(f"{store.path}: all labels are {store.labels[0]:g}, so none of them can stand out.")
@@ -77,7 +77,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     for remark in remarks:
         print(remark)
 
-    # The folds' files hold good rows under usual names, on the scale of all rows; and a fold has no dev pairs to be patient by.
+    # The folds' files hold only good rows, with standard column names and the scale of all rows. Folds have no dev pairs.
     asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high}
     asked |= {"seeds": 1, "patience": 0, "keep_checkpoints": 0, "model_dir": str(resolve(model))}
     asked |= {name: values[name] for name in ("epochs", "seed")}
@@ -104,7 +104,7 @@ def find_suspects(given: argparse.Namespace) -> int:
 
 
 def _report(output: Path, prepared: Prepared, tables: list[pd.DataFrame], shown: int) -> int:
-    """Write `FILE`, and show its first rows."""
+    """Write `FILE` and show its first rows. Returns the exit status."""
     import pandas as pd
 
     from connection.data.pair_file import shorten

@@ -1,4 +1,4 @@
-"""The folds of tools.suspects: each a run of the training command, in a folder that a later start resumes from."""
+"""Trains the folds of tools.suspects: each is a run of the training command in a folder, and finished folds are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = "suspects.json"
 
 
 def open_output(output: Path, told: dict[str, Any]) -> Path:
-    """The folder, new or with the folds of an earlier start of the same command. Raises `InputError` for any other."""
+    """Create the output folder, or reuse that of the same command. Raises `InputError` if the folder can't be used."""
     file = output / SETTINGS
     content = json.dumps(told, indent=2).encode()
     try:
@@ -45,7 +45,7 @@ def open_output(output: Path, told: dict[str, Any]) -> Path:
 
 
 def write_fold(output: Path, prepared: Prepared, held_out: np.ndarray) -> dict[str, str]:
-    """The pairs of a fold, (N,) bool of all, and all others, in a file each."""
+    """Write the pairs `held_out`, (N,) bool, to a test file and all others to a training file. Returns them by setting."""
     files = {"train_file": output / "train.jsonl", "test_file": output / "test.jsonl"}
     for file, wanted in zip(files.values(), (~held_out, held_out), strict=True):
         write_pairs(prepared, prepared.stores["train"], wanted, file)
@@ -53,8 +53,8 @@ def write_fold(output: Path, prepared: Prepared, held_out: np.ndarray) -> dict[s
 
 
 def train(run: Path, files: dict[str, str], flags: dict[str, Any]) -> None:
-    """A run of the training command in a process of its own; its folder is kept, without model/."""
-    shutil.rmtree(run, ignore_errors=True)  # what an earlier start left half done
+    """Run the training command in its own process, and keep its folder without model/."""
+    shutil.rmtree(run, ignore_errors=True)  # left unfinished by an earlier start
     words = files | flags | {"output_dir": run, "allow": "contradiction,few-labels"}
     try:
         status = start_training([f"{flag_of(name)}={value}" for name, value in words.items()], stdout=subprocess.DEVNULL)
@@ -69,7 +69,7 @@ def train(run: Path, files: dict[str, str], flags: dict[str, Any]) -> None:
 
 
 def predicted(run: Path, prepared: Prepared, held_out: np.ndarray) -> pd.DataFrame:
-    """Line, label, predicted label, cosine and residual of the pairs of a fold. Raises `InputError` where they are not all."""
+    """Return line, label, predicted label, cosine and residual of a fold's pairs. Raises `InputError` if any is missing."""
     import numpy as np
     import pandas as pd
 
