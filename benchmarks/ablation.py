@@ -1,4 +1,4 @@
-"""What each optimisation of a training step brings: the step as it is, and with one of them undone, in turns.
+"""Measures what each optimisation of a training step brings: alternates the full step with steps that lack one of them.
 
 python -m benchmarks.ablation
 """

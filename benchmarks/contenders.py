@@ -1,6 +1,6 @@
-"""One contender of `benchmarks.speed` in a process of its own: it sets itself up, then works when it is told to.
+"""Runs one contender of `benchmarks.speed` in its own process: it sets itself up, then works on request.
 
-A line "N" on standard input asks for N steps (training) or N sentences (encoding); the answer is a line of JSON.
+A line "N" on standard input requests N steps (training) or N sentences (encoding); the answer is a line of JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The data path at 10,000 to 10,000,000 pairs: peak memory, throughput against the bare tokenizer, warm start, item cost.
+"""Measures the data path at 10,000 to 10,000,000 pairs: peak memory, speed against the bare tokenizer, warm start, item cost.
 
-A generated file holds real STSb pairs with a distinct number in each sentence, so that every sentence is a new one. Each
-size runs in a process of its own, whose peak resident memory is read before the first pair and at the end.
+A generated file holds real STSb pairs with a distinct number in each sentence, so that no sentence occurs twice. Each size
+runs in its own process, whose peak resident memory is read before the first pair and at the end.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Training runs for `benchmarks.faults`: of a tiny random BERT, each in a process of its own that can be ended in any way.
+"""Runs trainings for `benchmarks.faults`: of a tiny random BERT, each in its own process, which can be ended in any way.
 
-The libraries are loaded once and the process forked for each run, so that hundreds of them take minutes. Linux alone.
+The libraries are loaded once and the process is forked for each run, so that hundreds of runs take minutes. Linux only.
 """
 
 from __future__ import annotations

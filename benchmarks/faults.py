@@ -1,9 +1,9 @@
-"""Faults injected for real into training runs, hundreds of times: what is lost, what is left, what status a run ends with.
+"""Injects real faults into training runs, hundreds of times: checks what is lost, what remains, and the exit status.
 
     python -m benchmarks.faults [--only resume kill ...] [--times 100]
 
-Each line is a procedure of docs/reliability.md; a line that does not pass is said, and the exit status is 1. Linux alone; the
-small full disk is a tmpfs, which only root can make: without it that part is left out, and said.
+Each line of output is a procedure of docs/reliability.md. A failed one is reported, and the exit status is then 1. Linux only.
+The small full disk is a tmpfs, which only root can create: without root that part is left out and reported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training speed against batch size, sentence length and number of pairs: figures and a plot.
+"""Measures training speed against batch size, sentence length and number of pairs: figures and a plot.
 
 python -m benchmarks.growth
 """

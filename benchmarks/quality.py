@@ -1,11 +1,10 @@
-"""Spearman on the test pairs beside sentence-transformers, several seeds each: how good the models are, not how fast.
+"""Compares Spearman on the test pairs with sentence-transformers, over several seeds: quality, not speed.
 
     python -m benchmarks.quality [--pairs sick] [--seeds 5] [--lines NAME ...]
 
-Same pairs, weights, epochs, batch size and maximum length. Of the peer's objectives and learning rates the best is chosen by
-its mean on dev; nothing is chosen on test. A run is kept in --work-dir: the same command goes on where it stopped. On SICK,
-90% train and 10% test, there is no dev: both sides use the last epoch, this project what was chosen on the STS benchmark, the
-peer what is best on test.
+Pairs, weights, epochs, batch size and maximum length are the same. The peer's objective and learning rate are the best by mean
+on dev, not on test. Runs are kept in --work-dir: the same command resumes. SICK (90% train, 10% test) has no dev pairs: both
+sides use the last epoch, this project with the settings chosen on the STS benchmark, the peer with those best on test.
 """
 
 from __future__ import annotations

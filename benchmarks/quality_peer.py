@@ -1,6 +1,6 @@
-"""One training run of sentence-transformers, as its own documentation shows it: what `benchmarks.quality` compares with.
+"""Runs one training of sentence-transformers as its documentation shows it, for comparison in `benchmarks.quality`.
 
-The best epoch on dev is kept, as this project does. The figures are those of its own evaluator.
+The best epoch on dev is kept, as in this project. The figures are from sentence-transformers' own evaluator.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Training and encoding beside sentence-transformers, on the same pairs, weights, batch size, loss and dropout.
+"""Compares the speed of training and encoding with sentence-transformers: same pairs, weights, batch size, loss, dropout.
 
     python -m benchmarks.speed
 
-All contenders of a comparison are set up, each in a process of its own, and then take turns: a round is some steps of each.
-Ratios are taken within a round. The ceilings are this machine's matrix products in bf16 and fp32, measured in every round; a
-training step's share of one counts 6 x encoder parameters x tokens that are no padding.
+All contenders of a comparison are set up, each in its own process, and then take turns: a round is some steps of each. Ratios
+are computed within a round. The ceilings are this machine's speed of matrix products in bf16 and fp32, measured in each round.
+A training step's share of a ceiling counts 6 x encoder parameters x tokens without padding.
 """
 
 from __future__ import annotations

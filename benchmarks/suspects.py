@@ -1,10 +1,10 @@
-"""How many planted wrong labels `python -m tools.suspects` finds in the STS benchmark's training file.
+"""Measures how many planted wrong labels `python -m tools.suspects` finds in the STS benchmark's training file.
 
     python -m benchmarks.suspects
 
-5% of the labels are replaced by others of the file, at least a fifth of the scale away. Precision is the share of planted ones
-among the first 5% of the list; the planted share is what chance would give. Labels of the file that are wrong themselves count
-against it. Other flags are those of tools.suspects.
+5% of the labels are replaced by others of the file, at least a fifth of the scale away. Precision is the share of
+planted labels in the first 5% of the list; chance would give 5%. Wrong labels of the original file lower the precision. Other
+flags are those of tools.suspects.
 """
 
 from __future__ import annotations

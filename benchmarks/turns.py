@@ -1,4 +1,4 @@
-"""Contenders in processes of their own that take turns, and what is said of their rates."""
+"""Runs contenders in their own processes in turns, and summarises their rates."""
 
 from __future__ import annotations
 

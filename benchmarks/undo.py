@@ -1,4 +1,4 @@
-"""The optimisations of a training step, and how to train without each of them: what `benchmarks.ablation` compares."""
+"""Undoes each optimisation of a training step, one at a time, for `benchmarks.ablation`."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ SETS = {
 }
 # Sets that no dataset repository holds completely.
 WITHOUT_HOME = {
-    # The cards of dkoterwa/kor-sts and mteb/KorSTS give 5,691 / 1,465 / 1,376 pairs; the first mentions pairs lost in conversion.
+    # The cards of dkoterwa/kor-sts and mteb/KorSTS give 5,691 / 1,465 / 1,376 pairs; the first: pairs were lost in conversion.
     "korsts": "The copies of KorSTS on the hub lack pairs that the publisher's own files have. Place sts-train.tsv, "
     "sts-dev.tsv and sts-test.tsv from github.com/kakaobrain/kor-nlu-datasets in data/korsts/.",
 }
