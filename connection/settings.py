@@ -15,7 +15,11 @@ from typing import Any
 
 from connection.data.findings import KINDS, LARGEST
 from connection.system.errors import InputError
+from connection.system.paths import ROOT, resolve
 from connection.training.loss_choice import FITS, parse_dims, parse_loss
+
+# The pairs that come with the project, as the constants of the training command name them.
+BUNDLED = {f"{split}_file": f"data/requirements-{split}.csv" for split in ("train", "dev", "test")}
 
 # Roles of settings: when may a resumed run, or a run compared with another, have a different value?
 RESULT = "result"  # never: it determines the trained model
@@ -206,9 +210,8 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
         problems.append("--extend: goes with --resume, of one seed at a time")
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
-    if hasattr(given, "train_file"):
-        # The bundled dev and test pairs do not belong to the user's training file.
-        values |= {name: "" for name in ("dev_file", "test_file") if not hasattr(given, name)}
+    if resolve(values["train_file"]) != ROOT / BUNDLED["train_file"]:  # whose dev and test pairs say nothing about others
+        values |= {name: "" for name in ("dev_file", "test_file") if not hasattr(given, name) and values[name] == BUNDLED[name]}
     return TrainSettings(**values, given=frozenset(vars(given)))
 
 

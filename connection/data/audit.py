@@ -66,7 +66,7 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     span = scale.high - scale.low
     low = store.label < scale.low + LOW * span
     equal = [
-        np.flatnonzero(low[row_slice] & (store.hash[store.index1[row_slice]] == store.hash[store.index2[row_slice]]))
+        np.flatnonzero(low[row_slice] & (store.same[store.index1[row_slice]] == store.same[store.index2[row_slice]]))
         + row_slice.start
         for row_slice in row_slices(len(store))
     ]
@@ -114,17 +114,17 @@ PASSES = 16  # pairs are grouped by key, one value of its top 4 bits per pass: e
 CONTRADICTION = 0.5  # fraction of the label scale; labels of the same pair that are further apart contradict each other
 
 
-def _keys(store: PairStore) -> np.ndarray:
-    """Returns a key for each pair, (N,) uint64: equal for pairs of the same texts in either order."""
+def _keys(store: PairStore, sentences: np.ndarray) -> np.ndarray:
+    """Returns a key for each pair, (N,) uint64: equal for pairs of equal `sentences` (S,) uint64, in either order."""
     keys = np.empty(len(store), np.uint64)
     for row_slice in row_slices(len(store)):
-        keys[row_slice] = pair_keys(store.hash[store.index1[row_slice]], store.hash[store.index2[row_slice]])
+        keys[row_slice] = pair_keys(sentences[store.index1[row_slice]], sentences[store.index2[row_slice]])
     return keys
 
 
 def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     """Yields duplicates, swapped duplicates and contradictions: they are pairs with equal keys."""
-    keys = _keys(store)
+    keys = _keys(store, store.same)
     found: dict[str, list[np.ndarray]] = {"duplicate": [], "swapped-duplicate": [], "contradiction": []}
     example = ""
     for top_bits in range(PASSES):
@@ -138,7 +138,7 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         group = np.cumsum(new) - 1
         label = store.label[rows]
         spread = np.maximum.reduceat(label, starts) - np.minimum.reduceat(label, starts)
-        first = store.hash[store.index1[rows]]
+        first = store.same[store.index1[rows]]
         swapped = ~new & (first != first[starts][group])
         clash = spread > CONTRADICTION * (scale.high - scale.low)
         found["duplicate"].append(rows[~new & ~swapped])
@@ -159,14 +159,20 @@ def find_overlap(store: PairStore, held_out: PairStore, of_pairs: str, of_senten
     """Yields findings about pairs and sentences of `held_out` that are also in `store`, named `of_pairs` and `of_sentences`."""
     if not len(store) or not len(held_out):
         return
-    keys = _keys(held_out)
-    common = np.isin(keys, _common(_keys(store), keys))
+    # By their texts, and by the tokens that the model sees of them: the key of the training store's hashes is used for both.
+    sides = [(store.hash, held_out.hash), (store.token_hash, held_out.token_hashes(store.key))]
+    common, shared, where = np.zeros(len(held_out), bool), np.zeros(len(held_out.hash), bool), ""
+    for known, of_held_out in sides:
+        all_keys, keys = _keys(store, known), _keys(held_out, of_held_out)
+        leaked = np.isin(keys, _common(all_keys, keys))
+        if leaked.any() and not where:
+            row = int(leaked.argmax())
+            lines = store.line[all_keys == keys[row]][:3].tolist()
+            where = f"line {held_out.line[row]} is line {', '.join(map(str, lines))} of {store.path}"
+        common |= leaked
+        shared |= np.isin(of_held_out, _common(known, of_held_out))
     if common.any():
-        rows = np.flatnonzero(common)
-        lines = store.line[np.isin(_keys(store), keys[rows[:1]])][:3].tolist()
-        where = f"line {held_out.line[rows[0]]} is line {', '.join(map(str, lines))} of {store.path}"
-        yield Finding.of(of_pairs, str(held_out.path), held_out.line[rows], f"e.g. {where}")
-    shared = np.isin(held_out.hash, _common(store.hash, held_out.hash))
+        yield Finding.of(of_pairs, str(held_out.path), held_out.line[common], f"e.g. {where}")
     rows = np.flatnonzero((shared[held_out.index1] | shared[held_out.index2]) & ~common)
     if len(rows):
         share = f"{100 * len(rows) / len(held_out):.1f}% of the pairs have a sentence that is also in {store.path}"

@@ -6,6 +6,7 @@ A store is built once in little memory, cached by content, and memory-mapped if 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from connection.data.findings import LINES_SHOWN
 from connection.data.pair_file import BadRow, PairChunk, PairFile
-from connection.data.text_hashes import SentenceIndex, count_words, hash_texts, plain
+from connection.data.text_hashes import SentenceIndex, count_words, draw_key, first_equal, hash_texts, hash_tokens, plain
 from connection.data.tokenization import TokenStore, count_unknown, encode_flat
 from connection.system.atomic_files import atomic_folder, remove_leftovers
 from connection.system.paths import file_sha256
@@ -73,11 +74,12 @@ class BadRowsWriter:
         return {"counts": self.counts, "first": [list(row) for row in self.first]}
 
 
-VERSION = 3  # of the folder's layout and of how its content is computed
+VERSION = 4  # of the folder's layout and of how its content is computed
 MOST_LABELS = 1000  # distinct labels kept, the lowest and the highest included
 SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory and is not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
-SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64}  # (S,) each
+SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64,
+                   "token_hash": np.uint64}  # (S,) each  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,18 +94,38 @@ class PairStore:
     line: np.ndarray  # (N,) int64, line on which the row starts
     words: np.ndarray  # (S,) int32, words between spaces
     unknown: np.ndarray  # (S,) int32, [UNK] tokens
-    hash: np.ndarray  # (S,) uint64, hash of the plain text
+    hash: np.ndarray  # (S,) uint64, hash of the plain text, the same in every store
+    token_hash: np.ndarray  # (S,) uint64, see `hash_seen`; with this store's own key
     bad: BadRows
     swallowed: tuple[int, list[int]]  # number of rows with a cell that seems to contain other rows; their first lines
     labels: list[float]  # distinct labels, ascending: at most MOST_LABELS, the lowest and the highest included
+    key: int  # of the token hashes
     folder: Path | None = None  # of the memory-mapped arrays; None: the arrays are in memory
 
     def __len__(self) -> int:
         return len(self.label)
 
+    @functools.cached_property
+    def same(self) -> np.ndarray:
+        """(S,) uint64, equal for sentences of the same plain text, and for those that the model can't tell apart."""
+        return self.hash[first_equal(self.token_hash)]
+
+    def token_hashes(self, key: int) -> np.ndarray:
+        """(S,) uint64, the hashes of what the model sees of each sentence, with another store's key."""
+        lengths = np.diff(self.tokens.offsets)
+        return hash_seen(np.asarray(self.tokens.ids), lengths, self.unknown, self.hash, key)
+
     def __reduce__(self) -> Any:
         """Lets another process map the same files instead of receiving a copy."""
         return (open_store, (self.folder, self.path, True)) if self.folder else super().__reduce__()
+
+
+def hash_seen(flat: np.ndarray, lengths: np.ndarray, unknown: np.ndarray, text_hash: np.ndarray, key: int) -> np.ndarray:
+    """Returns a hash of what the model sees of each of n sentences, (n,) uint64: of its token ids, see `hash_tokens`.
+
+    [UNK] stands for any word, so that sentences with it may be different texts: their hash is that of the text.
+    """
+    return np.where(unknown > 0, text_hash, hash_tokens(flat, lengths, key))
 
 
 def load_pairs(
@@ -142,14 +164,22 @@ def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
     bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
     count, first = meta["swallowed"]
     return PairStore(
-        path, tokens, bad=bad, swallowed=(count, first), labels=labels, folder=folder if mapped else None, **pairs, **sentences
+        path,
+        tokens,
+        bad=bad,
+        swallowed=(count, first),
+        labels=labels,
+        key=meta["key"],
+        folder=folder if mapped else None,
+        **pairs,
+        **sentences,
     )
 
 
 def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
     """Fills a folder chunk by chunk. Memory holds the text of two chunks and the hashes of the distinct sentences."""
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
-    index = SentenceIndex()
+    index, key = SentenceIndex(), draw_key()
     total = 0
     labels: set[float] = set()
     swallowed, first = 0, list[int]()
@@ -169,10 +199,12 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
             offsets = total + np.cumsum(lengths, dtype=np.int64)
             total += int(lengths.sum())
             unknown = count_unknown(flat, lengths, tokenizer)
+            texts_hash = hash_texts([plain(text) for text in fresh])
             columns: dict[str, Any] = {
                 "index1": numbers[: len(chunk)], "index2": numbers[len(chunk) :], "label": chunk.label, "line": chunk.line,
                 "length": uncut, "words": list(map(count_words, fresh)), "unknown": unknown,
-                "hash": hash_texts([plain(text) for text in fresh]), "ids": flat, "offsets": offsets,
+                "hash": texts_hash, "token_hash": hash_seen(flat, lengths, unknown, texts_hash, key),
+                "ids": flat, "offsets": offsets,
             }  # fmt: skip
             for name, values in columns.items():
                 dtype: Any = {**PAIR_ARRAYS, **SENTENCE_ARRAYS, "ids": ids_type, "offsets": np.int64}[name]
@@ -189,7 +221,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
             labels |= set(chunk.label.tolist())
             labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
             texts = [*chunk.sentence1, *chunk.sentence2]
-            numbers, new = index.add(hash_texts(texts))
+            numbers, new = index.add(hash_texts(texts, key))
             if writing:
                 writing.result()
             writing = writer.submit(write, chunk, numbers, [texts[place] for place in new.tolist()])
@@ -200,6 +232,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "version": VERSION,
         "ids": ids_type,
         "max_length": max_length,
+        "key": key,
         "labels": sorted(labels),
         "bad": bad.summary(),
         "swallowed": [swallowed, first],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from connection.data.pair_store import PairStore
-from connection.data.text_hashes import pair_keys, row_slices
+from connection.data.text_hashes import first_equal, pair_keys, row_slices
 from connection.system.errors import InputError
 
 FEWEST = 10  # pairs; a correlation over fewer says nothing
@@ -22,7 +22,7 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
     Raises `InputError` if fewer than `FEWEST` pairs would be left for training.
     """
     root = _components(store)
-    wanted = {"dev": round(dev * len(store)), "test": round(test * len(store))}
+    wanted = {"dev": _wanted(dev, len(store)), "test": _wanted(test, len(store))}
     split_of, largest = _deal(store, root, list(wanted.values()), seed)
     number = np.empty(len(store), np.int8)  # of each pair's split
     for row_slice in row_slices(len(store), AT_ONCE):
@@ -51,6 +51,12 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
     return rows, remarks
 
 
+def _wanted(fraction: float, pairs: int) -> int:
+    """Returns how many pairs to split off: at least `FEWEST`, where that leaves at least half of a small file for training."""
+    wanted = round(fraction * pairs)
+    return max(wanted, FEWEST) if wanted and pairs >= 4 * FEWEST else wanted
+
+
 def folds_by_sentence(store: PairStore, folds: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Returns the fold of each pair, (N,) int64 in 0..folds - 1, and remarks for the user. Folds have about equal sizes.
 
@@ -61,8 +67,8 @@ def folds_by_sentence(store: PairStore, folds: int, seed: int) -> tuple[np.ndarr
     """
     keys = {
         "sentence": _components(store)[store.index1],
-        "first sentence": _same_texts(store.hash)[store.index1],
-        "pair": pair_keys(store.hash[store.index1], store.hash[store.index2]),
+        "first sentence": first_equal(store.same)[store.index1],
+        "pair": pair_keys(store.same[store.index1], store.same[store.index2]),
     }
     unit, units = np.empty(len(store), np.int64), 0  # pairs of one unit go to the same fold
     left, remarks = np.arange(len(store)), list[str]()
@@ -125,7 +131,7 @@ def _deal(store: PairStore, root: np.ndarray, rooms: list[int], seed: int) -> tu
 
 def _components(store: PairStore) -> np.ndarray:
     """Returns a root for each sentence, (S,) int32: one sentence that represents its connected component."""
-    root = _same_texts(store.hash)
+    root = first_equal(store.same)
     for row_slice in row_slices(len(store), AT_ONCE):
         one, two = root[store.index1[row_slice]], root[store.index2[row_slice]]
         while True:
@@ -147,17 +153,3 @@ def _top(root: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     while not np.array_equal(above := root[nodes], nodes):
         nodes = above
     return nodes
-
-
-def _same_texts(hashes: np.ndarray) -> np.ndarray:
-    """Returns for each sentence, (S,) int32, the first sentence with the same plain text."""
-    first = np.arange(len(hashes), dtype=np.int32)
-    for top_bits in range(PASSES):
-        places = [(np.flatnonzero(hashes[row_slice] >> np.uint64(60) == top_bits) + row_slice.start).astype(np.int32)
-                  for row_slice in row_slices(len(hashes), AT_ONCE)]  # fmt: skip
-        place = np.concatenate([*places, np.zeros(0, np.int32)])
-        place = place[np.argsort(hashes[place], kind="stable")]
-        new = np.ones(len(place), bool)
-        new[1:] = hashes[place[1:]] != hashes[place[:-1]]
-        first[place] = place[new][np.cumsum(new) - 1]
-    return first

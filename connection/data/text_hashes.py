@@ -6,6 +6,7 @@ The probability of a hash collision among S different sentences is about S^2 / 2
 from __future__ import annotations
 
 import re
+import secrets
 import unicodedata
 from collections.abc import Sequence
 
@@ -15,12 +16,54 @@ import pandas as pd
 # Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana and Han
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 ROWS_AT_ONCE = 500_000
+PASSES = 16  # by the top 4 bits of a hash: each pass takes 1/16 of the memory
 BUCKETS = 64  # a merge copies one bucket at a time, so peak memory is little more than the index
 
 
-def hash_texts(texts: Sequence[str]) -> np.ndarray:
-    """Hashes texts to (n,) uint64, the same in every process and version (SipHash with a fixed key)."""
-    return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
+def draw_key() -> int:
+    """Returns a random key, so that nobody can make two texts in advance whose hashes are equal."""
+    return secrets.randbits(64)
+
+
+def hash_texts(texts: Sequence[str], key: int | None = None) -> np.ndarray:
+    """Returns (n,) uint64: SipHash with the key, or without one the same in every process and version."""
+    keyed = {} if key is None else {"hash_key": f"{key:016x}"}
+    return pd.util.hash_array(np.array(texts, dtype=object), categorize=False, **keyed)
+
+
+def hash_tokens(flat: np.ndarray, lengths: np.ndarray, key: int) -> np.ndarray:
+    """Returns (n,) uint64 of n tokenised sentences: flat (total,) their ids end to end, lengths (n,) of at least 1 each.
+
+    The hash is a sum of one mixed number for each token, its place and the key. Sentences that the model can't tell apart have
+    the same ids, whatever characters the tokenizer has dropped.
+    """
+    if not len(lengths):
+        return np.zeros(0, np.uint64)
+    starts = np.cumsum(lengths) - lengths
+    place = np.arange(len(flat)) - np.repeat(starts, lengths)
+    mixed = _mix(flat.astype(np.uint64) + (place.astype(np.uint64) << np.uint64(32)) + np.uint64(key))
+    return _mix(np.add.reduceat(mixed, starts) ^ np.uint64(key))
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele, Lea & Flood 2014): (n,) uint64 -> (n,) uint64; overflow is intended."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def first_equal(hashes: np.ndarray) -> np.ndarray:
+    """Returns for each of S hashes the place of the first that is equal, (S,) int32."""
+    first = np.arange(len(hashes), dtype=np.int32)
+    for top_bits in range(PASSES):
+        places = [(np.flatnonzero(hashes[row_slice] >> np.uint64(60) == top_bits) + row_slice.start).astype(np.int32)
+                  for row_slice in row_slices(len(hashes))]  # fmt: skip
+        place = np.concatenate([*places, np.zeros(0, np.int32)])
+        place = place[np.argsort(hashes[place], kind="stable")]
+        new = np.ones(len(place), bool)
+        new[1:] = hashes[place[1:]] != hashes[place[:-1]]
+        first[place] = place[new][np.cumsum(new) - 1]
+    return first
 
 
 def plain(text: str) -> str:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from connection.data.findings import findings_json
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
+from connection.evaluation.label_order import require_label_order
 from connection.evaluation.similarity import model_digest, remembered_cosines
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_start
@@ -112,6 +113,9 @@ class TrainingRun:
         """
         settings, model, prepared = self.settings, self.model, self._prepared
         self.steps_per_epoch, self.steps = len(batches), len(batches) * settings.epochs
+        model.to(self.device)
+        if not self._checkpoint:
+            require_label_order(model, self.data["train"])
         base_digest = model_digest(model)
         self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
         used = {"pooling": model.pooling, "loss": self.loss, "loss_reason": self._why_loss}
@@ -134,7 +138,6 @@ class TrainingRun:
             tokens = prepared.stores["train"].tokens
             print(memory_remark(settings, self.precision, model.encoder.config, model.parameter_count, tokens), end="")
 
-        model.to(self.device)
         model.labels, model.calibration = (prepared.scale.low, prepared.scale.high), Calibration()
         print("measuring the base model ...", flush=True)
         held_out = {split: part for split, part in self.data.items() if split != "train"}
@@ -169,8 +172,9 @@ class TrainingRun:
     def epochs(self, batches: ShuffledBatches) -> Iterator[int]:
         """Yield the epochs that remain, numbered from 1, until a signal or early stopping. Sets the data order of `batches`."""
         patience, progress = self.settings.patience, self.progress
+        warm_up = math.ceil(self.settings.warmup_ratio * self.settings.epochs)  # epochs with a low learning rate don't count
         for epoch in range(len(progress.epochs) + 1, self.settings.epochs + 1):
-            if progress.best and 0 < patience < epoch - progress.best_epoch:
+            if progress.best and 0 < patience < epoch - max(progress.best_epoch, warm_up):
                 self._bar.write(
                     f"No better on the dev pairs since epoch {progress.best_epoch}: ends as --patience {patience} says."
                 )

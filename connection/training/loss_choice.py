@@ -23,12 +23,14 @@ MOST_CLASSES = 20  # most distinct labels that softmax accepts
 SMALL_BATCH = 8  # pairs; the labels in a smaller batch are often all equal
 
 
-def pick_loss(kind: str, batch_size: int, distinct: int = 2) -> tuple[str, str]:
-    """Return the objective that `--loss auto` picks for this kind and number (`distinct`) of labels and batch size, and why.
+def pick_loss(kind: str, batch_size: int, targets: Sequence[float] = (0.0, 1.0)) -> tuple[str, str]:
+    """Return the objective that `--loss auto` picks for this kind of labels, batch size and distinct targets, and why.
 
     This function is the whole rule: change it only here. docs/objectives.md has the measurements behind it.
     """
-    if kind == "graded" and distinct < 2:
+    if len(targets) < 2 and batch_size > 1 and all(target > 0.5 for target in targets):
+        return "multiple-negatives", "all labels mean connected: learns to find each pair's second sentence in its batch"
+    if len(targets) < 2:
         return "cosine-mse", "all labels are the same, and none is to be ranked above another: each is a cosine to reach"
     if kind == "graded" and batch_size < SMALL_BATCH:
         return "cosine-mse", f"graded labels; batches below {SMALL_BATCH} pairs hold too few to rank them"
@@ -74,7 +76,7 @@ def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int)
     Raises `InputError` if an objective does not accept labels of this kind; its message lists those that do.
     """
     if text.strip() == "auto":
-        return pick_loss(kind, batch_size, len(targets))
+        return pick_loss(kind, batch_size, targets)
     fitting = [name for name in FITS if not _lacks(name, kind, targets)]
     for name in parse_loss(text):
         if name not in fitting:

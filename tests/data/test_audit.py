@@ -79,6 +79,35 @@ def test_a_pair_of_training_in_dev_or_test(findings_of):
     assert "line 3 is line 5 of" in found["leaked-pair", "dev"].example
 
 
+OTHER_SPELLINGS = {
+    "zero-width space": lambda text: text.replace("o", "o\u200b"),
+    "soft hyphen": lambda text: text.replace("a", "\u00ada"),
+    "direction mark": lambda text: "\u200f" + text,
+    "word joiner": lambda text: text.replace(" ", " \u2060"),
+    "control character": lambda text: text.replace("e", "e\x01"),
+    "space before the full stop": lambda text: text.replace(".", " ."),
+    "words after the cut": lambda text: text + " big big",
+}
+
+
+@pytest.mark.parametrize("spelling", OTHER_SPELLINGS)
+def test_a_leak_by_another_spelling_of_the_same_tokens_is_found(findings_of, spelling):
+    """Fourteen words fill the maximum length of 16 tokens with [CLS] and [SEP]."""
+    words = "the man sees a red book in a big park at night. on day".split()
+    train = [(" ".join(words), f"a dog rides {letter}", number % 6) for number, letter in enumerate("bcdefgh")]
+    test = [(OTHER_SPELLINGS[spelling](one), two, label) for one, two, label in train]
+    found = findings_of(train, test=test)
+    assert lines(found)["leaked-pair", "test"] == (7, [2, 3, 4, 5, 6, 7, 8])
+    assert "line 2 is line 2 of" in found["leaked-pair", "test"].example
+    both = findings_of(train + [(two, OTHER_SPELLINGS[spelling](one), label) for one, two, label in train])
+    assert both["swapped-duplicate", "train"].count == 7
+
+
+def test_texts_of_unknown_words_are_not_taken_for_the_same(findings_of):
+    train = [("안녕 하세요", "a dog rides b", 1), ("the man sees c", "a dog rides c", 4)]
+    assert ("leaked-pair", "test") not in findings_of(train, test=[("감사 합니다", "a dog rides b", 2), ("b", "c", 1)])
+
+
 def test_a_pair_of_dev_in_test_is_a_warning_of_its_own(findings_of):
     dev = [("a cat", "a horse", 1), ("a red cat", "a book", 4)]
     test = [("a blue cat", "a dog", 0), ("A  horse", "a cat", 3), ("a red cat", "a man", 2)]

@@ -280,7 +280,7 @@ def test_components_are_those_of_the_graph(monkeypatch):
 
 class SlicedStore(SimpleNamespace):
     def __init__(self, store, pairs):
-        super().__init__(**vars(store))
+        super().__init__(**vars(store), same=store.hash)
         self.pairs = pairs
 
     def __len__(self):

@@ -1,0 +1,79 @@
+"""Whether labels rise with likeness: their order against the base model's cosines and the tokens that pairs share.
+
+Labels that fall with likeness are distances, school marks where 1 is best, or codes of classes such as NLI's 0 for entailment.
+Trained on as they are, they would teach the opposite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from connection.evaluation.correlation import spearman
+from connection.evaluation.similarity import pair_similarities
+from connection.system.errors import InputError
+
+if TYPE_CHECKING:
+    from ConnectionBert import ConnectionBert
+    from ConnectionDataset import ConnectionDataset
+
+SAMPLE = 500  # pairs: enough for an interval of 0.2, encoded in seconds
+FEWEST = 20  # pairs: the interval of fewer is too wide to say anything
+CONTRADICTION = -0.1
+
+
+def require_label_order(model: ConnectionBert, data: ConnectionDataset) -> None:
+    """Compare the order of training labels, whose scale was not declared, with the likeness of their pairs.
+
+    Raises `InputError` when the labels clearly fall with likeness: when both correlations, with the tokens that pairs share and
+    with the base model's cosines, are below `CONTRADICTION` and their 95% intervals below 0. The model is asked only where the
+    tokens say so: most files cost nothing.
+    """
+    scale = data.scale
+    places = np.arange(len(data.store))[data.places]
+    if len(places) > SAMPLE:
+        places = np.sort(np.random.default_rng(0).choice(places, SAMPLE, replace=False))
+    label = scale.target(data.store.label[places])
+    if scale.how == "declared" or len(label) < FEWEST or len(np.unique(label)) < 2:
+        return
+    by_tokens = correlation(token_overlap(data, places), label)
+    if not by_tokens[2] < 0:
+        return
+    by_model = correlation(pair_similarities(model, data.store, places)["cosine"], label)
+    if not (by_tokens[0] < CONTRADICTION and by_model[0] < CONTRADICTION and by_model[2] < 0):
+        return
+    low, high = f"{scale.low:g}", f"{scale.high:g}"
+    raise InputError(
+        f"{data.store.path}: the labels seem to be the wrong way round. The larger the label, the less alike the pairs are: "
+        f"Spearman with the base model's cosines {_said(by_model)}, with the words that pairs share {_said(by_tokens)}, on "
+        f"{len(label)} pairs.\n"
+        f"  - if a small label means a strong connection (distances, school marks, NLI's 0 for entailment), declare the scale "
+        f"reversed: --label-min {high} --label-max {low}\n"
+        f"  - if the labels are codes of classes, replace them by numbers that rise with the connection\n"
+        f"  - if they are right as they are, declare them: --label-min {low} --label-max {high}"
+    )
+
+
+def token_overlap(data: ConnectionDataset, places: np.ndarray) -> np.ndarray:
+    """The Jaccard index of the two sentences' token sets, (n,) float64 in [0, 1], of the store's pairs at `places`."""
+    store = data.store
+    found = np.empty(len(places))
+    for number, place in enumerate(places):
+        one, two = (set(store.tokens[index[place]].tolist()) for index in (store.index1, store.index2))
+        found[number] = (len(one & two) - 2) / max(1, len(one | two) - 2)  # without [CLS] and [SEP]
+    return found
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Spearman's correlation of x (n,) and y (n,) with its 95% interval (Bonett & Wright 2000, Psychometrika 65(1), eq. 3)."""
+    value = spearman(x, y)
+    if not -1 < value < 1:
+        return value, value, value
+    half = 1.96 * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
+    return value, math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
+
+
+def _said(found: tuple[float, float, float]) -> str:
+    return f"{found[0]:.2f} ({found[1]:.2f} to {found[2]:.2f})"
