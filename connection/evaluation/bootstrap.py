@@ -6,7 +6,7 @@ the Bootstrap: chapter 13 for the percentile interval, 15 and 16 for the achieve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,14 +41,9 @@ def resampled(label: np.ndarray, predictions: Sequence[np.ndarray], seed: int = 
     centred = np.where(constant[:, None], 0, values - values.mean(axis=1, keepdims=True))
     terms = np.concatenate([centred, centred**2, centred[1:] * centred[0]]).T  # (N, 2 (1 + P) + P)
     ties = [_Ties(row) for row in values]
-    random = np.random.default_rng(seed)
-    block = max(1, DRAWS_AT_ONCE // n)
-    for start in range(0, count, block):
-        rows = min(block, count - start)
-        # The number of draws of each pair determines a resample. Ranks follow from these numbers without sorting again.
-        drawn = random.integers(0, n, size=(rows, n), dtype=np.int32) + n * np.arange(rows)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)  # (R, N)
-        stop = start + rows
+    # The number of draws of each pair determines a resample. Ranks follow from these numbers without sorting again.
+    for start, weights in _draws(n, seed):
+        stop = start + len(weights)
         found[1, :, start:stop] = _pearson(weights @ terms / n, len(values), (centred**2).mean(axis=1))
         label_ranks = ties[0].ranks(weights)
         label_square = np.einsum("rn,rn,rn->r", weights, label_ranks, label_ranks)
@@ -60,6 +55,40 @@ def resampled(label: np.ndarray, predictions: Sequence[np.ndarray], seed: int = 
                 both = np.einsum("rn,rn->r", weighted, label_ranks) / spread
             found[0, number, start:stop] = np.where(spread > 0, both, np.nan)
     return np.clip(found, -1, 1)
+
+
+def _draws(n: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the resamples of n pairs block by block: the number of the first, and how often it draws each pair, (R, N)."""
+    random = np.random.default_rng(seed)
+    count, block = resamples_for(n), max(1, DRAWS_AT_ONCE // n)
+    for start in range(0, count, block):
+        rows = min(block, count - start)
+        drawn = random.integers(0, n, size=(rows, n), dtype=np.int32) + n * np.arange(rows)[:, None]
+        yield start, np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+
+
+def resampled_average_precision(positive: np.ndarray, predictions: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+    """Average precision of P predictions (N,) against `positive` (N,) bool in the resamples of `resampled`, (P, R) float64.
+
+    NaN where a resample has only one class, and everywhere if there are fewer than `FEWEST_PAIRS` pairs.
+    """
+    n = len(positive)
+    found = np.full((len(predictions), resamples_for(n)), np.nan)
+    if n < FEWEST_PAIRS or not all(np.isfinite(prediction).all() for prediction in predictions):
+        return found
+    ties = [_Ties(-np.asarray(prediction, float)) for prediction in predictions]  # highest first
+    for start, weights in _draws(n, seed):
+        hits_in_all = weights @ positive  # (R,)
+        one_class = (hits_in_all == 0) | (hits_in_all == n)
+        for number, tie in enumerate(ties):
+            by_score = weights[:, tie.order]  # (R, N)
+            taken = np.cumsum(by_score, axis=1)[:, tie.ends]  # (R, groups), pairs at each threshold or above it
+            hits = np.cumsum(by_score * positive[tie.order], axis=1)[:, tie.ends]
+            precision = hits / np.maximum(taken, 1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values = (precision * np.diff(hits, axis=1, prepend=0)).sum(axis=1) / hits_in_all
+            found[number, start : start + len(weights)] = np.where(one_class, np.nan, values)
+    return found
 
 
 class _Ties:

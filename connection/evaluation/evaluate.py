@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TypedDict, cast
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Figures(TypedDict, total=False):
     pearson: float
     pairs: int
     loss: float  # mean squared error between cosine and target, for every training loss
+    average_precision: float  # of binary labels
     spearman_low: float  # ends of the 95% intervals
     spearman_high: float
     pearson_low: float
@@ -34,7 +36,7 @@ class Figures(TypedDict, total=False):
     calibration: list[dict[str, float]]  # the calibration curve: pairs, cosine, predicted and label of each bin
 
 
-class Gain(TypedDict):
+class Gain(TypedDict, total=False):
     """Improvement of the fine-tuned model over the base model: see `bootstrap.gain`."""
 
     spearman: float
@@ -45,6 +47,10 @@ class Gain(TypedDict):
     pearson_low: float
     pearson_high: float
     pearson_p: float
+    average_precision: float  # this and the next three of binary labels alone
+    average_precision_low: float
+    average_precision_high: float
+    average_precision_p: float
     resamples: int
 
 
@@ -99,6 +105,20 @@ def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibrat
     return found
 
 
+def measure_of(figures: Mapping[str, Any]) -> str:
+    """Return the name of the measure that decides: "average_precision" of binary labels, "spearman" of others.
+
+    Spearman's correlation with two distinct labels can't reach 1: equal labels share a rank, and cosines do not.
+    """
+    return "average_precision" if "average_precision" in figures else "spearman"
+
+
+def deciding(figures: Mapping[str, Any]) -> float | None:
+    """Return the value of the measure that decides; None where it is undefined or missing."""
+    value: float | None = figures.get(measure_of(figures))
+    return value
+
+
 def with_intervals(
     pairs: LabelledPairs, base: Figures, base_similarity: np.ndarray, final: Figures, final_similarity: np.ndarray
 ) -> Gain:
@@ -107,6 +127,16 @@ def with_intervals(
     for number, found in enumerate((base, final)):
         found.update(cast(Figures, bootstrap.intervals(drawn[:, number])))
     gain = bootstrap.gain(pairs.label, base_similarity, final_similarity, drawn)
+    if "binary" in base and "binary" in final:
+        positive = pairs.label == pairs.label.dtype.type(pairs.scale.high)
+        of_base, of_final = bootstrap.resampled_average_precision(positive, [base_similarity, final_similarity])
+        for found, values in ((base, of_base), (final, of_final)):
+            low, high = bootstrap.interval(values)
+            found["binary"] |= {"average_precision_low": low, "average_precision_high": high}
+        low, high = bootstrap.interval(of_final - of_base)
+        gain |= {"average_precision": final["binary"]["average_precision"] - base["binary"]["average_precision"]}
+        gain |= {"average_precision_low": low, "average_precision_high": high}
+        gain |= {"average_precision_p": bootstrap.p_value(of_final - of_base)}
     return cast(Gain, gain | {"resamples": drawn.shape[2]})
 
 

@@ -44,7 +44,9 @@ def require_label_order(model: ConnectionBert, data: ConnectionDataset) -> None:
     by_model = correlation(pair_similarities(model, data.store, places)["cosine"], label)
     if not (by_tokens[0] < CONTRADICTION and by_model[0] < CONTRADICTION and by_model[2] < 0):
         return
-    low, high = f"{scale.low:g}", f"{scale.high:g}"
+    seen = data.store.labels
+    codes = all(value.is_integer() for value in seen)  # whose ends are those that were seen
+    low, high = (f"{end:g}" for end in ((seen[0], seen[-1]) if codes else (scale.low, scale.high)))
     raise InputError(
         f"{data.store.path}: the labels seem to be the wrong way round. The larger the label, the less alike the pairs are: "
         f"Spearman with the base model's cosines {_said(by_model)}, with the words that pairs share {_said(by_tokens)}, on "

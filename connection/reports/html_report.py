@@ -44,7 +44,9 @@ def write_html(path: Path, settings: dict[str, Any], results: RunResults) -> Non
             parts += [f"<h3>{part} pairs</h3>", slices_table(slices[part]).to_html(index=False, border=0)]
     if epochs := results["epoch_figures"]:
         parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
-        parts += [_curve(epochs, name) for name in ("training loss", "dev Spearman")]
+        parts += [
+            _curve(epochs, name) for name in ("training loss", "dev average precision", "dev Spearman") if name in epochs[0]
+        ]
     for name, content in (("Results", results), ("Settings", settings)):
         parts.append(f"<h2>{name}</h2><pre>{html.escape(json.dumps(content, indent=2, default=str))}</pre>")
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Fine-tuning run</title><style>{STYLE}</style>'

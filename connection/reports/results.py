@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from connection.system.errors import InputError
 
@@ -22,6 +22,7 @@ EpochFigures = TypedDict(
         "dev loss": float | None,
         "dev Spearman": float | None,
         "dev Pearson": float | None,
+        "dev average precision": NotRequired[float | None],  # of binary labels
         "training time": float,  # seconds
         "evaluation time": float,  # seconds
     },
@@ -53,6 +54,7 @@ class RunResults(TypedDict, total=False):
     slices: dict[str, dict[str, list[dict[str, Any]]]]  # by split, then by kind: see `connection.evaluation.slices.find_slices`
     epochs: int  # planned
     epoch_figures: list[EpochFigures]  # one row for each finished epoch
+    measure: str  # that decided: "spearman", or "average_precision" of binary labels
     best_step: int  # step after which model/ has the weights
     steps: int
     skipped_steps: int  # steps without an update, because loss or gradient was not finite

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from connection.evaluation.evaluate import Figures
+from connection.evaluation.evaluate import Figures, deciding, measure_of
 from connection.evaluation.ranking import RECALL_AT
 from connection.evaluation.slices import worst_slices
 from connection.reports.results import RunResults
@@ -57,15 +57,23 @@ def percent(value: float | None, form: str = "{:.2f}") -> str:
 
 def gain_sentence(gain: Mapping[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
     """Return a sentence on a result of `bootstrap.gain`: the points gained, +- half the width of the 95% interval."""
-    if gain["low"] is None or gain["low"] != gain["low"]:
+    measure = measure_of(gain)
+    value, low, high, p_value = (gain[key] for key in _gain_keys(measure))
+    if low is None or low != low:
         return f"{who}: the pairs are too few, or too alike, to say what was gained {where}."
-    points, low, high = (100 * gain[key] for key in ("spearman", "low", "high"))
-    p = "p < 0.001" if gain["p"] < 0.001 else f"p = {gain['p']:.{2 if gain['p'] >= 0.1 else 3}f}"
-    size = f"{abs(points):.1f} +- {(high - low) / 2:.1f} points of Spearman x 100 {where}"
+    points, low, high = 100 * value, 100 * low, 100 * high
+    p = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.{2 if p_value >= 0.1 else 3}f}"
+    size = f"{abs(points):.1f} +- {(high - low) / 2:.1f} points of {METRIC_FORMATS[measure][0]} {where}"
     sure = f"(95% interval {low:+.2f} to {high:+.2f}, {p})"
     if low <= 0 <= high:
         return f"{who} {'gained' if points >= 0 else 'lost'} {size}, which may be chance {sure}."
     return f"{who} {'gained' if points > 0 else 'lost'} {size} {sure}."
+
+
+def _gain_keys(measure: str) -> tuple[str, str, str, str]:
+    """The keys of a `Gain`: the difference of a measure, the ends of its interval, and p."""
+    start = "" if measure == "spearman" else f"{measure}_"
+    return measure, f"{start}low", f"{start}high", f"{start}p"
 
 
 def figures_table(columns: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -102,15 +110,16 @@ def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
 
 
 def seeds_table(results: RunResults) -> pd.DataFrame:
-    """Return Spearman x 100 on dev and test for each seed, with rows for their mean and their standard deviation."""
-    parts = [part for part in ("dev", "test") if part in results["over_seeds"]]
+    """Return the deciding measure x 100 on dev and test for each seed, with rows for their mean and standard deviation."""
+    splits = [split for split in ("dev", "test") if split in results["over_seeds"]]
+    title = METRIC_FORMATS[measure_of(next((seed[split] or {} for seed in results["seeds"] for split in splits), {}))][0]
 
-    def row(title: str, values: list[float | None]) -> dict[str, str]:
-        return {"seed": title} | {f"{part} Spearman x 100": percent(value) for part, value in zip(parts, values, strict=True)}
+    def row(name: str, values: list[float | None]) -> dict[str, str]:
+        return {"seed": name} | {f"{split} {title}": percent(value) for split, value in zip(splits, values, strict=True)}
 
-    rows = [row(str(seed["seed"]), [(seed[part] or {}).get("spearman") for part in parts]) for seed in results["seeds"]]
-    for title, key in (("mean", "mean"), ("standard deviation", "deviation")):
-        rows.append(row(title, [cast(float, results["over_seeds"][part].get(key)) for part in parts]))
+    rows = [row(str(seed["seed"]), [deciding(seed[split] or {}) for split in splits]) for seed in results["seeds"]]
+    for name, key in (("mean", "mean"), ("standard deviation", "deviation")):
+        rows.append(row(name, [cast(float, results["over_seeds"][split].get(key)) for split in splits]))
     return pd.DataFrame(rows)
 
 
@@ -156,7 +165,8 @@ def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row for each epoch: training and dev loss, Spearman x 100, Pearson x 100, times; all but the number as text."""
     rows = []
     for row in epochs:
-        correlations = {f"{name} x 100": percent(row[name]) for name in ("dev Spearman", "dev Pearson")}
+        names = ("dev average precision", "dev Spearman", "dev Pearson")
+        correlations = {f"{name} x 100": percent(row[name]) for name in names if name in row}
         times = {name: duration(row[name]) for name in ("training time", "evaluation time")}
         losses = {name: format_number(row[name]) for name in ("training loss", "dev loss")}
         rows.append({"epoch": row["epoch"]} | losses | correlations | times)
@@ -164,17 +174,22 @@ def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def gain_table(results: RunResults) -> pd.DataFrame:
-    """Return Spearman x 100 of the base and fine-tuned models: a row for each split, with the gain's interval if computed."""
+    """Return the deciding measure x 100 of both models: a row for each split, with the gain's interval if computed."""
     rows = []
-    for part, base in results["base"].items():
-        final = results["final"].get(part)
-        row = {"Spearman x 100": part, "pairs": base["pairs"], "base": percent(base["spearman"])}
-        after = final["spearman"] if final else None
-        row["fine-tuned"] = percent(after)
-        undefined = None in (after, base["spearman"])
-        row["gain"] = "n/a" if undefined or after is None else percent(after - base["spearman"], "{:+.2f}")
-        gain = results.get("gain", {}).get(part)
-        ends = [percent(gain[end], "{:+.2f}") for end in ("low", "high")] if gain else []
-        row["95% interval"] = " to ".join(ends)
-        rows.append(row)
+    for split, base in results["base"].items():
+        measure, final = measure_of(base), results["final"].get(split)
+        before, after = deciding(base), deciding(final) if final else None
+        gain: Mapping[str, Any] | None = results.get("gain", {}).get(split)
+        _, low, high, _ = _gain_keys(measure)
+        ends = [percent(gain.get(end), "{:+.2f}") for end in (low, high)] if gain else []
+        rows.append(
+            {
+                METRIC_FORMATS[measure][0]: split,
+                "pairs": base["pairs"],
+                "base": percent(before),
+                "fine-tuned": percent(after),
+                "gain": "n/a" if before is None or after is None else percent(after - before, "{:+.2f}"),
+                "95% interval": " to ".join(ends),
+            }
+        )
     return pd.DataFrame(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from connection.data.prepare import Prepared
+from connection.evaluation.binary import average_precision
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.correlation import figures
 from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate_run
@@ -27,8 +29,14 @@ def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> Figures:
-    """Return Spearman, Pearson and "loss": the mean squared error of cosines (N,) against targets, for any training loss."""
-    return cast(Figures, figures(cosine, data.target) | {"loss": float(((cosine - data.target) ** 2).mean())})
+    """Figures of cosines (N,) against the targets: Spearman, Pearson, and average precision of binary labels.
+
+    "loss" is the mean squared error of the cosines from the targets, whatever the training loss is.
+    """
+    found: dict[str, float] = {**figures(cosine, data.target), "loss": float(((cosine - data.target) ** 2).mean())}
+    if data.scale.kind == "binary":
+        found["average_precision"] = average_precision(cosine, data.target > 0.5) if np.isfinite(cosine).all() else math.nan
+    return cast(Figures, found)
 
 
 def write_figures(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from connection.evaluation.evaluate import Figures
+from connection.evaluation.evaluate import deciding
 from connection.reports.console import print_next
 from connection.reports.html_report import write_html
 from connection.reports.results import OverSeeds, SeedFigures, is_finished, read_results
@@ -185,24 +185,23 @@ def _require_same(folders: list[Path]) -> None:
 
 
 def best_seed(rows: list[SeedFigures]) -> int:
-    """Return the seed with the highest dev Spearman, the first of equal ones; undefined ones count as lowest."""
-    values = {int(row["seed"]): _spearman(row, "dev") for row in rows}
+    """Return the seed with the best dev figure, the first of equal ones; undefined ones count as lowest."""
+    values = {int(row["seed"]): _value(row, "dev") for row in rows}
     return max(values, key=lambda seed: values[seed] if math.isfinite(values[seed]) else -math.inf)
 
 
 def over_seeds(rows: list[SeedFigures]) -> dict[str, OverSeeds]:
-    """Return mean and sample standard deviation of the Spearman correlation on "dev" and "test", where any is defined."""
+    """Return mean and sample standard deviation of the deciding measure on "dev" and "test", where any is defined."""
     found: dict[str, OverSeeds] = {}
     for part in ("dev", "test"):
-        values = [value for row in rows if math.isfinite(value := _spearman(row, part))]
+        values = [value for row in rows if math.isfinite(value := _value(row, part))]
         if values:
             deviation = statistics.stdev(values) if len(values) > 1 else None
             found[part] = {"mean": statistics.fmean(values), "deviation": deviation, "seeds": len(values)}
     return found
 
 
-def _spearman(row: SeedFigures, split: str) -> float:
-    """Return the Spearman correlation on a split; NaN if it is undefined or the split is missing."""
-    figures: Figures = row["dev" if split == "dev" else "test"] or {}
-    value = figures.get("spearman")
+def _value(row: SeedFigures, split: str) -> float:
+    """Return the deciding measure on a split; NaN if it is undefined or the split is missing."""
+    value = deciding(row["dev" if split == "dev" else "test"] or {})
     return math.nan if value is None else value

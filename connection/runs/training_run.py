@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -264,7 +265,7 @@ class TrainingRun:
                     return None
                 found = score(cosine, dev)
                 self.folder.log(step=progress.step, epoch=self.epoch, split="dev", **found)
-            if not dev or found["spearman"] > progress.best.get("spearman", -math.inf):  # false for NaN, an undefined figure
+            if not dev or self._value(found) > self._value(progress.best):  # false for NaN, an undefined figure
                 progress.best, progress.best_step, progress.best_epoch = found, progress.step, self.epoch
                 if dev:
                     progress.best_cosine = cosine
@@ -274,6 +275,14 @@ class TrainingRun:
         progress.evaluated = progress.step
         progress.evaluation_seconds += time.perf_counter() - clock
         return found
+
+    @property
+    def measure(self) -> str:
+        """The measure that decides which weights are best."""
+        return "average_precision" if self._prepared.scale.kind == "binary" else "spearman"
+
+    def _value(self, found: Figures) -> float:
+        return cast(float, found.get(self.measure, -math.inf))
 
     def _write_checkpoint(self) -> None:
         """Write a checkpoint unless this state has one. Pending embedding updates stay pending, as in an uninterrupted run."""
@@ -322,6 +331,7 @@ class TrainingRun:
             "epochs": self.settings.epochs,
             **self._machine,  # type: ignore[typeddict-item]
             "seed": self.settings.seed,
+            "measure": self.measure,
             "best_step": progress.best_step,
             "steps": progress.step,
             "skipped_steps": progress.skipped,

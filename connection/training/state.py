@@ -73,6 +73,7 @@ class Progress:
                 "dev loss": dev.get("loss"),
                 "dev Spearman": dev.get("spearman"),
                 "dev Pearson": dev.get("pearson"),
+                **({"dev average precision": dev["average_precision"]} if "average_precision" in dev else {}),
                 "training time": self.training_seconds - trained,
                 "evaluation time": self.evaluation_seconds - evaluated,
             }

@@ -93,7 +93,7 @@ OTHER_SPELLINGS = {
 @pytest.mark.parametrize("spelling", OTHER_SPELLINGS)
 def test_a_leak_by_another_spelling_of_the_same_tokens_is_found(findings_of, spelling):
     """Fourteen words fill the maximum length of 16 tokens with [CLS] and [SEP]."""
-    words = "the man sees a red book in a big park at night. on day".split()
+    words = "the man sees a red book in a big park in night. on day".split()
     train = [(" ".join(words), f"a dog rides {letter}", number % 6) for number, letter in enumerate("bcdefgh")]
     test = [(OTHER_SPELLINGS[spelling](one), two, label) for one, two, label in train]
     found = findings_of(train, test=test)

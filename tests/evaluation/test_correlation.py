@@ -211,3 +211,18 @@ def test_no_threshold_has_a_better_f1(pairs):
 def test_an_unknown_threshold_has_no_figures():
     found = binary.at_threshold(np.array([0.1, 0.9]), np.array([False, True]), math.nan)
     assert all(math.isnan(value) for value in found.values())
+
+
+def test_resampled_average_precision_is_scikit_learns_of_each_resample(monkeypatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 1000)
+    generator = np.random.default_rng(3)
+    positive = generator.random(40) < 0.4
+    scores = [generator.random(40).round(1) + 0.3 * positive, generator.random(40)]
+    found = bootstrap.resampled_average_precision(positive, scores)
+    weights = np.concatenate([block for _, block in bootstrap._draws(40, 0)])
+    assert found.shape == (2, 1000)
+    for number in range(0, 1000, 97):
+        rows = np.repeat(np.arange(40), weights[number].astype(int))
+        for score, values in zip(scores, found, strict=True):
+            assert values[number] == pytest.approx(sklearn_metrics.average_precision_score(positive[rows], score[rows]))
+    assert np.isnan(bootstrap.resampled_average_precision(np.ones(40, bool), scores)).all()
