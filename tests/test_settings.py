@@ -7,7 +7,7 @@ import pytest
 import bertFineTuningWithConnectionData as driver
 from connection.settings import as_json, flag_of, read_settings, setting_fields
 from connection.system.errors import InputError
-from tests.conftest import DRIVER, run_command
+from tests.conftest import DRIVER, ROOT, run_command
 
 CONSTANTS = {name: value for name, value in vars(driver).items() if name.isupper() and not name.startswith("TYPE_")}
 
@@ -68,6 +68,13 @@ def test_label_range_must_be_a_range():
 def test_own_training_file_leaves_the_bundled_dev_and_test_files():
     settings = read("--train-file", "mine.csv", "--test-file", "held-out.csv")
     assert (settings.train_file, settings.dev_file, settings.test_file) == ("mine.csv", "", "held-out.csv")
+
+
+def test_an_edited_training_file_leaves_them_too_but_no_edited_dev_file():
+    settings = read_settings([], CONSTANTS | {"TRAIN_FILE": "mine.csv", "DEV_FILE": "my-dev.csv"}, "")
+    assert (settings.train_file, settings.dev_file, settings.test_file) == ("mine.csv", "my-dev.csv", "")
+    settings = read_settings(["--train-file", str(ROOT / CONSTANTS["TRAIN_FILE"])], CONSTANTS, "")
+    assert (settings.dev_file, settings.test_file) == (CONSTANTS["DEV_FILE"], CONSTANTS["TEST_FILE"])
 
 
 def test_help_names_every_flag_and_default_and_loads_nothing_heavy(tmp_path):

@@ -254,7 +254,7 @@ def test_dev_and_test_are_filled_wherever_the_components_allow(tokenizer, tmp_pa
 
 
 @pytest.mark.parametrize(("count", "label", "why"), [
-    (50, None, "no dev pairs are split off: 5 of 50 are wanted, and a correlation over fewer than 10 says nothing"),
+    (39, None, "no dev pairs are split off: 4 of 39 are wanted, and a correlation over fewer than 10 says nothing"),
     (200, 3, "no dev pairs are split off: all 20 of them would have the label 3"),
 ])  # fmt: skip
 def test_a_split_that_makes_no_sense_is_said_as_it_is(tokenizer, tmp_path, count, label, why):
@@ -262,6 +262,13 @@ def test_a_split_that_makes_no_sense_is_said_as_it_is(tokenizer, tmp_path, count
     store = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path)
     parts, remarks = split_by_sentence(store, 0.1, 0, seed=1)
     assert (list(parts), remarks) == (["train"], [why])
+
+
+def test_a_small_file_gives_ten_pairs_to_dev_and_to_test(tokenizer, tmp_path):
+    rows = [(f"a cat {n}", f"a horse {n}", n % 5) for n in range(80)]
+    store = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path)
+    splits, remarks = split_by_sentence(store, 0.1, 0.1, seed=1)
+    assert ({name: len(split) for name, split in splits.items()}, remarks) == ({"train": 60, "dev": 10, "test": 10}, [])
 
 
 def test_components_are_those_of_the_graph(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,18 @@ def test_a_run_on_binary_labels_fits_a_threshold_on_dev_and_applies_it_to_test(t
     assert "ROC AUC" in report
     assert "What a cosine stands for" in report
     assert gain_sentence(results["gain"]["test"]) in shown
+    assert results["measure"] == "average_precision"  # it chose the weights, and is the headline
+    of_epochs = [row["dev average precision"] for row in results["epoch_figures"]]
+    assert results["final"]["dev"]["average_precision"] == max(of_epochs)
+    assert max(of_epochs) == pytest.approx(sklearn_metrics.average_precision_score(dev["label"], dev["final"]))
+    gain = results["gain"]["test"]
+    peers = [sklearn_metrics.average_precision_score(test["label"], test[when]) for when in ("base", "final")]
+    assert gain["average_precision"] == pytest.approx(peers[1] - peers[0])
+    assert gain["average_precision_low"] <= gain["average_precision"] <= gain["average_precision_high"]
+    assert "points of average precision x 100 on the test pairs" in shown
+    assert re.search(
+        rf"average precision x 100 +pairs +base.*\n.*\n +test +30 +{100 * peers[0]:.2f} +{100 * peers[1]:.2f}", shown
+    )
 
 
 def test_a_run_on_graded_labels_maps_cosines_to_them(tiny_folder, tmp_path):
@@ -71,6 +84,7 @@ def test_a_run_on_graded_labels_maps_cosines_to_them(tiny_folder, tmp_path):
     assert gain["low"] <= gain["spearman"] <= gain["high"]
     assert 0 < gain["p"] <= 1
     assert set(results["gain"]) == {"test"}
+    assert results["measure"] == "spearman"
     assert "points of Spearman x 100 on the test pairs" in shown
     assert "mean absolute error in label units" in shown
 

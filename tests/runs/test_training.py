@@ -546,6 +546,10 @@ def test_patience_ends_a_run_that_gets_no_better(tiny_folder, pair_file, tmp_pat
     assert len(results["epoch_figures"]) == 3  # the first is the best so far; the next two are no better
     assert not results["interrupted"]
     assert "No better on the dev pairs since epoch 1" in shown.stdout
+    slow = train(tiny_folder, pair_file, tmp_path / "slow", "--dev-file", pair_file, *flags, "--warmup-ratio", 0.5)
+    assert slow.returncode == 0, slow.stderr
+    results = json.loads((tmp_path / "slow" / "results.json").read_text())
+    assert len(results["epoch_figures"]) == 7  # the two are counted from the end of the warm-up on, after epoch 5
     shown = train(tiny_folder, pair_file, tmp_path / "other", *flags, "--dev-fraction", 0, "--test-fraction", 0)
     assert (shown.returncode, (tmp_path / "other").exists()) == (2, False)
     assert "--patience" in shown.stderr

@@ -245,6 +245,8 @@ def test_each_name_has_an_objective_and_each_label_kind_a_choice():
     choices = {(1, 3): "cosine-mse", (7, 3): "cosine-mse", (8, 3): "cosent", (8, 1): "cosine-mse"}
     for (size, distinct), name in choices.items():
         assert choose_loss("auto", "graded", list(range(distinct)), size)[0] == name
+    for kind in ("graded", "binary"):  # any other objective would pull everything together
+        assert choose_loss("auto", kind, [1.0], 16)[0] == "multiple-negatives"
 
 
 MANY = [place / losschoice.MOST_CLASSES for place in range(losschoice.MOST_CLASSES + 1)]
