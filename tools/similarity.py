@@ -35,7 +35,7 @@ def compare(folder: str, sentence1: str, sentence2: str) -> int:
     if model.calibration.threshold is not None:
         connected = "connected" if cosine >= model.calibration.threshold else "not connected"
         print(f"{connected}: the threshold is {model.calibration.threshold:.4f}")
-    if model.labels:
+    if model.labels and model.calibration.knots:  # without dev pairs no label is known to stand for a cosine
         low, high = model.labels
         predicted = float(model.calibration.predicted_label(np.array(cosine), low, high))
         print(f"score  {predicted:.2f} on the scale {low:g} to {high:g}")

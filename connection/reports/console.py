@@ -40,6 +40,8 @@ def print_end(results: RunResults, steps: int, ended_by: str, resumable: bool) -
         print("", render(epoch_table(results["epoch_figures"])), sep="\n")
     if results["base"]:
         print("", render(gain_table(results)), sep="\n")
+    else:
+        print("\nNothing was measured: there are no dev and no test pairs. Give --dev-file and --test-file, or more pairs.")
     if "gain" in results:
         print("", render(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
     if "slices" in results:

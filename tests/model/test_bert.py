@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForPreTrainin
 
 import bertFineTuningWithConnectionData as driver
 from connection.data.tokenization import tokenize
+from connection.model.calibration import Calibration
 from connection.model.packing import pack
 from connection.model.pooling import POOLING
 from connection.settings import setting_fields
@@ -483,6 +484,9 @@ def test_print_model_shows_bert_base(tmp_path):
 def test_similarity_tool(tiny_folder, tmp_path):
     model = ConnectionBert.load(tiny_folder)
     model.labels = (1.0, 5.0)
+    model.save(tmp_path / "uncalibrated")  # no dev pairs told which label a cosine stands for
+    assert run_inside(similarity.main, tmp_path / "uncalibrated", "a dog", "a dog").stdout == "cosine 1.0000\n"
+    model.calibration = Calibration(None, ((0.0, 1.0), (1.0, 5.0)))
     model.save(tmp_path / "saved")
     shown = run_inside(similarity.main, tmp_path / "saved", "a dog", "a dog")
     assert shown.returncode == 0, shown.stderr

@@ -57,9 +57,7 @@ def test_a_run_on_binary_labels_fits_a_threshold_on_dev_and_applies_it_to_test(t
     assert gain["average_precision"] == pytest.approx(peers[1] - peers[0])
     assert gain["average_precision_low"] <= gain["average_precision"] <= gain["average_precision_high"]
     assert "points of average precision x 100 on the test pairs" in shown
-    assert re.search(
-        rf"average precision x 100 +pairs +base.*\n.*\n +test +30 +{100 * peers[0]:.2f} +{100 * peers[1]:.2f}", shown
-    )
+    assert re.search(rf"\n +test +30 +{100 * peers[0]:.2f} +{100 * peers[1]:.2f} ", shown)
 
 
 def test_a_run_on_graded_labels_maps_cosines_to_them(tiny_folder, tmp_path):
