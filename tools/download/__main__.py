@@ -22,7 +22,7 @@ from connection.system.errors import InputError, RunError, exit_status
 from connection.system.paths import ROOT
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
-from tools.download.hub import fetch_file, hub_errors, kept_between_tries, listing
+from tools.download.hub import kept_between_tries, open_hub
 from tools.download.public_sets import SETS, WITHOUT_HOME, fetch_public
 
 FILES = (  # downloaded if the model has them; no other files, and no code
@@ -132,19 +132,15 @@ def from_hub(model: str, folder: Path, partial: Path) -> None:
     Files are downloaded to `partial` and then moved to `folder`. If the download is interrupted, the next try resumes from
     `partial`.
     """
-    otherwise = (
-        "Is the name right, and can this machine reach the hub? The same command goes on with what had come. "
-        "transformers/bert/README.md says how to place the files by hand."
-    )
-    with hub_errors(model, otherwise):
-        commit, there = listing(model)
+    with open_hub(model, by_hand="transformers/bert/README.md says how to place the files by hand.") as hub:
+        commit, there = hub.listing()
         weights = [name for name in WEIGHT_FILES if name in there][:1]
         wanted = [name for name in FILES if name in there] + weights
         with kept_between_tries(partial, commit) as come:
             for name in wanted:
                 limit = WEIGHTS_LIMIT if name.endswith(WEIGHT_FILES) else limit_of(Path(name).name) or JSON_LIMIT
-                fetch_file(model, there[name], commit, come / name, limit)
-                if name == "config.json":  # checked before the weights are downloaded: they may be large
+                hub.fetch_file(there[name], commit, come / name, limit)
+                if name == "config.json":  # before the weights, which may be large
                     check_architecture(read_json(come / name), Path(model) / name)
             for name in wanted:
                 (folder / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Downloads files from the Hugging Face hub: resumes interrupted downloads, checks sizes and digests, explains errors.
+"""What downloads from the Hugging Face hub share: its list of files, sizes and digests checked, going on where one broke off.
 
 No path is made from a hub's answers unchecked, and no more bytes are written than it lists.
 """
@@ -11,13 +11,16 @@ import io
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, RunError
-from connection.system.folder_lock import try_lock
+from connection.system.folder_lock import FLAGS, try_lock
 from connection.system.paths import file_sha256
+from tools.download.bounded_http import BoundedRequests, bounded_requests
+from tools.download.hub_errors import hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -26,32 +29,21 @@ NEXT = "Try again later; if it comes again, look at HF_ENDPOINT and the proxy se
 
 
 @contextlib.contextmanager
-def hub_errors(name: str, otherwise: str) -> Iterator[None]:
-    """Raises the hub's errors as `InputError` for an invalid name, else as a `RunError` whose text ends in `otherwise`."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from huggingface_hub.errors import HFValidationError, HTTPError
-
-    try:
-        yield
-    except HFValidationError as error:
-        raise InputError(f"{name!r} is no model name: {error}") from None
-    except (HTTPError, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{first} {otherwise}") from None
-
-
-@contextlib.contextmanager
 def kept_between_tries(folder: Path, revision: str) -> Iterator[Path]:
     """Yields the subfolder of `folder` for a revision. It is kept if the download is interrupted, so that the next try resumes.
 
-    `folder` is removed after success, and after `InputError` or `RunError`: its files are not the real ones. Subfolders of
-    other revisions are removed at the start. Raises `RunError` if another process downloads to `folder`.
+    It is removed at the end, and when what came was no use: files that are not the real ones (`InputError`, `RunError`), or
+    of another revision. Entries that are not plain files and folders are removed before anything is read or written: a
+    link would lead out of the folder. Two downloads into one folder exclude each other.
     """
+    if folder.is_symlink():
+        folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     with try_lock(folder) as locked:
         if locked is False:
             raise RunError(f"another process is fetching it into {folder}.")
         try:
+            remove_links(folder)
             for path in folder.iterdir():
                 if path.name != revision:
                     shutil.rmtree(path, ignore_errors=True)
@@ -63,58 +55,100 @@ def kept_between_tries(folder: Path, revision: str) -> Iterator[Path]:
             raise
 
 
-def listing(repository: str, repo_type: str = "model", revision: str | None = None) -> tuple[str, dict[str, RepoSibling]]:
-    """Return the commit that the hub names, and its files by name. Raises `RunError` if the answer is not a hub's."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        info = HfApi().repo_info(repository, repo_type=repo_type, revision=revision, files_metadata=True)
-        commit, files = str(info.sha), {file.rfilename: file for file in info.siblings or []}
-    except (HFValidationError, OSError):
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise RunError(f"what answered is no hub ({type(error).__name__}: {error!s:.100}). {NEXT}") from None
-    if not re.fullmatch("[0-9a-f]{40}", commit):  # it is used as a folder name
-        raise RunError(f"the hub names no commit of 40 hexadecimal digits, but {commit!r:.100}. {NEXT}")
-    return commit, files
+def remove_links(folder: Path) -> None:
+    """Remove all entries that are not folders, or plain files of this name alone. What a link leads to is left alone."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in folders + files):
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode) and (not stat.S_ISREG(status.st_mode) or status.st_nlink > 1):
+                path.unlink()
 
 
-def fetch_file(repository: str, listed: RepoSibling, revision: str, target: Path, limit: int, repo_type: str = "model") -> None:
-    """Download a file of at most `limit` bytes to `target`, resuming an earlier try (HTTP range request), and check it.
+@contextlib.contextmanager
+def open_hub(repository: str, repo_type: str = "model", by_hand: str = "") -> Iterator[Hub]:
+    """Yields a repository of the hub. Its errors in this block become ours, as `hub_errors` does."""
+    with hub_errors(repository, by_hand), bounded_requests() as requests:
+        yield Hub(repository, repo_type, requests)
 
-    The hub library's own download starts again each time, checks no digest, and makes paths from the hub's answers. Only its
-    function that reads over HTTP is used here: it honours the proxy variables.
-    """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
 
-    name, size = listed.rfilename, listed.size
-    if not isinstance(size, int) or not 0 <= size <= limit:
-        raise RunError(f"the hub lists {name} with {size!s:.100} bytes, where {limit:,} are the most that are fetched. {NEXT}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    if not target.is_file():
-        with AtMost(part, size) as stream:
-            http_get(
-                hf_hub_url(repository, name, revision=revision, repo_type=repo_type),
-                stream,
-                resume_size=stream.tell(),
-                headers=build_hf_headers() | {"Accept-Encoding": "identity"},  # a range counts uncompressed bytes
-                expected_size=size,
-                displayed_filename=name,
+class Hub:
+    """A repository of the hub: its list of files, and the files."""
+
+    def __init__(self, repository: str, repo_type: str, requests: BoundedRequests) -> None:
+        self.repository, self.repo_type, self.requests = repository, repo_type, requests
+
+    def listing(self, revision: str | None = None) -> tuple[str, dict[str, RepoSibling]]:
+        """The commit that the hub answers for, and its files by name. Raises `RunError` where the answer is no hub's."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HFValidationError
+
+        def ask() -> Any:
+            return HfApi().repo_info(self.repository, repo_type=self.repo_type, revision=revision, files_metadata=True)
+
+        try:
+            info = self.requests.run(ask, "the list of files")
+            commit, files = str(info.sha), {file.rfilename: file for file in info.siblings or []}
+        except (HFValidationError, OSError):
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise RunError(f"what answered is no hub ({type(error).__name__}: {error!s:.100}). {NEXT}") from None
+        if not re.fullmatch("[0-9a-f]{40}", commit):  # it becomes a folder's name
+            raise RunError(f"the hub names no commit of 40 hexadecimal digits, but {commit!r:.100}. {NEXT}")
+        return commit, files
+
+    def fetch_file(self, listed: RepoSibling, revision: str, target: Path, limit: int) -> None:
+        """A file of at most `limit` bytes to `target`, from where an earlier try broke off (a range request), then checked.
+
+        The hub library's own download begins anew each time, checks no digest, and makes paths of what the hub answers. Its
+        part that reads over HTTP is used: it honours the proxy variables.
+        """
+        name, size = listed.rfilename, listed.size
+        if not isinstance(size, int) or not 0 <= size <= limit:
+            raise RunError(
+                f"the hub lists {name} with {size!s:.100} bytes, where {limit:,} are the most that are fetched. {NEXT}"
             )
-        part.replace(target)
-    check_digest(target, listed)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        if not target.is_file():
+            self._fetch_part(name, size, revision, part)
+            part.replace(target)
+        check_digest(target, listed)
+
+    def _fetch_part(self, name: str, size: int, revision: str, part: Path) -> None:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        with AtMost(part, size) as stream:
+
+            def get() -> None:
+                http_get(
+                    hf_hub_url(self.repository, name, revision=revision, repo_type=self.repo_type),
+                    stream,
+                    resume_size=stream.tell(),
+                    headers=build_hf_headers(),
+                    expected_size=size,
+                    displayed_filename=name,
+                )
+
+            try:
+                self.requests.run(get, name, size)
+            except OSError as error:
+                if type(error) is OSError and error.errno is None:  # complete, and of another size: not a part of the file
+                    stream.truncate(0)
+                raise
 
 
 class AtMost(io.BufferedWriter):
-    """A file opened for appending. Raises `RunError` before it would exceed `limit` bytes in total."""
+    """A file that is added to, and takes no more than `limit` bytes in all. Raises `RunError` unless it is a plain file."""
 
     def __init__(self, file: Path, limit: int) -> None:
-        super().__init__(io.FileIO(file, "ab"))
+        super().__init__(io.FileIO(file, "ab", opener=lambda path, flags: os.open(path, flags | FLAGS, 0o644)))
         self.limit = limit
+        status = os.fstat(self.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            self.close()
+            raise RunError(f"{file} is not a plain file, and nothing was written to it. Remove it.")
 
     def write(self, chunk: Any) -> int:
         if self.tell() + len(chunk) > self.limit:

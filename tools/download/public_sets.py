@@ -8,7 +8,7 @@ from typing import NamedTuple
 from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError, RunError
 from connection.system.paths import ROOT, expand
-from tools.download.hub import fetch_file, hub_errors, listing
+from tools.download.hub import open_hub
 
 SIZE_LIMIT = 64 << 20  # bytes per file
 
@@ -60,12 +60,12 @@ def fetch_public(name: str, target: Path, overwrite: bool = False) -> None:
             raise InputError(f"{error}\nOr give --overwrite to replace the folder {target}.") from None
         print(f"{target} is there already.")
         return
-    with atomic_folder(target) as new, hub_errors(wanted.repository, "Can this machine reach the hub?"):
-        _, there = listing(wanted.repository, "dataset", wanted.commit)
+    with atomic_folder(target) as new, open_hub(wanted.repository, "dataset") as hub:
+        _, there = hub.listing(wanted.commit)
         if missing := [path for path in wanted.files if path not in there]:
             raise RunError(f"{wanted.repository} has no {', '.join(missing)} at {wanted.commit}.")
         for path, file in wanted.files.items():
-            fetch_file(wanted.repository, there[path], wanted.commit, new / file, SIZE_LIMIT, "dataset")
+            hub.fetch_file(there[path], wanted.commit, new / file, SIZE_LIMIT)
         try:
             open_all(new, wanted)
         except InputError as error:
