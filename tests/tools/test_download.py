@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +22,8 @@ from ConnectionBert import ConnectionBert
 from tests.conftest import run_inside
 from tests.tools.fake_hub import FakeHub, Server, git_blob_id
 from tools.download import __main__ as download
-from tools.download.hub import kept_between_tries
+from tools.download import bounded_http
+from tools.download.hub import AtMost, kept_between_tries
 
 # --- the wheel ---------------------------------------------------------------------------------------------------------
 
@@ -371,3 +374,215 @@ def test_a_download_needs_no_locks(tmp_path, monkeypatch):
     with kept_between_tries(tmp_path / ".bert.partial", "a" * 40) as come:
         assert come.is_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- bounds ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "revision", "folder"])
+def test_nothing_is_written_through_what_lies_in_the_place_of_a_part(hub, tmp_path, kind):
+    handler, fetch = hub
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "kept").write_text("mine")
+    partial = tmp_path / "bert" / ".bert.partial"
+    come = partial / handler.commit
+    if kind in ("revision", "folder"):
+        place = come if kind == "revision" else partial
+        place.parent.mkdir(parents=True)
+        place.symlink_to(mine)
+    else:
+        come.mkdir(parents=True)
+        part = come / "vocab.txt.part"
+        if kind == "pipe":
+            os.mkfifo(part)
+        else:
+            (os.link if kind == "hard link" else os.symlink)(mine / "kept", part)
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "bert" / "bert" / "vocab.txt").read_bytes() == handler.files["vocab.txt"]
+    assert [(path.name, path.read_text()) for path in mine.iterdir()] == [("kept", "mine")]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_a_part_that_is_no_plain_file_is_not_opened_for_writing(tmp_path, kind):
+    """As when it is put there after the folder was looked through."""
+    (tmp_path / "mine").write_text("mine")
+    part = tmp_path / "vocab.txt.part"
+    if kind == "pipe":
+        os.mkfifo(part)
+    else:
+        (os.link if kind == "hard link" else os.symlink)(tmp_path / "mine", part)
+    with pytest.raises((RunError, OSError)):
+        AtMost(part, 10)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def dripping(handler, sent):
+    """The handler answers with `sent` and then a byte at a time, without end, until it is let go."""
+    handler.release = threading.Event()
+
+    def drip(self, *words):
+        with contextlib.suppress(OSError):
+            self.wfile.write(sent)
+            while not self.release.wait(0.1):
+                self.wfile.write(b"x" if sent else b"")
+
+    return drip
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nX-Long: ", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"])
+def test_a_hub_that_sends_its_list_byte_by_byte_or_never_is_given_up(hub, tmp_path, monkeypatch, sent):
+    handler, fetch = hub
+    monkeypatch.setattr(bounded_http, "SPAN", 0.5)
+    handler.answer = dripping(handler, sent)
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    handler.release.set()
+    assert shown.returncode == 1
+    assert "bytes of the list of files in 0.5 seconds, and at least 1,000 a second" in shown.stderr
+    assert "Is the name right" not in shown.stderr
+
+
+def test_a_file_that_comes_byte_by_byte_is_given_up_and_what_had_come_is_kept(hub, tmp_path, monkeypatch):
+    handler, fetch = hub
+    monkeypatch.setattr(bounded_http, "SPAN", 0.5)
+    plain, size = handler.answer, len(handler.files["model.safetensors"])
+    drip = dripping(handler, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+    handler.answer = lambda self, content, headers, weights=False: (drip if weights else plain)(self, content, headers, weights)
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    handler.release.set()
+    assert shown.returncode == 1
+    assert "bytes of model.safetensors in 0.5 seconds" in shown.stderr
+    assert "goes on with what had come" in shown.stderr
+    come = tmp_path / "bert" / ".bert.partial" / handler.commit
+    assert (come / "vocab.txt").read_bytes() == handler.files["vocab.txt"]
+
+
+def test_a_list_without_end_takes_no_memory(hub, tmp_path, monkeypatch):
+    handler, fetch = hub
+    monkeypatch.setattr(bounded_http, "ANSWER_LIMIT", 1 << 16)
+    handler.answered = bytes((1 << 16) + 1)
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1
+    assert "what answered has more than 65,536 bytes" in shown.stderr
+
+
+def answering(handler, status, headers, content=b"", weights_alone=False):
+    """The handler answers so: to everything, or to the request for the weights."""
+    plain = handler.answer
+
+    def answer(self, whole, usual, weights=False):
+        if weights_alone and not weights:
+            return plain(self, whole, usual, weights)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    handler.answer = answer
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said", "name_asked"),
+    [
+        (404, {}, "404", True),
+        (401, {}, "401", True),
+        (403, {}, "The hub refuses", False),
+        (503, {}, "It is a fault of the hub", False),
+        (429, {}, "asks for fewer requests", False),
+        (429, {"Retry-After": "172800"}, "asks to wait 172,800 seconds", False),
+        (429, {"RateLimit": '"api";r=0;t=172800'}, "asks to wait 172,800 seconds", False),
+        (200, {"Content-Encoding": "gzip"}, "is compressed", False),
+    ],
+)
+def test_each_answer_is_said_as_what_it_is(hub, tmp_path, status, headers, said, name_asked):
+    handler, fetch = hub
+    answering(handler, status, headers | {"Content-Length": "0"})
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1
+    assert said in shown.stderr
+    assert ("Is the name right?" in shown.stderr) == name_asked
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_wait_of_days_for_a_file_is_not_obeyed(hub, tmp_path):
+    handler, fetch = hub
+    answering(handler, 429, {"Retry-After": "172800", "Content-Length": "0"}, weights_alone=True)
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1
+    assert "asks to wait 172,800 seconds" in shown.stderr
+
+
+@pytest.mark.parametrize("headers", [{"Content-Type": "text/html", "Content-Length": "7"}, {"Content-Length": "7"}, {}])
+def test_a_sign_in_page_in_place_of_the_rest_leaves_what_had_come(hub, tmp_path, headers):
+    handler, fetch = hub
+    weights = handler.files["model.safetensors"]
+    part = tmp_path / "bert" / ".bert.partial" / handler.commit / "model.safetensors.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(weights[:1000])
+    plain = answering(handler, 200, headers, b"<html/>", weights_alone=True)
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 1
+    assert "Is there a network to sign in to first?" in shown.stderr
+    assert part.read_bytes() == weights[:1000]
+    handler.answer = plain
+    assert fetch("some/bert", "--to", tmp_path / "bert").returncode == 0
+    assert (tmp_path / "bert" / "bert" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_page_that_begins_a_file_does_not_spoil_the_next_try(hub, tmp_path):
+    handler, fetch = hub
+    plain = answering(handler, 200, {}, b"not the file", weights_alone=True)
+    assert fetch("some/bert", "--to", tmp_path / "bert").returncode == 1
+    handler.answer = plain
+    shown = fetch("some/bert", "--to", tmp_path / "bert")
+    assert shown.returncode == 0, shown.stderr
+
+
+# --- tokens, names, certificates ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_lookup(monkeypatch):
+    """No host can be looked up, and no proxy is set."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+    def fail(*words, **more):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+
+def test_no_token_is_sent_over_plain_http(tmp_path, monkeypatch, no_lookup):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    environment = {"HF_ENDPOINT": "http://hub.invalid", "HF_HUB_OFFLINE": "0"}
+    shown = run_inside(download.main, "some/bert", "--to", tmp_path / "bert", **environment)
+    assert shown.returncode == 2
+    assert "HF_HUB_DISABLE_IMPLICIT_TOKEN=1" in shown.stderr
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    shown = run_inside(download.main, "some/bert", "--to", tmp_path / "bert", **environment)
+    assert shown.returncode == 1
+    assert "can't be looked up (" in shown.stderr
+    assert "Is the name right" not in shown.stderr
+
+
+def test_a_token_is_sent_to_this_machine(hub, tmp_path, monkeypatch):
+    _, fetch = hub
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert fetch("some/bert", "--to", tmp_path / "bert").returncode == 0
+
+
+def test_a_connection_that_is_not_secure_is_said_so(hub, tmp_path):
+    """A plain server where TLS is spoken: as a portal in between."""
+    handler, fetch = hub
+    server = Server(handler)
+    address = server.address.replace("http:", "https:")
+    shown = fetch("some/bert", "--to", tmp_path / "bert", HF_ENDPOINT=address)
+    server.shutdown()
+    assert shown.returncode == 1
+    assert "the connection is not secure" in shown.stderr
+    assert "Is the name right" not in shown.stderr
