@@ -620,7 +620,7 @@ def trained_and_saved(folder: Path) -> ConnectionBert:
     model.train()
     model.prepare_training("fp32", True, 0)
     store = tokenize(["the dog plays", "a cat"], model.tokenizer, model.max_length)
-    model(pack([store[0], store[1]], model.tokenizer.pad_token_id))[2].sum().backward()
+    model(pack([store[0], store[1]], model.tokenizer.pad_token_id))[0].sum().backward()
     model.save(folder.parent / "again")
     return ConnectionBert.load(folder.parent / "again")
 
