@@ -206,8 +206,8 @@ def _labels(folder: CheckedFolder) -> tuple[tuple[float, float] | None, Calibrat
     ends: Any = (content.get("label_min"), content.get("label_max"))
     if not _are_numbers(*ends):
         raise InputError(
-            f"{file}: label_min and label_max should be finite numbers, not {ends[0]!r:.100} and {ends[1]!r:.100}. Fetch or copy it "
-            "again; without the file the model has cosines alone."
+            f"{file}: label_min and label_max should be finite numbers, not {ends[0]!r:.100} and {ends[1]!r:.100}. Fetch or "
+            "copy it again; without the file the model has cosines alone."
         )
     try:
         return ends, Calibration.from_json(content)

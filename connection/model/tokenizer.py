@@ -109,7 +109,9 @@ def _lower_case_first(tokenizer: Any) -> None:
         steps.lowercase, steps.strip_accents = True, strip
         backend.normalizer = steps
     else:
-        backend.normalizer = Steps([Lowercase(), *([] if steps is None else [steps])])
+        inner = list(steps) if isinstance(steps, Steps) else [] if steps is None else [steps]
+        if not any(isinstance(step, Lowercase) for step in inner):
+            backend.normalizer = Steps([Lowercase(), *inner])
 
 
 def _missing_tokens(tokenizer: Any, vocab_size: int) -> list[str]:
