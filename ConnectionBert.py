@@ -238,7 +238,7 @@ class ConnectionBert(nn.Module):
         return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
 
     def encode(
-        self, sentences: Sequence[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
+        self, sentences: Iterable[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
     ) -> np.ndarray:
         """Vectors of N sentences, in their order, (N, H) float32. The list may have any length.
 
@@ -277,7 +277,7 @@ class ConnectionBert(nn.Module):
         self.train(was_training)
         return vectors
 
-    def similarity(self, a: Sequence[str], b: Sequence[str]) -> np.ndarray:
+    def similarity(self, a: Iterable[str], b: Iterable[str]) -> np.ndarray:
         """Cosine of a[i] and b[i] in [-1, 1] for two lists of N sentences, (N,) float32."""
         a, b = _list_of_sentences(a, "similarity"), _list_of_sentences(b, "similarity")
         if len(a) != len(b):

@@ -108,10 +108,8 @@ def _lower_case_first(tokenizer: Any) -> None:
         tokenizer.init_kwargs |= {"do_lower_case": True, "strip_accents": strip}
         steps.lowercase, steps.strip_accents = True, strip
         backend.normalizer = steps
-    else:
-        inner = list(steps) if isinstance(steps, Steps) else [] if steps is None else [steps]
-        if not any(isinstance(step, Lowercase) for step in inner):
-            backend.normalizer = Steps([Lowercase(), *inner])
+    elif "Lowercase()" not in str(steps):
+        backend.normalizer = Steps([Lowercase(), *([] if steps is None else [steps])])
 
 
 def _missing_tokens(tokenizer: Any, vocab_size: int) -> list[str]:

@@ -23,9 +23,9 @@ from tests.model.test_bert import cosine_rows, refused
 TEXTS = ["The Man plays guitar", "a DOG", "the big red horse is not in the park, in the city at night.", "?", "a [SEP] b"]
 BERT, MODEL, POOLING = "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"
 TOKENIZER = "tokenizer_config.json"
-PROMPTS = {"prompts": {"query": "the city sees: ", "mine": "not a book. "}, "default_prompt_name": "mine"}
+PROMPTS: dict[str, Any] = {"prompts": {"query": "the city sees: ", "mine": "not a book. "}, "default_prompt_name": "mine"}
 # name: the entries that are changed, by file
-OBEYED = {
+OBEYED: dict[str, dict[str, Any]] = {
     "the default prompt": {MODEL: PROMPTS},
     "the default prompt, named query": {MODEL: PROMPTS | {"default_prompt_name": "query"}},
     "a prompt that is left out of the mean": {MODEL: PROMPTS, POOLING: {"include_prompt": False}},
@@ -56,7 +56,7 @@ OBEYED = {
     "special tokens in a text as text": {TOKENIZER: {"split_special_tokens": True}},
 }
 # These say what would be done anyway, or concern other calls than encode().
-WITHOUT_EFFECT = {
+WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
     "no maximum length": {BERT: {"max_seq_length": None}, TOKENIZER: {"model_max_length": 10**30}},
     "a maximum length of 0": {BERT: {"max_seq_length": 0}},
     "similarity dot": {MODEL: {"similarity_fn_name": "dot"}},
@@ -198,7 +198,7 @@ def test_models_with_other_settings_have_other_digests(peer):
     assert len({plain, cut, model_digest(ConnectionBert.load(peer)).hexdigest()}) == 3
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "another task": ({BERT: {"transformer_task": "fill-mask"}}, BERT, "transformer_task is 'fill-mask'"),
     "another output": (
         {BERT: {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}}}, BERT, "moda"),
@@ -283,6 +283,7 @@ def test_what_is_no_list_of_sentences_is_refused_by_both(tiny_folder, wrong):
 def test_any_list_of_sentences_is_taken(tiny_folder):
     model = ConnectionBert.load(tiny_folder)
     expected = model.encode(["a dog", "a cat"], progress=False, precision="fp32")
+    given: Any
     for given in (("a dog", "a cat"), np.array(["a dog", "a cat"]), iter(["a dog", "a cat"])):
         assert np.allclose(model.encode(given, progress=False, precision="fp32"), expected, atol=1e-6)
     assert model.similarity([], []).shape == (0,)

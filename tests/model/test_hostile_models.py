@@ -312,6 +312,10 @@ def sharded(change: Callable[[dict[str, str]], Any] = dict, copies: bool = False
     return make
 
 
+def index_of(name: str):
+    return sharded(lambda names: {"a": name})
+
+
 def sharded_bin(folder: Path, mark: Path) -> None:
     (folder / SAFE).unlink()
     (folder / "pytorch_model-1.bin").write_bytes(pickle.dumps(opened(mark)) + bytes(200_000))
@@ -341,6 +345,11 @@ def old_layout(change: Callable[[Path, Path], None] | None = None):
             change(folder / "0_BERT", mark)
 
     return make
+
+
+def inside(name: str):
+    """A case of a plain folder made in the folder of an older model's BERT."""
+    return old_layout(lambda folder, mark: CASES[name][0](folder, mark))
 
 
 def modules_at(path: str):
@@ -560,7 +569,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "a prefix without end": (in_model(continuing_subword_prefix="#" * 10**6), "tokenizer.json", "has 1,000,000 characters"),
     "no unknown piece": (tokenized(unigram), "tokenizer", "unk_id"),
     "a switch that is none": (configured(TOKENIZER, do_lower_case="x"), TOKENIZER, "do_lower_case should be true"),
-    **{f"an index that names {name!r:.40}": (sharded(lambda names, name=name: {"a": name}), INDEX, "is not the name")
+    **{f"an index that names {name!r:.40}": (index_of(name), INDEX, "is not the name")
        for name in ("../model.safetensors", "/etc/passwd", "a/b.safetensors", "x.bin", ".safetensors", "a\n.safetensors")},
     "an index of numbers": (sharded(lambda names: {"a": 5}), INDEX, "names no files"),
     "an index without files": (sharded(lambda names: {}), INDEX, "names no files"),
@@ -584,7 +593,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "shards of pickles": (sharded_bin, "pytorch_model-1.bin", "not a ZIP archive"),
     "a BERT elsewhere": (after(old_layout(), modules_at("../x")), "modules.json", "'../x'"),
     "a BERT in a linked folder": (after(old_layout(), linked_folder("0_BERT")), "0_BERT", "cp -rL"),
-    **{f"in a folder of a BERT, {name}": (old_layout(lambda folder, mark, name=name: CASES[name][0](folder, mark)),
+    **{f"in a folder of a BERT, {name}": (inside(name),
                                           "0_BERT", CASES_IN[name]) for name in CASES_IN},
     "a norm of 400 digits": (written(CONFIG, '{"layer_norm_eps": 1' + "0" * 400 + "}"), CONFIG, "a number has 401 digits"),
     "a norm of 1e999": (written_entry(CONFIG, "layer_norm_eps", "1e999"), CONFIG, "layer_norm_eps: inf"),
