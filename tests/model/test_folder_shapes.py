@@ -50,7 +50,7 @@ def test_weights_in_shards(tiny_folder, form):
     in_shards(tiny_folder, form)
     assert (vectors(tiny_folder) == expected).all()
     digest = check_folder(tiny_folder).weights_sha256
-    shard = sorted(tiny_folder.glob(f"*3.{form}"))[0]
+    shard = sorted(tiny_folder.glob("*00003-of-*"))[0]
     part = load_file(shard) if form == "safetensors" else torch.load(shard, weights_only=True)
     part[next(iter(part))] += 1
     save_file(part, shard) if form == "safetensors" else torch.save(part, shard)
@@ -85,7 +85,7 @@ def test_names_with_what_a_larger_module_called_its_encoder(tiny_folder, prefix)
     [
         (
             lambda state: {f"x{place}": tensor for place, tensor in enumerate(state.values())},
-            "39 of its 39 tensors .*'x0', 'x1'",
+            "37 of its 37 tensors .*'x0', 'x1'",
         ),
         (lambda state: {f"a.{name}.lora_A.weight": tensor for name, tensor in state.items()}, "it holds a PEFT adapter"),
         (lambda state: {f"{side}.{name}": t for side in "qd" for name, t in state.items()}, "The weights hold 2 encoders"),
