@@ -214,7 +214,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a tokenizer's length without room": ({TOKENIZER: {"model_max_length": 2}}, TOKENIZER, "model_max_length is 2"),
     "cut at the beginning": ({TOKENIZER: {"truncation_side": "left"}}, TOKENIZER, "truncation_side left"),
     "another kind of model": ({MODEL: {"model_type": "CrossEncoder"}}, MODEL, "a 'CrossEncoder'"),
-    "an unknown default": ({MODEL: {"default_prompt_name": "absent"}}, MODEL, "default_prompt_name is 'absent', which is none of"),
+    "an unknown default": ({MODEL: {"default_prompt_name": "absent"}}, MODEL, "is 'absent', which is none of"),
     "prompts that are none": ({MODEL: {"prompts": {"query": 5}}}, MODEL, "prompts should be an object of texts"),
     "an endless prompt": ({MODEL: {"prompts": {"query": "x " * 10_000}}}, MODEL, "has 20,000 characters"),
     "a prompt without room beside it": (
