@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from transformers import BertModel
 from connection.data.tokenization import tokenize
 from connection.model.calibration import Calibration
 from connection.model.checks.config import bert_config, check_size, read_config
-from connection.model.checks.folder_entries import CheckedFolder, check_entries, check_folder, read_consistently
+from connection.model.checks.folder_entries import read_consistently
+from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, weights_name
+from connection.model.encoding_settings import EncodingSettings, read_encoding_settings
 from connection.model.flat_weights import FlatWeights
 from connection.model.packed_bert import PackedBert
 from connection.model.packing import PackedBatch, pack
-from connection.model.pooling import POOLING
+from connection.model.pooling import POOLING, pool, without_prompt
 from connection.model.sentence_transformers_files import FolderSettings, read_modules, write_modules
 from connection.model.tokenizer import read_tokenizer
 from connection.model.weights import encoder_tensors, read_tensors, with_pooler
@@ -53,9 +55,12 @@ class ConnectionBert(nn.Module):
         max_length: int = 128,
         normalized: bool = False,
         labels: tuple[float, float] | None = None,
+        encoding: EncodingSettings | None = None,
+        include_prompt: bool = True,
     ):
         super().__init__()
-        if pooling not in POOLING:
+        parts = pooling.split("+")
+        if not set(parts) <= set(POOLING) or (len(parts) > 1 and "pooler" in parts):
             raise InputError(f"pooling {pooling!r} is none of {', '.join(POOLING)}")
         positions = encoder.config.max_position_embeddings
         if not 3 <= max_length <= positions:
@@ -73,6 +78,16 @@ class ConnectionBert(nn.Module):
         self.max_length = max_length
         self.normalized = normalized  # encode() returns vectors of length 1
         self.labels = labels  # label scale of the training data: (no connection, full connection)
+        self.encoding = encoding or EncodingSettings()  # prompts and the like
+        self.include_prompt = include_prompt  # in the pooling
+        tokenizer.prompt = self.encoding.prompt  # tokenize() puts it before each sentence
+        prompt_tokens = self._prompt_tokens()
+        if prompt_tokens + 2 > max_length:
+            raise InputError(
+                f"the folder's prompt, {self.encoding.prompt!r:.100}, fills the maximum length of {max_length} tokens, so that "
+                f"no text has room beside it: give a maximum (--max-length) above {prompt_tokens + 2}"
+            )
+        self._skipped = 0 if include_prompt else prompt_tokens  # at the beginning of each sentence, left out of the pooling
         self.calibration = Calibration()  # empty if it was not fitted on dev pairs
         self.precision = "fp32"  # of the training passes
         self.packed_bert: PackedBert | None = None
@@ -90,53 +105,67 @@ class ConnectionBert(nn.Module):
         return read_consistently(path, lambda: cls._read(check_folder(path), pooling, max_length))
 
     @classmethod
-    def _read(cls, folder: CheckedFolder, pooling: str | None, max_length: int | None) -> ConnectionBert:
+    def _read(cls, folder: ModelFolder, pooling: str | None, max_length: int | None) -> ConnectionBert:
         """Load from a folder that must not be replaced meanwhile. See `load`."""
-        config = read_config(folder)
-        check_size(config, folder.weights_file)  # before anything of the config's size is allocated
+        config = read_config(folder.encoder)
+        check_size(config, folder.weights_files)  # before anything of the config's size is allocated
         own = read_modules(folder)
-        tensors = read_tensors(folder.weights_file)
+        tensors = read_tensors(*folder.weights_files)
         if own.pooler_weights:  # sentence-transformers applies these, not the encoder's own pooler
             tensors = with_pooler(tensors, own.pooler_weights)
         has_pooler = any("pooler.dense." in name for name in tensors)
-        encoder = _random_encoder(config, has_pooler, folder.path / "config.json")
+        encoder = _random_encoder(config, has_pooler, folder.encoder.path / "config.json")
         shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
-        state, unused = encoder_tensors(tensors, shapes, folder.weights_file)
+        state, unused = encoder_tensors(tensors, shapes, weights_name(folder.weights_files))
         encoder.load_state_dict(state)
-        tokenizer, remarks = read_tokenizer(folder, config)
-        own_length = 128 if own.max_length is None else own.max_length
+        tokenizer, remarks = read_tokenizer(folder.encoder, config, own.encoding.lower_case)
+        positions = encoder.config.max_position_embeddings
+        own_length = None if own.encoding.max_length is None else min(own.encoding.max_length, positions)
         model = cls(
             encoder,
             tokenizer,
             pooling or own.pooling or "mean",
-            max_length or min(own_length, encoder.config.max_position_embeddings),
+            max_length or own_length or min(128, positions),
             own.normalized,
             own.labels,
+            own.encoding,
+            own.include_prompt,
         )
         model.folder = folder.path
         if model.pooling == own.pooling:  # the calibration is invalid for the cosines of another pooling
             model.calibration = own.calibration
-        model.notes += remarks
+        model.notes += remarks + own.encoding.remarks()
         if unused:
             model.notes.append(f"{len(unused)} tensors beside the encoder are not used ({', '.join(sorted(unused)[:3])} ...)")
         if own.pooling and model.pooling != own.pooling:
             model.notes.append(f"the folder was made for {own.pooling} pooling; {pooling} pooling is used, as asked")
-        if max_length and own.max_length is not None and max_length < own.max_length:
-            model.notes.append(f"the folder's own maximum length is {own.max_length} tokens; {max_length} are used")
+        if max_length and own_length is not None and max_length < own_length:
+            model.notes.append(f"the folder's own maximum length is {own_length} tokens; {max_length} are used")
         return model.eval()
 
     @property
     def summary(self) -> str:
         """One-line description for the user."""
         layers = self.encoder.config.num_hidden_layers
-        shape = f"{layers} layers x {self.hidden_size}, {self.parameter_count / 1e6:.1f} million parameters"
+        shape = f"{layers} layers x {self.encoder.config.hidden_size}, {self.parameter_count / 1e6:.1f} million parameters"
         return f"{self.folder}: BERT, {shape}, {self.pooling} pooling"
 
     @property
     def hidden_size(self) -> int:
         """H, the length of a sentence vector."""
-        size: int = self.encoder.config.hidden_size
-        return size
+        size: int = self.encoder.config.hidden_size * len(self.pooling.split("+"))
+        return min(size, self.encoding.truncate_dim or size)
+
+    @property
+    def vector_settings(self) -> tuple[Any, ...]:
+        """What determines the vectors of given tokens beside weights, config, pooling and maximum length; () as a rule."""
+        truncate_dim = self.encoding.truncate_dim
+        return (truncate_dim, self._skipped) if truncate_dim or self._skipped else ()
+
+    def _prompt_tokens(self) -> int:
+        """How many tokens at the beginning of each sentence are the prompt's, [CLS] included; 0 without a prompt."""
+        backend = self.tokenizer.backend_tokenizer
+        return 1 + len(backend.encode(self.encoding.prompt, add_special_tokens=False).ids) if self.encoding.prompt else 0
 
     @property
     def parameter_count(self) -> int:
@@ -175,8 +204,16 @@ class ConnectionBert(nn.Module):
 
         `tokens` holds the B first sentences, then the B second ones.
         """
-        u, v = self.sentence_vectors(tokens, self.precision).chunk(2)  # (2B, H) -> (B, H) twice
+        u, v = self.cut(self.sentence_vectors(tokens, self.precision)).chunk(2)  # (2B, H) -> (B, H) twice
         return u, v
+
+    def cut(self, vectors: Tensor) -> Tensor:
+        """The first `truncate_dim` numbers of each vector, where the folder says so: (N, H) -> (N, H or fewer)."""
+        return vectors[:, : self.encoding.truncate_dim]
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        """What `encode()` makes of the vectors of `encode_tokens()`: of length 1 if the model is `normalized`, then cut."""
+        return self.cut(normalize(vectors, dim=-1) if self.normalized else vectors)
 
     def catch_up(self) -> None:
         """Apply the pending updates of word embeddings. Needed before the weights are read."""
@@ -184,7 +221,7 @@ class ConnectionBert(nn.Module):
             self.packed_bert.weights.catch_up_all()
 
     def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32") -> Tensor:
-        """Return one float32 vector per sentence: N sentences -> (N, H)."""
+        """Return one float32 vector per sentence, not cut: N sentences -> (N, H)."""
         if self.training and self.packed_bert:
             states = self.packed_bert(tokens)  # (R, L, H)
         else:
@@ -196,34 +233,35 @@ class ConnectionBert(nn.Module):
                     position_ids=tokens.position_ids,
                     return_dict=True,
                 ).last_hidden_state
-        vectors = POOLING[self.pooling](tokens.by_sentence(states).float(), tokens.attention_mask)  # (N, T, H) -> (N, H)
+        mask = without_prompt(tokens.attention_mask, self._skipped) if self._skipped else tokens.attention_mask
+        vectors = pool(self.pooling, tokens.by_sentence(states).float(), mask)  # (N, T, H) -> (N, H)
         return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
 
     def encode(
-        self, sentences: Sequence[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
+        self, sentences: Iterable[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
     ) -> np.ndarray:
         """Vectors of N sentences, in their order, (N, H) float32. The list may have any length.
 
+        The folder's default prompt, if it has one, is put before each sentence, as sentence-transformers does.
         `precision` "auto" computes in bf16 where that is faster; the cosine to the "fp32" vector is above 0.9999.
         """
-        if isinstance(sentences, str) or not all(isinstance(sentence, str) for sentence in sentences):
-            raise TypeError("encode() takes a list of sentences (str)")
+        sentences = _list_of_sentences(sentences, "encode")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it takes 1 or more")
         store = tokenize(sentences, self.tokenizer, self.max_length)
         precision, _ = pick_precision(precision, self.device)
         vectors = self.encode_tokens([store[row] for row in range(len(store))], batch_size, progress, precision)
-        return (normalize(vectors, dim=-1) if self.normalized else vectors).numpy()
+        return self.finish(vectors).numpy()
 
     @torch.no_grad()
     def encode_tokens(
         self, sentences: Sequence[np.ndarray], batch_size: int | None = None, progress: bool = False, precision: str = "fp32"
     ) -> Tensor:
-        """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout."""
+        """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout; see `finish`."""
         batch_size = batch_size or (64 if self.device.type == "cpu" else 512)  # fits into a CPU's caches; fills a GPU
         was_training = self.training
         self.eval()
-        vectors = torch.empty(len(sentences), self.encoder.config.hidden_size)
+        vectors = torch.empty(len(sentences), self.encoder.config.hidden_size * len(self.pooling.split("+")))
         lengths = np.array([len(tokens) for tokens in sentences])
         by_length = np.argsort(-lengths, kind="stable")  # similar lengths together: little padding with one sentence per row
         bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=None if progress else True, leave=False)
@@ -239,8 +277,9 @@ class ConnectionBert(nn.Module):
         self.train(was_training)
         return vectors
 
-    def similarity(self, a: Sequence[str], b: Sequence[str]) -> np.ndarray:
+    def similarity(self, a: Iterable[str], b: Iterable[str]) -> np.ndarray:
         """Cosine of a[i] and b[i] in [-1, 1] for two lists of N sentences, (N,) float32."""
+        a, b = _list_of_sentences(a, "similarity"), _list_of_sentences(b, "similarity")
         if len(a) != len(b):
             raise ValueError(f"similarity() compares sentence by sentence: {len(a)} and {len(b)} were given")
         vectors = torch.from_numpy(self.encode([*a, *b], progress=False, precision="fp32"))
@@ -276,8 +315,10 @@ class ConnectionBert(nn.Module):
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
             (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
             pooler = self.encoder.pooler.dense.state_dict() if self.pooling == "pooler" else None
-            own = FolderSettings(self.pooling, self.max_length, self.normalized, self.labels, self.calibration, pooler)
-            write_modules(new, config["hidden_size"], own)
+            own = FolderSettings(
+                self.pooling, self.include_prompt, self.normalized, self.encoding, self.labels, self.calibration, pooler
+            )
+            write_modules(new, config["hidden_size"], self.max_length, own)
 
 
 def module_tree(folder: str | Path) -> str:
@@ -285,10 +326,11 @@ def module_tree(folder: str | Path) -> str:
 
     Raises `InputError` for an unusable folder, and for a config that is not a BERT's.
     """
-    path = resolve(folder)
-    config = read_config(check_entries(path))
+    model = find_model(resolve(folder))
+    file = model.encoder.path / "config.json"
+    config = read_config(model.encoder)
     with torch.device("meta"):
-        return str(_random_encoder(config, True, path / "config.json"))
+        return str(_random_encoder(config, True, file))
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -296,10 +338,25 @@ def load_tokenizer(folder: str | Path) -> Any:
     path = resolve(folder)
 
     def read() -> Any:
-        checked = check_folder(path)
-        return read_tokenizer(checked, read_config(checked))[0]
+        folder = check_folder(path)
+        encoding = read_encoding_settings(folder)
+        tokenizer, _ = read_tokenizer(folder.encoder, read_config(folder.encoder), encoding.lower_case)
+        tokenizer.prompt = encoding.prompt
+        return tokenizer
 
     return read_consistently(path, read)
+
+
+def _list_of_sentences(sentences: Any, caller: str) -> list[str]:
+    """The sentences as a list. Raises `TypeError` for one string, whose letters would be taken for sentences, and the like."""
+    if isinstance(sentences, Iterable) and not isinstance(sentences, str | bytes | Mapping):
+        listed = list(sentences)
+        if all(isinstance(sentence, str) for sentence in listed):
+            return listed
+        kind = f"a list with {next(type(item).__name__ for item in listed if not isinstance(item, str))} in it"
+    else:
+        kind = type(sentences).__name__
+    raise TypeError(f"{caller}() takes lists of sentences (str), not {kind}; write one sentence as [sentence]")
 
 
 def _random_encoder(config: dict[str, Any], has_pooler: bool, file: Path) -> BertModel:

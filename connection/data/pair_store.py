@@ -248,6 +248,7 @@ def content_key(version: int, file: PairFile, tokenizer: Any, max_length: int, l
         repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
     )
     what = [version, file_sha256(file.path), vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
+    what += [prompt] if (prompt := getattr(tokenizer, "prompt", "")) else []
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
 

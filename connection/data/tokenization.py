@@ -48,14 +48,19 @@ def tokenize(sentences: Sequence[str], tokenizer: Any, max_length: int) -> Token
 
 
 def encode_flat(sentences: Sequence[str], tokenizer: Any, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns token ids end to end (total,), lengths (n,), and lengths before truncation (n,), all int32."""
+    """Returns token ids end to end (total,), lengths (n,), and lengths before truncation (n,), all int32.
+
+    A model's tokenizer has its `prompt`, which is put before each sentence.
+    """
+    prompt = getattr(tokenizer, "prompt", "")
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
 
     def encode(start: int) -> tuple[np.ndarray, np.ndarray]:
         # encode_batch_fast computes no character offsets, which are not needed here.
-        encoded = backend.encode_batch_fast(list(sentences[start : start + SENTENCES_AT_ONCE]), add_special_tokens=False)
+        texts = [prompt + sentence for sentence in sentences[start : start + SENTENCES_AT_ONCE]]
+        encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
         rows = [encoding.ids for encoding in encoded]
         lengths = np.fromiter(map(len, rows), np.int32, len(rows))
         return np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from connection.data.pair_store import PairStore
 from connection.system.atomic_files import atomic_file
@@ -40,8 +41,7 @@ def pair_similarities(
 ) -> dict[str, np.ndarray]:
     """Similarities `names` of the store's pairs at `places`, with the vectors of a ConnectionBert: {name: (N,) float64}.
 
-    Dropout is off, and each sentence is encoded once. Vectors are scaled to length 1 if the model is `normalized`, as in
-    `encode()`.
+    Dropout is off, and each sentence is encoded once. Vectors are of length 1, or cut, as those of `encode()`.
     """
     one, two = store.index1[places], store.index2[places]
     sentences, where = np.unique(np.concatenate([one, two]), return_inverse=True)
@@ -50,8 +50,7 @@ def pair_similarities(
     for start in range(0, len(one), PAIRS_AT_ONCE):
         row_slice = slice(start, start + PAIRS_AT_ONCE)
         u, v = (vectors[side[row_slice]].astype(float) for side in (where[: len(one)], where[len(one) :]))
-        if model.normalized:
-            u, v = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (u, v))
+        u, v = (model.finish(torch.from_numpy(x)).numpy() for x in (u, v))
         for name in names:
             found[name][row_slice] = SIMILARITIES[name](u, v)
     return {name: _rounded(values) for name, values in found.items()}
@@ -59,7 +58,8 @@ def pair_similarities(
 
 def model_digest(model: Any) -> Any:
     """SHA-256 (hashlib object) of everything that determines a model's vectors: weights, config, pooling, maximum length."""
-    digest = hashlib.sha256(repr((DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string())).encode())
+    what = (DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string(), *model.vector_settings)
+    digest = hashlib.sha256(repr(what).encode())
     for tensor in model.encoder.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest

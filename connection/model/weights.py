@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,13 +20,28 @@ from connection.model.checks.torch_archive import check_zip
 from connection.system.errors import InputError
 from connection.system.versions import require_torch
 
+WORDS = "embeddings.word_embeddings.weight"
+OTHER_ENCODERS = ("roberta", "electra", "mpnet", "deberta", "distilbert", "xlm", "camembert")
+FEW = 3  # tensors that are named one by one in a message
 
-def read_tensors(file: Path, limit: int | None = None) -> dict[str, Tensor]:
-    """All tensors of a weights file, on the CPU.
 
-    The sizes that the file declares are compared with its real size before a library opens it. Raises `InputError` if the file
-    has more than `limit` bytes, is damaged, or holds anything but named tensors.
+def read_tensors(*files: Path, limit: int | None = None) -> dict[str, Tensor]:
+    """All tensors of a weights file, or of the shards of one, on the CPU.
+
+    The sizes that a file declares are compared with its real size before a library opens it. Raises `InputError` if a file
+    has more than `limit` bytes, is damaged, or holds anything but named tensors, or if two hold one of the same name.
     """
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        found = _read_file(file, limit)
+        if twice := tensors.keys() & found.keys():
+            raise InputError(f"{file} holds {min(twice)!r:.100}, and so does another shard. Fetch or copy the folder again.")
+        tensors |= found
+    return tensors
+
+
+def _read_file(file: Path, limit: int | None) -> dict[str, Tensor]:
+    """All tensors of one file. See `read_tensors`."""
     require_file(file, limit)
     if file.suffix == ".safetensors":
         check_safetensors(file)
@@ -60,13 +75,14 @@ def with_pooler(tensors: Mapping[str, Tensor], pooler: Mapping[str, Tensor]) -> 
 
 
 def encoder_tensors(
-    tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], file: Path
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], file: str
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The encoder's tensors as float32 under the names in `shapes`, and the names of the tensors that are not used (heads).
 
-    Understands the original pre-training checkpoints: names that begin with "bert.", LayerNorm weights called gamma and beta,
-    and heads beside the encoder. file: named in messages. Raises `InputError` that lists the tensors that are missing, have
-    another shape, are not finite as float32, or belong to an encoder of another config.
+    Understands the original pre-training checkpoints, with LayerNorm weights called gamma and beta, heads beside the encoder,
+    and names that begin with what a larger module called its encoder: "bert.", "module.", "0.auto_model." file: named in
+    messages. Raises `InputError` that lists the tensors that are missing, have another shape, are not finite as float32, or
+    belong to an encoder of another config.
     """
     prefix = _prefix(tensors)
     found: dict[str, Tensor] = {}
@@ -78,14 +94,23 @@ def encoder_tensors(
             found[name] = tensor
         elif not name.endswith("position_ids"):  # a buffer without weights, saved by older versions of the library
             unused.append(original)
+    missing = [name for name in shapes if name not in found]
     own_parts = (f"{prefix}encoder.", f"{prefix}embeddings.")
-    problems = [f"{name} is there, config.json has no place for it" for name in unused if name.startswith(own_parts)]
-    for name, shape in shapes.items():
-        if name not in found:
-            problems.append(f"{name} is missing")
-        elif found[name].shape != shape:
-            problems.append(f"{name} has the shape {tuple(found[name].shape)}, config.json says {tuple(shape)}")
-        elif not found[name].is_floating_point():
+    surplus = [name for name in unused if name.startswith(own_parts)]
+    misshapen = [
+        f"{name} has the shape {tuple(found[name].shape)}, config.json says {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in found and found[name].shape != shape
+    ]
+    problems = _few_or_all(
+        surplus, "is there, config.json has no place for it", f"{len(surplus)} tensors for which config.json has no place"
+    )
+    problems += _few_or_all(
+        missing, "is missing", f"{len(missing)} of its {len(shapes)} tensors are missing{_holds_instead(tensors)}"
+    )
+    problems += misshapen[:FEW] + ([f"{len(misshapen) - FEW} others have another shape, too"] if len(misshapen) > FEW else [])
+    for name in [name for name in found if found[name].shape == shapes[name]]:
+        if not found[name].is_floating_point():
             problems.append(f"{name} holds {str(found[name].dtype).removeprefix('torch.')}, not floating-point numbers")
         elif found[name].layout != torch.strided or found[name].is_meta or found[name].element_size() < 2:
             problems.append(f"{name} is stored in a form that can't be used: {found[name].layout}, {found[name].dtype}")
@@ -96,6 +121,32 @@ def encoder_tensors(
     return {name: tensor.to(torch.float32) for name, tensor in found.items()}, unused
 
 
+def _few_or_all(names: Sequence[str], each: str, together: str) -> list[str]:
+    """A message for each name, or one for all where there are many: they have one cause."""
+    return [f"{name} {each}" for name in names] if len(names) <= FEW else [f"{names[0]}, {names[1]} ...: {together}"]
+
+
+def _holds_instead(tensors: Mapping[str, Tensor]) -> str:
+    """What a file holds in which a BERT's tensors are not found, for the end of a message."""
+    names = list(tensors)
+    if any(".lora_" in name for name in names):
+        return "; it holds a PEFT adapter: merge it into its base model first"
+    return f"; it holds {', '.join(f'{name!r:.80}' for name in names[:3])} ..." if names else "; it is empty"
+
+
 def _prefix(tensors: Mapping[str, Tensor]) -> str:
-    """What the names of the encoder's tensors begin with: "bert." in a checkpoint of a BERT with heads, else ""."""
-    return "bert." if any(name.startswith("bert.") for name in tensors) else ""
+    """What the names of the encoder's tensors begin with: "bert." in a checkpoint of a BERT with heads, in most others "".
+
+    The tensor of the words' embeddings shows it. Raises `InputError` if there are several encoders.
+    """
+    if any(name.startswith("bert.") for name in tensors):
+        return "bert."
+    prefixes = [name.removesuffix(WORDS) for name in tensors if name.endswith(WORDS)]
+    if "" in prefixes or not prefixes:
+        return ""
+    if len(prefixes) > 1:
+        several = ", ".join(f"{prefix!r:.60}" for prefix in prefixes[:5])
+        raise InputError(f"The weights hold {len(prefixes)} encoders, {several}: save the one that is meant alone.")
+    if any(other in prefixes[0].lower() for other in OTHER_ENCODERS):
+        raise InputError(f"The weights are those of another encoder than BERT, their names begin with {prefixes[0]!r:.60}.")
+    return prefixes[0]

@@ -104,7 +104,8 @@ def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
     if problems:
         raise InputError.listing(f"The run can't be resumed from {checkpoint.folder}:", problems)
     now = record["versions"] | {"git commit": record["git_commit"]}
-    changed = [f"{name} {versions[name]} -> {version}" for name, version in now.items() if versions[name] != version]
+    known = {name: version for name, version in now.items() if versions[name] is not None or name == "git commit"}
+    changed = [f"{name} {versions[name]} -> {version}" for name, version in known.items() if versions[name] != version]
     remark = "note: other versions than at the start, so perhaps not equal to the last bit: " + ", ".join(changed)
     return [*(f"note: {note}" for note in checkpoint.notes), *([remark] if changed else [])]
 

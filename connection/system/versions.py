@@ -14,7 +14,7 @@ from typing import Any
 from connection.system.errors import InputError
 from connection.system.paths import ROOT, file_sha256
 
-LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub")
+LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub", "tokenizers")
 UNRECORDED = ("filelock",)  # no figure depends on its version
 OLDEST_TORCH = (2, 10)
 

@@ -221,7 +221,7 @@ def test_damaged_sentence_transformers_files(tiny_folder, tmp_path):
     for name, content in {
         "modules.json": "[",
         "sentence_bert_config.json": '{"max_seq_length": "many"}',
-        "1_Pooling/config.json": '{"pooling_mode_lasttoken": true, "pooling_mode_cls_token": true}',
+        "1_Pooling/config.json": '{"pooling_mode_attention": true, "pooling_mode_cls_token": true}',
         "tokenizer.json": "{}",
     }.items():
         before = (tmp_path / "saved" / name).read_text()

@@ -40,6 +40,7 @@ from tests.conftest import DRIVER, ROOT, WORDS, run_command, run_inside, tiny_co
 
 BIN = "pytorch_model.bin"
 SAFE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 EVIL_CODE = "from pathlib import Path\nPath(__file__).parent.parent.joinpath('mark').touch()\n\nclass Evil:\n    pass\n"
 # Whatever a person has set, the checks stay.
@@ -296,6 +297,86 @@ def after(first: Callable, *others: Callable):
     return make
 
 
+def sharded(change: Callable[[dict[str, str]], Any] = dict, copies: bool = False):
+    """The weights in two shards, the weight_map of their index changed; or the second shard a copy of the first."""
+
+    def make(folder: Path, mark: Path) -> None:
+        state = load_file(folder / SAFE)
+        (folder / SAFE).unlink()
+        places = {name: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, name in enumerate(state)}
+        for shard in set(places.values()):
+            part = state if copies else {name: state[name] for name in state if places[name] == shard}
+            save_file(part, folder / shard)
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": change(places)}))
+
+    return make
+
+
+def index_of(name: str):
+    return sharded(lambda names: {"a": name})
+
+
+def sharded_bin(folder: Path, mark: Path) -> None:
+    (folder / SAFE).unlink()
+    (folder / "pytorch_model-1.bin").write_bytes(pickle.dumps(opened(mark)) + bytes(200_000))
+    (folder / f"{BIN}.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}))
+
+
+def cut_short(name: str):
+    def make(folder: Path, mark: Path) -> None:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-8])
+
+    return make
+
+
+def old_layout(change: Callable[[Path, Path], None] | None = None):
+    """A folder of before sentence-transformers 2.0, the folder of its BERT changed."""
+
+    def make(folder: Path, mark: Path) -> None:
+        (folder / "0_BERT").mkdir()
+        for file in [file for file in folder.iterdir() if file.is_file()]:
+            file.rename(folder / "0_BERT" / file.name)
+        kinds = {"0_BERT": "BERT", "1_Pooling": "Pooling"}
+        listed = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+        (folder / "modules.json").write_text(json.dumps(listed))
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / CONFIG).write_text("{}")
+        if change:
+            change(folder / "0_BERT", mark)
+
+    return make
+
+
+def inside(name: str):
+    """A case of a plain folder made in the folder of an older model's BERT."""
+    return old_layout(lambda folder, mark: CASES[name][0](folder, mark))
+
+
+def modules_at(path: str):
+    def make(folder: Path, mark: Path) -> None:
+        (folder / "modules.json").write_text((folder / "modules.json").read_text().replace("0_BERT", path))
+
+    return make
+
+
+def linked_folder(name: str):
+    def make(folder: Path, mark: Path) -> None:
+        (folder / name).rename(folder.parent / "elsewhere")
+        (folder / name).symlink_to("../elsewhere")
+
+    return make
+
+
+def written_entry(name: str, key: str, text: str):
+    """A JSON file with one entry more, whose value is this very text."""
+
+    def make(folder: Path, mark: Path) -> None:
+        old = json.loads((folder / name).read_text()) | {key: "VALUE"}
+        (folder / name).write_text(json.dumps(old).replace('"VALUE"', text))
+
+    return make
+
+
 def dense_payload(folder: Path, mark: Path) -> None:
     (folder / "2_Dense" / SAFE).unlink()
     (folder / "2_Dense" / BIN).write_bytes(pickle.dumps({"linear.weight": system(mark)}))
@@ -373,6 +454,9 @@ TABLES = {
 }
 BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
 SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+# Cases of a plain folder that are made in the folder of an older model's BERT too, and the file at fault.
+CASES_IN = {"os.system, zip": BIN, "remote code": CONFIG, "a pipe: config.json": CONFIG, "a link out: vocab.txt": "",
+            "a vocabulary of 3 GB": "", "10^9 layers": CONFIG, "overlapping tensors": SAFE}  # fmt: skip
 # name: (what makes it of a good folder, the file that the message names, part of the message)
 CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     **{f"os.system, {kind}": (pickled(system, kind), BIN, "") for kind in KINDS},
@@ -485,6 +569,60 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "a prefix without end": (in_model(continuing_subword_prefix="#" * 10**6), "tokenizer.json", "has 1,000,000 characters"),
     "no unknown piece": (tokenized(unigram), "tokenizer", "unk_id"),
     "a switch that is none": (configured(TOKENIZER, do_lower_case="x"), TOKENIZER, "do_lower_case should be true"),
+    **{f"an index that names {name!r:.40}": (index_of(name), INDEX, "is not the name")
+       for name in ("../model.safetensors", "/etc/passwd", "a/b.safetensors", "x.bin", ".safetensors", "a\n.safetensors")},
+    "an index of numbers": (sharded(lambda names: {"a": 5}), INDEX, "names no files"),
+    "an index without files": (sharded(lambda names: {}), INDEX, "names no files"),
+    "an index of 2,000 files": (sharded(lambda names: {str(n): f"{n}.safetensors" for n in range(2000)}), INDEX, "2,000 files"),
+    "an index of a shard that is missing": (sharded(lambda names: names | {"a": "x.safetensors"}), INDEX, "missing: x.saf"),
+    "an index of 1 GB": (after(sharded(), sparse(INDEX, 1 << 30)), INDEX, "more than the 4,194,304"),
+    "an index of brackets": (after(sharded(), written(INDEX, "[" * 10**6)), INDEX, "not a JSON"),
+    "an index that is a list": (after(sharded(), written(INDEX, "[]")), INDEX, "no JSON object"),
+    "an index that is a pipe": (after(sharded(), special(INDEX, "pipe")), INDEX, "pipe"),
+    "a shard twice": (sharded(copies=True), "model-00002", "another shard"),
+    "a shard that is cut off": (after(sharded(), cut_short("model-00002-of-00002.safetensors")), "model-00002", "damaged"),
+    "a shard that is a pickle": (
+        after(sharded(), written("model-00001-of-00002.safetensors", pickle.dumps(opened(Path("mark"))) + b"0" * 200_000)),
+        "model-00001", "header"),
+    "a shard of another folder": (after(sharded(), linked("model-00001-of-00002.safetensors")), "model-00001", "cp -rL"),
+    "a shard that is a pipe": (after(sharded(), special("model-00001-of-00002.safetensors", "pipe")), "model-00001", "pipe"),
+    "a shard that is a pointer": (
+        after(sharded(), written("model-00001-of-00002.safetensors", "version https://git-lfs.github.com/spec/v1\n")),
+        "model-00001", "git lfs pull"),
+    "shards of 1 GB": (after(sharded(), sparse("model-00001-of-00002.safetensors", 1 << 30)), "other shards", "far more than"),
+    "shards of pickles": (sharded_bin, "pytorch_model-1.bin", "not a ZIP archive"),
+    "a BERT elsewhere": (after(old_layout(), modules_at("../x")), "modules.json", "'../x'"),
+    "a BERT in a linked folder": (after(old_layout(), linked_folder("0_BERT")), "0_BERT", "cp -rL"),
+    **{f"in a folder of a BERT, {name}": (inside(name),
+                                          "0_BERT", CASES_IN[name]) for name in CASES_IN},
+    "a norm of 400 digits": (written(CONFIG, '{"layer_norm_eps": 1' + "0" * 400 + "}"), CONFIG, "a number has 401 digits"),
+    "a norm of 1e999": (written_entry(CONFIG, "layer_norm_eps", "1e999"), CONFIG, "layer_norm_eps: inf"),
+    "a shape of 4,000 digits": (entry("embeddings.LayerNorm.bias", shape=[10**3999]), SAFE, "a number has 4,000 digits"),
+    "a shape of 200 digits": (entry("embeddings.LayerNorm.bias", shape=[10**199] * 8), SAFE, "impossible shape"),
+    **{f"20,000 {key}": (configured(TOKENIZER, **{key: [f"x{n}" for n in range(20_000)]}), TOKENIZER, "more than 5,000")
+       for key in ("additional_special_tokens", "extra_special_tokens")},
+    "20,000 tokens by their numbers": (
+        configured(TOKENIZER, added_tokens_decoder={str(n): {"content": f"x{n}"} for n in range(20_000)}),
+        TOKENIZER, "more than 5,000"),
+    "20,000 added tokens": (written("added_tokens.json", json.dumps({f"x{n}": n for n in range(20_000)})), "added_t", "5,000"),
+    "20,000 special tokens": (
+        configured("special_tokens_map.json", additional_special_tokens=[f"x{n}" for n in range(20_000)]),
+        "special_tokens_map.json", "more than 5,000"),
+    "tokens in two files": (
+        after(configured(TOKENIZER, additional_special_tokens=[f"x{n}" for n in range(3000)]),
+              written("added_tokens.json", json.dumps({f"y{n}": n for n in range(3000)}))), "added_tokens.json", "5,000"),
+    **{f"label ends {low} and {high}": (
+        written("connection.json", f'{{"label_min": {low}, "label_max": {high}}}'), "connection.json", "finite numbers")
+       for low, high in (("0", "NaN"), ("-Infinity", "1"), ("0", "1e999"), ("-1e308", "1e308"), ("true", "5"), ("null", "1"))},
+    "a knot of 400 digits": (
+        written("connection.json", '{"label_min": 0, "label_max": 1, "calibration": {"cosine": [0, 1], "label": [0, 1'
+                + "0" * 400 + "]}}"), "connection.json", "a number has 401 digits"),
+    "a knot of NaN": (
+        written("connection.json", '{"label_min": 0, "label_max": 1, "calibration": {"cosine": [0], "label": [NaN]}}'),
+        "connection.json", "two lists of numbers"),
+    "an adapter's settings of brackets": (written("adapter_config.json", "[" * 10**6), "adapter_config.json", "not a JSON"),
+    "an adapter whose base is a command": (
+        written("adapter_config.json", json.dumps({"base_model_name_or_path": "$(touch mark)'\n"})), "adapter", "'BASE_MODEL'"),
     "a Dense module of 1 GB": (after(modules(), sparse("2_Dense/model.safetensors", 1 << 30)), "2_Dense", "more than the"),
     "chat templates": (written("additional_chat_templates/x.jinja", "{{ evil }}"), "additional_chat_templates", "none"),
     "modules elsewhere": (modules((1, {"path": "../../x"})), "modules.json", "'../../x'"),
@@ -620,7 +758,7 @@ def trained_and_saved(folder: Path) -> ConnectionBert:
     model.train()
     model.prepare_training("fp32", True, 0)
     store = tokenize(["the dog plays", "a cat"], model.tokenizer, model.max_length)
-    model(pack([store[0], store[1]], model.tokenizer.pad_token_id))[2].sum().backward()
+    model(pack([store[0], store[1]], model.tokenizer.pad_token_id))[0].sum().backward()
     model.save(folder.parent / "again")
     return ConnectionBert.load(folder.parent / "again")
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from connection.model.checks.config import check_architecture
-from connection.model.checks.folder_entries import JSON_LIMIT, WEIGHT_FILES, check_folder, limit_of, read_json
+from connection.model.checks.folder_entries import JSON_LIMIT, WEIGHT_FILES, limit_of, read_json
+from connection.model.checks.model_folder import check_folder
 from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError, RunError, exit_status
 from connection.system.paths import ROOT
@@ -88,7 +89,7 @@ def fetch(model: str, target: Path, overwrite: bool) -> None:
 
     if target.exists() and not overwrite:
         try:
-            read_tensors(check_folder(target).weights_file)
+            read_tensors(*check_folder(target).weights_files)
         except InputError as error:
             raise InputError(f"{error}\nOr give --overwrite to replace that folder.") from None
         print(f"{target} is there already.")

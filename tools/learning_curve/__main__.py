@@ -119,16 +119,15 @@ def _earlier(folder: Path) -> dict[str, Any]:
 
 def _identity(settings: TrainSettings, model: ConnectionBert, pairs: CurvePairs) -> dict[str, Any]:
     """Return all that must be equal for runs to be comparable: settings as used, and digests of the files' contents."""
-    from connection.model.checks.folder_entries import check_folder
+    from connection.model.checks.model_folder import check_folder
 
     device = pick_device(settings.device)
     identity = {key: value for key, value in as_json(settings).items() if key not in NOT_COMPARED}
     identity |= {"device": str(device), "precision": pick_precision(settings.precision, device)[0], "pooling": model.pooling}
     identity |= {"loss": pairs.loss, "label_min": pairs.scale.low, "label_max": pairs.scale.high}
     assert model.folder
-    files = {"model": check_folder(model.folder).weights_file} | {
-        f"{part} file": store.path for part, store in pairs.prepared.stores.items()
-    }
+    identity |= {"model (SHA-256)": check_folder(model.folder).weights_sha256}
+    files = {f"{part} file": store.path for part, store in pairs.prepared.stores.items()}
     identity |= {f"{name} (SHA-256)": file_sha256(path) for name, path in files.items()}
     return identity | ({"seed of the split": settings.seed_of_split} if pairs.split else {})
 

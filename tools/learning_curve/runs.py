@@ -83,5 +83,6 @@ def _random_weights(model: ConnectionBert, target: Path, seed: int) -> Path:
     """Save a copy of the model with random weights, drawn as BERT's are before pre-training. Returns its folder."""
     torch.manual_seed(seed)
     encoder = BertModel(model.encoder.config, add_pooling_layer=model.encoder.pooler is not None)
-    ConnectionBert(encoder, model.tokenizer, model.pooling, model.max_length, model.normalized).save(target)
+    like = (model.tokenizer, model.pooling, model.max_length, model.normalized, None, model.encoding, model.include_prompt)
+    ConnectionBert(encoder, *like).save(target)
     return target

@@ -61,7 +61,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     require_libraries()
     from connection.data.prepare import prepare
     from connection.data.split import folds_by_sentence
-    from connection.model.checks.folder_entries import check_folder
+    from connection.model.checks.model_folder import check_folder
     from ConnectionBert import load_tokenizer
 
     model = values.get("model_dir") or next((name for name in MODELS if (ROOT / name).is_dir()), MODELS[0])
@@ -83,7 +83,7 @@ def find_suspects(given: argparse.Namespace) -> int:
     asked |= {name: values[name] for name in ("epochs", "seed")}
     asked = AS_MEASURED | asked
     machine = {name: asked.pop(name) for name in ("device", "threads") if name in asked} | {"cache_dir": str(cache)}
-    weights = file_sha256(check_folder(resolve(model)).weights_file)
+    weights = check_folder(resolve(model)).weights_sha256
     told = {
         "weights": weights,
         "train_file": file_sha256(store.path),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.model.checks.folder_entries import MIB, CheckedFolder, read_json, refuse_code
+from connection.model.checks.model_folder import require_bert, weights_name
 from connection.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def check_architecture(config: Mapping[str, Any], file: Path) -> None:
 
     file: named in the message. A config without a model type is fine: Google's first ones have none.
     """
-    kind = config.get("model_type", "bert")
-    if kind != "bert":
-        raise InputError(f"{file} is of another architecture, {kind!r:.100}: this project fine-tunes BERT (model_type 'bert').")
+    require_bert(config, file)
     problems = [
         f"{name}: {config.get(name)!r:.100} is not a positive whole number"
         for name in (*SIZES, *(name for name in OTHER_SIZES if config.get(name) is not None))
@@ -89,12 +88,13 @@ def head_parameters(config: Mapping[str, Any]) -> int:
     return (config["vocab_size"] + 2 * hidden + 8) * (hidden + 2)
 
 
-def check_size(config: Mapping[str, Any], weights_file: Path) -> None:
-    """Raises `InputError` if a weights file is too small for its config, or far too large.
+def check_size(config: Mapping[str, Any], weights_files: tuple[Path, ...]) -> None:
+    """Raises `InputError` if the file or files of weights are too small for their config, or far too large.
 
     To be called before the encoder is made, and before the file is read: both allocate as much as the config or the file says.
     """
-    weights, there = parameters(config), weights_file.stat().st_size
+    weights, there = parameters(config), sum(file.stat().st_size for file in weights_files)
+    weights_file = weights_name(weights_files)
     needed = LEAST_BYTES * weights
     if there > (most := MOST_BYTES * (weights + head_parameters(config)) + MIB):
         raise InputError(

@@ -6,7 +6,6 @@ and to be no larger than such a file can be.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from connection.model.checks.bounded_json import parse_json
 from connection.system.errors import InputError
 from connection.system.paths import ROOT
 
@@ -27,8 +27,8 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order of pre
 # The last four: the library reads them as a vocabulary where a folder has no tokenizer.json.
 VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json", "merges.txt", "tekken.json", "tiktoken.model")
 SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-            "modules.json", "sentence_bert_config.json", "connection.json")  # fmt: skip
-NEEDED = (("config.json",), WEIGHT_FILES, ("vocab.txt", "tokenizer.json"))  # one file of each group
+            "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "adapter_config.json",
+            "connection.json", *(f"{name}.index.json" for name in WEIGHT_FILES))  # fmt: skip
 CODE_KEYS = ("auto_map", "custom_pipelines")  # where a config names Python files that the library would run
 LFS_POINTER = b"version https://git-lfs"
 TRIES, PAUSE = 20, 0.05  # a folder is absent for microseconds between two renames; loading a model takes seconds
@@ -61,27 +61,6 @@ class CheckedFolder:
         return read_json(self.path / "tokenizer_config.json") if "tokenizer_config.json" in self.files else {}
 
 
-def check_folder(path: Path) -> CheckedFolder:
-    """The checked folder of a model that has all its files: config, weights and vocabulary.
-
-    Raises `InputError` as `check_entries` does, and one that lists every file that is missing, empty or a Git LFS pointer, with
-    the command that fetches the model.
-    """
-    folder = check_entries(path)
-    problems = []
-    for names in NEEDED:
-        name = next((name for name in names if name in folder.files), None)
-        if name is None:
-            problems.append(f"{' or '.join(names)} is missing")
-        elif (path / name).stat().st_size == 0:
-            problems.append(f"{name} is empty")
-        elif _is_lfs_pointer(path / name):
-            problems.append(f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
-    if problems:
-        raise InputError.listing(f"The model folder {path} can't be used:", [*problems, _how_to_get(path)])
-    return folder
-
-
 def check_entries(path: Path) -> CheckedFolder:
     """The checked folder at a path; files that a model needs may be missing.
 
@@ -89,7 +68,7 @@ def check_entries(path: Path) -> CheckedFolder:
     or are too large to read.
     """
     if not path.is_dir():
-        raise InputError(f"There is no model folder {path}. {_how_to_get(path)}.")
+        raise InputError(f"There is no model folder {path}. {how_to_get(path)}.")
     files, problems = set(), []
     home = os.path.realpath(path)
     with os.scandir(home) as entries:
@@ -130,7 +109,8 @@ def fetch_command(folder: Path) -> str:
     return f"python -m tools.download {folder.name if known else 'bert-base-uncased'}{again}"
 
 
-def _how_to_get(folder: Path) -> str:
+def how_to_get(folder: Path) -> str:
+    """How to come by the files of a model folder: a command, and where it is described by hand."""
     return f"{fetch_command(folder)} fetches a model; transformers/bert/README.md says how to place the files by hand"
 
 
@@ -153,7 +133,8 @@ def _file_problem(file: Path, limit: int | None, folder_is_fine: bool = False) -
     return ""
 
 
-def _is_lfs_pointer(file: Path) -> bool:
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is the small text that Git keeps in the place of a large file."""
     with open(file, "rb") as stream:
         return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
@@ -170,10 +151,10 @@ def read_json_value(file: Path) -> Any:
     """The value in a JSON file. Raises `InputError` if the file can't be read, is too large, or is not JSON."""
     require_file(file, limit_of(file.name) or JSON_LIMIT)  # checked files too: another process may have changed one since
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror}. {fetch_command(file.parent)} fetches a model.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{file} is not a JSON file: {error!s:.200}. Fetch or copy it again.") from None
 
 

@@ -6,15 +6,16 @@ dtype, shape and offsets of each tensor; then the bytes of all tensors, end to e
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from connection.model.checks.bounded_json import parse_json
 from connection.model.checks.folder_entries import MIB
 from connection.system.errors import InputError
 
 HEADER_LIMIT = MIB  # enough for about 10,000 tensors; a BERT of 24 layers has 400
+MOST = 1 << 63  # a larger number is no size or place in a file
 DIMENSIONS = 8  # of a tensor at most; BERT's have 1 or 2
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -41,16 +42,9 @@ def check_safetensors(file: Path) -> None:
 
 def _parse(file: Path, text: bytes) -> dict[str, Any]:
     """The JSON object of the header. Raises `InputError` if it is anything else, or has a name twice."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            raise ValueError("a name stands twice in it")
-        return entries
-
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(text, names_once=True)
+    except ValueError as error:
         raise _damaged(file, f"its header is not JSON ({error!s:.100})") from None
     if not isinstance(header, dict):
         raise _damaged(file, "its header is no JSON object")
@@ -64,7 +58,7 @@ def _place(file: Path, name: str, entry: Any) -> tuple[int, int]:
         numbers = [*shape, begin, end]
     except (TypeError, KeyError, ValueError):
         raise _damaged(file, f"{name:.100} has no dtype, shape and data_offsets") from None
-    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) > DIMENSIONS:
+    if not all(type(number) is int and 0 <= number < MOST for number in numbers) or len(shape) > DIMENSIONS:
         raise _damaged(file, f"{name:.100} has an impossible shape or place")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _damaged(file, f"{name:.100} has the dtype {dtype!r:.100}; only {', '.join(ITEM_BYTES)} can be read")

@@ -31,6 +31,7 @@ SPACES = [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": content}
 PLACES = ("vocab", "merges", "merges_file", "spm_file", "tokenizer_object", "gguf_file", "fast_tokenizer_files", "init_inputs")
 TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token",
           "additional_special_tokens", "extra_special_tokens")  # fmt: skip
+LISTS = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder")
 SWITCHES = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "split_special_tokens")
 # Steps that lengthen a text little if each occurs once: ByteLevel doubles it, BertNormalizer puts spaces around Chinese
 # characters.
@@ -43,6 +44,7 @@ STEPS = {
 SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
 PIECE_BYTES = 200  # of a tokenizer.json for each piece, at most; published ones have 15 to 100
 LONGEST_WORD, LONGEST_PREFIX = 500, 100  # characters: a word of 8,000 takes 16 seconds, and each look-up copies the prefix
+MOST_ADDED = 5_000  # tokens beside the vocabulary, in all lists: 20,000 take 14 seconds, and the time grows with their square
 LONGEST_REPLACEMENT = 64  # bytes for one character; the most in Unicode's NFKC are 33
 
 
@@ -54,18 +56,26 @@ def copy_checked(folder: CheckedFolder, config: Mapping[str, Any], target: Path)
     can make a text much longer, or that is too large for the config.
     """
     _check_class(config, folder.path / "config.json")
+    added: set[str] = set()
     if "tokenizer_config.json" in folder.files:
         settings = folder.tokenizer_settings
         _check_settings(settings, folder.path / "tokenizer_config.json")
+        _count_added(settings, LISTS, folder.path / "tokenizer_config.json", added)
         if (settings.get("tokenizer_class") or config.get("tokenizer_class")) in AS_GENERAL:
             settings = settings | {"tokenizer_class": GENERAL}
         _write(target / "tokenizer_config.json", settings, (*TOKENS, *SWITCHES, "tokenizer_class", "added_tokens_decoder"))
     if "special_tokens_map.json" in folder.files:
-        _write(target / "special_tokens_map.json", read_json(folder.path / "special_tokens_map.json"), TOKENS)
+        special = read_json(folder.path / "special_tokens_map.json")
+        _count_added(special, LISTS, folder.path / "special_tokens_map.json", added)
+        _write(target / "special_tokens_map.json", special, TOKENS)
     if "added_tokens.json" in folder.files:
-        _write(target / "added_tokens.json", read_json(folder.path / "added_tokens.json"))
+        more = read_json(folder.path / "added_tokens.json")
+        _count_added({"the file": list(more)}, ["the file"], folder.path / "added_tokens.json", added)
+        _write(target / "added_tokens.json", more)
     if "tokenizer.json" in folder.files:
-        _write(target / "tokenizer.json", _read_program(folder.path / "tokenizer.json", config["vocab_size"]))
+        program = _read_program(folder.path / "tokenizer.json", config["vocab_size"])
+        _count_added(program, ["added_tokens"], folder.path / "tokenizer.json", added)
+        _write(target / "tokenizer.json", program)
     else:
         (target / "vocab.txt").write_bytes(_read_vocabulary(folder.path / "vocab.txt", config["vocab_size"]))
 
@@ -74,6 +84,20 @@ def _write(file: Path, content: Mapping[str, Any], keys: Sequence[str] | None = 
     """Write a JSON file with the given keys of `content`; None: with all of them."""
     kept = {key: value for key, value in content.items() if keys is None or key in keys}
     file.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def _count_added(content: Mapping[str, Any], names: Sequence[str], file: Path, added: set[str]) -> None:
+    """Put the tokens of the lists `names` into `added`. Raises `InputError` as soon as these are too many."""
+    for name in names:
+        listed = content.get(name)
+        tokens = listed.values() if isinstance(listed, dict) else listed if isinstance(listed, list) else []
+        added |= {str(token.get("content") if isinstance(token, dict) else token) for token in tokens}
+        if len(added) > MOST_ADDED:
+            raise InputError(
+                f"{file}: {name} has {len(tokens):,} tokens, and more than {MOST_ADDED:,} beside the vocabulary are not read. "
+                "A BERT's own words stand in its vocab.txt, where they take no time: write them there, in the order of their "
+                "numbers, and take the list out of the file."
+            )
 
 
 def _check_class(settings: Mapping[str, Any], file: Path) -> None:
@@ -92,6 +116,11 @@ def _check_settings(settings: Mapping[str, Any], file: Path) -> None:
     _check_class(settings, file)
     if named := [name for name in PLACES if settings.get(name)]:
         raise InputError(f"{file} sets {', '.join(named)}: a tokenizer is read from the folder's own files alone")
+    if settings.get("truncation_side") == "left":
+        raise InputError(
+            f"{file} sets truncation_side left: sentences that are too long would be cut at their beginning, and are cut at "
+            "their end here. Take the entry out in a copy of the folder: shorter sentences have the same vectors."
+        )
     for name in SWITCHES:
         if not isinstance(value := settings.get(name), bool | None):
             raise InputError(f"{file}: {name} should be true, false or null, not {value!r:.100}. Fetch or copy it again.")
