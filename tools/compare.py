@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
 from connection.system.paths import resolve
+from connection.system.plain_files import read_json
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _read_settings(run: Path) -> dict[str, Any]:
     """settings.json of a run folder. Raises `InputError` where it is missing or damaged."""
     file = run / "settings.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{run} has no {file.name}: it is not the folder of a finished run.") from None
     except (OSError, ValueError) as error:

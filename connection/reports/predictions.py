@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from connection.evaluation.evaluate import LabelledPairs
+from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
 
 FILE = "predictions.csv"
@@ -33,7 +34,8 @@ def write_predictions(
         for part, pairs in parts.items()
     ]
     if tables:
-        pd.concat(tables).to_csv(folder / FILE, index=False, lineterminator="\n")
+        with new_csv(folder / FILE, encoding="utf-8") as output:
+            output.table(pd.concat(tables))
 
 
 def read_predictions(folder: Path, split: str) -> pd.DataFrame:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from connection.system.errors import InputError
+from connection.system.plain_files import read_json
 
 if TYPE_CHECKING:
     from connection.evaluation.evaluate import Figures, Gain
@@ -73,10 +73,10 @@ def read_results(run: Path) -> RunResults:
     """results.json of a run folder. Raises `InputError` where it is missing or damaged."""
     file = run / FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{run} has no {FILE}: it is not the folder of a finished run.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} can't be read: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("base", "final")):
         raise InputError(f"{file} is damaged: it should hold a JSON object with the figures of a run.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import shutil
@@ -21,10 +20,11 @@ from connection.runs.checkpoints import Checkpoints
 from connection.runs.resume import settings_then
 from connection.runs.run_folder import FILES, SEEDS, RunFolder, is_run, require_free
 from connection.settings import MACHINE, RESULT, TrainSettings, as_json, names_of
-from connection.system.atomic_files import atomic_folder, write_json
+from connection.system.atomic_files import atomic_folder, copy_file, write_json
 from connection.system.errors import InputError, RunError
 from connection.system.folder_lock import lock_folder
-from connection.system.paths import output_folder, resolve
+from connection.system.paths import output_folder
+from connection.system.plain_files import read_json
 
 
 def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) -> int:
@@ -38,7 +38,7 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
     output = output_folder(settings.output_dir)
     if settings.resume:
         settings = _as_begun(settings, output)
-    require_free(output, settings.overwrite, resolve(settings.model_dir), going_on=settings.resume)
+    require_free(output, settings, going_on=settings.resume)
     with lock_folder(output):
         run = _Seeds(settings, output)
         if not settings.resume:
@@ -53,7 +53,7 @@ def _as_begun(settings: TrainSettings, output: Path) -> TrainSettings:
     Raises `InputError` where there is none or they are others now.
     """
     try:
-        record = json.loads((output / SEEDS).read_text(encoding="utf-8"))
+        record = read_json(output / SEEDS)
     except (OSError, ValueError):
         raise InputError(
             f"--resume: {output} holds no run of several seeds. To go on with a run of one seed, give --seeds 1."
@@ -109,7 +109,7 @@ class _Seeds:
     def _is_of_run(self, folder: Path) -> bool:
         """Whether a seed's folder is of this run, not of an earlier one that --overwrite was to replace."""
         try:
-            then = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["asked"]
+            then = read_json(folder / "settings.json")["asked"]
         except (OSError, ValueError, LookupError, TypeError):
             return False
         now = as_json(self.settings)
@@ -147,8 +147,8 @@ class _Seeds:
             self.best = best
         for name in FILES:
             if (best / name).is_file():
-                shutil.copyfile(best / name, run.path / name)
-        record = json.loads((best / "settings.json").read_text(encoding="utf-8")) | {"output_dir": self.settings.output_dir}
+                copy_file(best / name, run.path / name)
+        record = read_json(best / "settings.json") | {"output_dir": self.settings.output_dir}
         results = read_results(best)
         results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
         run.write_json("settings.json", record)
@@ -172,7 +172,7 @@ class _Seeds:
 def _require_same(folders: list[Path]) -> None:
     """Raises `RunError` where seeds' runs differ in more than the seed."""
     compared = [*sorted(names_of(RESULT, MACHINE) - {"seed"}), "model_sha256", "parts_sha256"]
-    records = [json.loads((folder / "settings.json").read_text(encoding="utf-8")) for folder in folders]
+    records = [read_json(folder / "settings.json") for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         if differ := [name for name in compared if record.get(name) != records[0].get(name)]:
             raise RunError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,11 +44,10 @@ def test_a_full_disk_leaves_nothing_of_the_remembered_cosines(tiny_folder, tmp_p
     pairs = PairFile.open(write_pairs(tmp_path / "p.csv"))
     store = load_pairs(pairs, model.tokenizer, 32, -np.inf, np.inf, tmp_path / "store", False)
 
-    def full(file, array):
-        file.write(b"half")
+    def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     found = remembered_cosines(tmp_path / "cache", model, {"dev": SimpleNamespace(store=store, places=slice(None))})
     assert np.array_equal(found["dev"], pair_similarities(model, store)["cosine"])
     assert list((tmp_path / "cache").iterdir()) == []
