@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
 from connection.system.paths import expand, resolve
+from connection.system.plain_files import is_link
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     from connection.data.pair_file import PairFile
     from connection.evaluation.similarity import SIMILARITIES
     from connection.reports.tables import render
-    from connection.system.atomic_files import plain_json
+    from connection.system.atomic_files import write_json
     from ConnectionBert import ConnectionBert
 
     names = [name.strip() for name in given.similarity.split(",")]
@@ -63,13 +64,17 @@ def evaluate_files(given: argparse.Namespace) -> int:
     if not all(math.isfinite(end) for end in (given.label_min, given.label_max) if end is not None):
         raise InputError("--label-min and --label-max: give finite numbers")
     target = expand(given.json) if given.json else None
-    if target and (target.is_dir() or not target.parent.is_dir()):
-        raise InputError(f"--json {target}: it should be a file in a folder that is there")
+    if target and ((os.path.lexists(target) and (is_link(target) or not target.is_file())) or not target.parent.is_dir()):
+        raise InputError(f"--json {target}: it should be a file, not a link or device, in a folder that is there")
     device = pick_device(given.device)
     folders = {"model": given.model} | ({"base": given.base} if given.base else {})
     models = {name: ConnectionBert.load(folder).to(device) for name, folder in folders.items()}
     opened, problems = [], []
-    for path in expand_folders(given.files):
+    files = expand_folders(given.files)
+    inputs = [*files, *map(resolve, folders.values()), *([resolve(given.dev_file)] if given.dev_file else [])]
+    if target and any(target.resolve().is_relative_to(path) for path in inputs):
+        raise InputError(f"--json {target} would replace what is evaluated: give another file")
+    for path in files:
         try:
             opened.append(PairFile.open(path, given.columns))
         except InputError as error:
@@ -88,7 +93,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     print(*details(rows), sep="\n")
     if target:
         content = {name: str(model.folder) for name, model in models.items()} | {"files": rows, "mean": mean}
-        target.write_text(json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(target, content)
     return 0
 
 
