@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
 from connection.system.paths import resolve
 from connection.system.plain_files import read_json
 from connection.system.versions import require_libraries
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from connection.reports.results import RunResults
 
 NOT_COMPARED = {*names_of(NEUTRAL, START), "asked", "given"}  # no difference in these makes a difference to the model
+MOST_SHOWN = 500  # characters of a setting's value
 RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
@@ -51,7 +53,7 @@ def compare(run_a: Path, run_b: Path) -> int:
         )
     keys = dict.fromkeys([*settings["A"], *settings["B"]])
     differ = [
-        {"setting": key} | {name: str(settings[name].get(key, "")) for name in runs}
+        {"setting": printable(key)} | {name: printable(settings[name].get(key, ""))[:MOST_SHOWN] for name in runs}
         for key in keys
         if settings["A"].get(key) != settings["B"].get(key)
     ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import is_link
 from connection.system.versions import require_libraries
@@ -82,7 +83,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     if problems:
         raise InputError("\n".join(problems))
     for model in models.values():
-        print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
+        print(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     fitted = {name: (model.calibration, model.labels) for name, model in models.items()}
     if given.dev_file:
         dev = PairFile.open(resolve(given.dev_file), given.columns)
