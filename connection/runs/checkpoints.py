@@ -72,6 +72,8 @@ class Checkpoints:
                     notes.append(f"{folder} is damaged ({problem}) and is not used")
                     continue
                 values = read_json(folder / VALUES)
+                if not isinstance(values, dict):
+                    raise ValueError(f"{VALUES} holds no JSON object")
                 return Checkpoint(folder, load_file(folder / TENSORS), values, notes)
             except (OSError, SafetensorError, ValueError, RecursionError) as error:
                 notes.append(f"{folder} can't be read ({error!s:.200}) and is not used")

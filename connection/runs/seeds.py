@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ class _Seeds:
         """Whether a seed's folder is of this run, not of an earlier one that --overwrite was to replace."""
         try:
             then = read_json(folder / "settings.json")["asked"]
+            then = {name: then[name] for name in names_of(RESULT)}
         except (OSError, ValueError, LookupError, TypeError):
             return False
         now = as_json(self.settings)
-        return all(then.get(name) == now[name] for name in names_of(RESULT) - {"seed", "split_seed"})
+        return all(then[name] == now[name] for name in names_of(RESULT) - {"seed", "split_seed"})
 
     def _is_done(self, seed: int) -> bool:
         """Whether a seed's run came to its end: report.html is its last file."""
@@ -130,8 +132,9 @@ class _Seeds:
     def _gather(self) -> None:
         """Puts the best run's files into the output folder, with the figures of all seeds that are done. Called after each
         one: whatever happens to the next, this is there."""
-        _require_same([self.folder(seed) for seed in self.done])
-        rows = self._rows()
+        with _undamaged(self.output):
+            _require_same([self.folder(seed) for seed in self.done])
+            rows = self._rows()
         best = self.folder(best_seed(rows))
         if not (best / "model").is_dir() and len(rows) < self.settings.seeds:
             return  # a seed that was better was removed, and is trained again
@@ -148,12 +151,13 @@ class _Seeds:
         for name in FILES:
             if (best / name).is_file():
                 copy_file(best / name, run.path / name)
-        record = read_json(best / "settings.json") | {"output_dir": self.settings.output_dir}
-        results = read_results(best)
-        results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
-        run.write_json("settings.json", record)
-        run.write_json("results.json", results)
-        write_html(run.path / "report.html", record, results)
+        with _undamaged(best):
+            record = read_json(best / "settings.json") | {"output_dir": self.settings.output_dir}
+            results = read_results(best)
+            results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
+            run.write_json("settings.json", record)
+            run.write_json("results.json", results)
+            write_html(run.path / "report.html", record, results)
         self._remove_seeds()
         for seed in self.done:  # of runs that are done; several would fill the disk
             shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)
@@ -167,6 +171,18 @@ class _Seeds:
                 ours = self._is_of_run(old) and (self.settings.resume or int(old.name[5:]) in self.wanted)
                 if not ours:
                     shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def _undamaged(folder: Path) -> Iterator[None]:
+    """Raises `InputError` where what is read in `folder` is JSON, but not of this project."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"settings.json or results.json in {folder} was changed, or is of another version of this project ({error!r:.200}): "
+            "remove that folder, and --resume trains the seed again."
+        ) from None
 
 
 def _require_same(folders: list[Path]) -> None:
