@@ -71,7 +71,7 @@ class Checkpoints:
                 if problem := find_damage(folder):
                     notes.append(f"{folder} is damaged ({problem}) and is not used")
                     continue
-                values = read_json(folder / VALUES)
+                values = read_json(folder / VALUES, undefined=True)
                 if not isinstance(values, dict):
                     raise ValueError(f"{VALUES} holds no JSON object")
                 return Checkpoint(folder, load_file(folder / TENSORS), values, notes)

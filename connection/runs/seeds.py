@@ -180,7 +180,7 @@ def _undamaged(folder: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"settings.json or results.json in {folder} was changed, or is of another version of this project ({error!r:.200}): "
+            f"settings.json or results.json in {folder} is of another version of this project, or changed ({error!r:.200}): "
             "remove that folder, and --resume trains the seed again."
         ) from None
 

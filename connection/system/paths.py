@@ -30,7 +30,7 @@ def output_folder(name: str) -> Path:
     folder = expand(name)
     with _possible_name(f"--output-dir {printable(name)[:200]}"):
         folder.exists()
-        return _one_line(folder.resolve())
+        return require_utf8(_one_line(folder.resolve()))
 
 
 @contextlib.contextmanager
@@ -46,6 +46,16 @@ def _one_line(path: Path) -> Path:
     """Raises `ValueError` for a path with a line break: in a message it could pass for a line of its own."""
     if {"\n", "\r"} & set(str(path)):
         raise ValueError("a line break in its name can't be used here; rename it")
+    return path
+
+
+def require_utf8(path: Path) -> Path:
+    """Returns the path of a model, or of a folder that will hold one. Raises `InputError` if its name is not UTF-8."""
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise InputError(
+            f"{printable(path)}: this name is not UTF-8, and the libraries read and write models under such names alone. "
+            "Rename the folder, or give another one."
+        )
     return path
 
 

@@ -46,15 +46,18 @@ def append_plain(file: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def read_json(file: Path, most: int = JSON_LIMIT) -> Any:
+def read_json(file: Path, most: int = JSON_LIMIT, undefined: bool = False) -> Any:
     """Returns the value in a JSON file that this project wrote, or a stranger.
 
-    Raises `OSError` as `read_plain` does, and `ValueError` for what is no JSON: NaN, numbers beyond a float, and nesting too
-    deep to be read included.
+    undefined: it may hold NaN and infinities, as a checkpoint does. Raises `OSError` as `read_plain` does, and `ValueError` for
+    what is no JSON, for numbers beyond a float, and for nesting too deep to be read.
     """
     try:
         return json.loads(
-            read_plain(file, most).decode("utf-8"), parse_constant=_no_number, parse_float=_finite, parse_int=_whole
+            read_plain(file, most).decode("utf-8"),
+            parse_constant=None if undefined else _no_number,
+            parse_float=_finite,
+            parse_int=_whole,
         )
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
