@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     from connection.data.pair_file import PairFile
     from connection.evaluation.similarity import SIMILARITIES
     from connection.reports.tables import render
-    from connection.system.atomic_files import write_json
+    from connection.system.atomic_files import plain_json, write_json
     from ConnectionBert import ConnectionBert
 
     names = [name.strip() for name in given.similarity.split(",")]
@@ -65,8 +65,9 @@ def evaluate_files(given: argparse.Namespace) -> int:
     if not all(math.isfinite(end) for end in (given.label_min, given.label_max) if end is not None):
         raise InputError("--label-min and --label-max: give finite numbers")
     target = expand(given.json) if given.json else None
-    if target and ((os.path.lexists(target) and (is_link(target) or not target.is_file())) or not target.parent.is_dir()):
-        raise InputError(f"--json {target}: it should be a file, not a link or device, in a folder that is there")
+    stream = bool(target and target.exists() and not target.is_file())  # a pipe, /dev/stdout
+    if target and (target.is_dir() or not target.parent.is_dir() or (is_link(target) and not stream)):
+        raise InputError(f"--json {target}: it should be a file, not a link, in a folder that is there")
     device = pick_device(given.device)
     folders = {"model": given.model} | ({"base": given.base} if given.base else {})
     models = {name: ConnectionBert.load(folder).to(device) for name, folder in folders.items()}
@@ -94,7 +95,10 @@ def evaluate_files(given: argparse.Namespace) -> int:
     print(*details(rows), sep="\n")
     if target:
         content = {name: str(model.folder) for name, model in models.items()} | {"files": rows, "mean": mean}
-        write_json(target, content)
+        if stream:
+            target.write_text(json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        else:
+            write_json(target, content)
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -164,7 +165,7 @@ def test_the_cache_of_a_strangers_checkpoint_is_not_used(there, monkeypatch):
     assert not (there / "of the stranger").exists()
 
 
-CRAFTED = [
+CRAFTED: list[tuple[str, Any]] = [
     ("epochs", [5]), ("epochs", [{}]), ("best", {"spearman": "x"}), ("best", {"a": 1}), ("_loss", ["x", 1]), ("_loss", [1]),
     ("_seconds_before", [None, 1]), ("step", -1), ("pairs", -5),
 ]  # fmt: skip
@@ -175,7 +176,8 @@ def test_crafted_progress_is_refused_in_words(there):
     shutil.rmtree(folder.with_name("step-000010"))
     values = json.loads((folder / "state.json").read_text())
     row = values["progress"]["epochs"][0]
-    rows = [("epochs", [row | {"dev Spearman": wrong}]) for wrong in ("\x1b[31m", [], {}, True)]
+    wrong: list[Any] = ["\x1b[31m", [], {}, True]
+    rows = [("epochs", [row | {"dev Spearman": value}]) for value in wrong]
     for name, value in [*CRAFTED, *rows]:
         (folder / "state.json").write_text(json.dumps(values | {"progress": values["progress"] | {name: value}}))
         (folder / "manifest.json").unlink()
@@ -217,9 +219,12 @@ def test_the_digest_in_settings_json_is_of_the_pairs_that_were_trained_on(finish
 
 def test_markup_in_results_reaches_no_page(there):
     results = json.loads((there / "run" / "results.json").read_text())
-    for key, value in {
-        "seeds": [{"seed": "<b>", "dev": None, "test": None}], "epoch_figures": [{"epoch": "<b>"}], "over_seeds": {"dev": "<b>"},
-    }.items():  # fmt: skip
+    crafted = {
+        "seeds": [{"seed": "<b>", "dev": None, "test": None}],
+        "epoch_figures": [{"epoch": "<b>"}],
+        "over_seeds": {"dev": "<b>"},
+    }
+    for key, value in crafted.items():
         (there / "run" / "results.json").write_text(json.dumps(results | {key: value}))
         with pytest.raises(InputError, match="damaged"):
             read_results(there / "run")
@@ -234,6 +239,7 @@ def test_a_finished_seed_of_any_content_gives_no_traceback(finished, tmp_path):
     words = training_words(finished / "tiny", pairs, tmp_path / "run", "--epochs", 1, "--cache-dir", tmp_path / "cache")
     assert run_inside(driver.main, *words, "--seeds", 2).returncode == 0
     results = json.loads((tmp_path / "run" / "seed-43" / "results.json").read_text())
+    wrong: Any
     for wrong in ({"final": {"dev": 5}}, {"final": {"dev": [1]}}, {"epoch_figures": 5}, {"base": {"dev": []}}, {"slices": 5}):
         (tmp_path / "run" / "seed-43" / "results.json").write_text(json.dumps(results | wrong))
         shown = run_inside(driver.main, *words, "--seeds", 2, "--resume")

@@ -13,8 +13,10 @@ import pytest
 from connection.system.csv_output import as_cell, from_cell, new_csv
 
 LIVE = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-TEXTS = ["a;=1+1", 'a;"=1+1', "a;'=x", "two\n=lines", "tab\t@x", "'=x", "=x", "\ttab", "a;b, c", 'say "no"; -5', "x;-5", "a\r+b",
-         "\uff1dwide;\uff20x", "東京; =x", "it's"]  # fmt: skip
+TEXTS = [
+    *("a;=1+1", 'a;"=1+1', "a;'=x", "two\n=lines", "tab\t@x", "'=x", "=x", "\ttab", "a;b, c", 'say "no"; -5', "x;-5", "a\r+b"),
+    *("\uff1dwide;\uff20x", "東京; =x", "it's"),
+]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
