@@ -126,6 +126,13 @@ class _Seeds:
         rows: list[SeedFigures] = []
         for seed in self.done:
             final = read_results(self.folder(seed))["final"]
+            for figures in (final.get("dev"), final.get("test")):
+                if figures is not None and not (
+                    isinstance(figures, dict) and isinstance(figures.get("spearman"), int | float | None)
+                ):
+                    raise InputError(
+                        f"{self.folder(seed)} has damaged figures: remove it, and --resume trains this seed again."
+                    )
             rows.append({"seed": seed, "dev": final.get("dev"), "test": final.get("test")})
         return rows
 
