@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from connection.data.findings import LARGEST
 from connection.evaluation.evaluate import LabelledPairs
 from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
@@ -50,7 +51,9 @@ def read_predictions(folder: Path, split: str) -> pd.DataFrame:
         table = pd.read_csv(file, dtype={"split": str, "pair": str, "line": int, "label": float, "base": float, "final": float})
         if tuple(table.columns) != COLUMNS:
             raise ValueError(f"its columns should be {', '.join(COLUMNS)}")
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        if (table[["label", "base", "final"]].abs() > LARGEST).any(axis=None) or table["pair"].isna().any():
+            raise ValueError("it holds a figure or a pair that can't be one")
+    except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{file} is damaged: {error}") from None
     table = table[table["split"] == split]
     if table.empty or table[["label", "base", "final"]].isna().any(axis=None):
