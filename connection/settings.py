@@ -73,7 +73,7 @@ class TrainSettings:
     columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised")
     on_bad_rows: str = setting("action on rows without text or label; skip lists them", choices=("stop", "skip"))
     allow: str = setting("audit findings that do not block training, comma-separated, such as leaked-pair,contradiction")
-    cache_dir: str = setting("cache for the tokens of large pair files and for the base model's cosines", role=NEUTRAL)
+    cache_dir: str = setting("cache for the tokens of large pair files and for the base model's cosines", role=START)
     output_dir: str = setting("run folder: settings, metrics, report and model/ are written here", role=START)
     epochs: int = setting("number of passes over the training pairs", low=1, high=1_000_000)
     batch_size: int = setting("pairs per training step", low=1, high=1_000_000)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
 from connection.system.paths import resolve
+from connection.system.plain_files import read_json
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
     from connection.reports.results import RunResults
 
 NOT_COMPARED = {*names_of(NEUTRAL, START), "asked", "given"}  # differences in these do not change the model
+MOST_SHOWN = 500  # characters of a setting's value
 RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
@@ -51,7 +53,7 @@ def compare(run_a: Path, run_b: Path) -> int:
         )
     keys = dict.fromkeys([*settings["A"], *settings["B"]])
     differ = [
-        {"setting": key} | {name: str(settings[name].get(key, "")) for name in runs}
+        {"setting": printable(key)} | {name: printable(settings[name].get(key, ""))[:MOST_SHOWN] for name in runs}
         for key in keys
         if settings["A"].get(key) != settings["B"].get(key)
     ]
@@ -76,7 +78,7 @@ def _read_settings(run: Path) -> dict[str, Any]:
     """Return the content of settings.json in a run folder. Raises `InputError` if it is missing or damaged."""
     file = run / "settings.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{run} has no {file.name}: it is not the folder of a finished run.") from None
     except (OSError, ValueError) as error:

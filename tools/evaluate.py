@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
 from connection.system.paths import expand, resolve
+from connection.system.plain_files import is_link
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     from connection.data.pair_file import PairFile
     from connection.evaluation.similarity import SIMILARITIES
     from connection.reports.tables import render
-    from connection.system.atomic_files import plain_json
+    from connection.system.atomic_files import plain_json, write_json
     from ConnectionBert import ConnectionBert
 
     names = [name.strip() for name in given.similarity.split(",")]
@@ -63,13 +65,18 @@ def evaluate_files(given: argparse.Namespace) -> int:
     if not all(math.isfinite(end) for end in (given.label_min, given.label_max) if end is not None):
         raise InputError("--label-min and --label-max: give finite numbers")
     target = expand(given.json) if given.json else None
-    if target and (target.is_dir() or not target.parent.is_dir()):
-        raise InputError(f"--json {target}: it should be a file in a folder that is there")
+    stream = bool(target and target.exists() and not target.is_file())  # a pipe, /dev/stdout
+    if target and (target.is_dir() or not target.parent.is_dir() or (is_link(target) and not stream)):
+        raise InputError(f"--json {target}: it should be a file, not a link, in a folder that is there")
     device = pick_device(given.device)
     folders = {"model": given.model} | ({"base": given.base} if given.base else {})
     models = {name: ConnectionBert.load(folder).to(device) for name, folder in folders.items()}
     opened, problems = [], []
-    for path in expand_folders(given.files):
+    files = expand_folders(given.files)
+    inputs = [*files, *map(resolve, folders.values()), *([resolve(given.dev_file)] if given.dev_file else [])]
+    if target and any(target.resolve().is_relative_to(path) for path in inputs):
+        raise InputError(f"--json {target} would replace what is evaluated: give another file")
+    for path in files:
         try:
             opened.append(PairFile.open(path, given.columns))
         except InputError as error:
@@ -77,7 +84,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     if problems:
         raise InputError("\n".join(problems))
     for model in models.values():
-        print(f"model  {model.summary}", *(f"       note: {note}" for note in model.notes), sep="\n")
+        print(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     fitted = {name: (model.calibration, model.labels) for name, model in models.items()}
     if given.dev_file:
         dev = PairFile.open(resolve(given.dev_file), given.columns)
@@ -88,7 +95,10 @@ def evaluate_files(given: argparse.Namespace) -> int:
     print(*details(rows), sep="\n")
     if target:
         content = {name: str(model.folder) for name, model in models.items()} | {"files": rows, "mean": mean}
-        target.write_text(json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if stream:
+            target.write_text(json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        else:
+            write_json(target, content)
     return 0
 
 

@@ -15,7 +15,7 @@ from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import hash_texts, pair_keys, row_slices
-from connection.system.atomic_files import atomic_file
+from connection.system.sealed_files import read_sealed, write_sealed
 
 LOW = 0.5  # fraction of the label scale; identical sentences with a lower label are doubtful
 CUT_SHARE = 0.01
@@ -24,6 +24,7 @@ UNKNOWN_SHARE = 0.05  # fraction of the tokens
 PIECES_PER_WORD = 3.0  # with an English vocabulary, English has about 1.2 and Korean more than 5
 NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # in plain form; programs write them for a missing value
 DRIFT = 0.15  # Kolmogorov-Smirnov statistic
+MOST_BYTES = 64 << 20  # of one file's findings, which hold only the first lines of each
 
 
 def audit(stores: Mapping[str, PairStore], scale: LabelScale) -> list[Finding]:
@@ -43,11 +44,12 @@ def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
     """Returns the findings in one file. For a cached store they are cached too, beside its arrays."""
     if store.folder is None:
         return list(_look_within(store, scale))
-    known = store.folder / f"findings-{scale.low!r}-{scale.high!r}.json"
-    if not known.is_file():
-        with atomic_file(known) as new:
-            new.write(json.dumps(findings_json(_look_within(store, scale))).encode())
-    return [Finding(**row | {"file": str(store.path)}) for row in json.loads(known.read_text(encoding="utf-8"))]
+    file = store.folder / f"findings-{scale.low!r}-{scale.high!r}"
+    known = read_sealed(file, MOST_BYTES)
+    if known is None:
+        known = json.dumps(findings_json(_look_within(store, scale))).encode()
+        write_sealed(file, known)
+    return [Finding(**row | {"file": str(store.path)}) for row in json.loads(known)]
 
 
 def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:

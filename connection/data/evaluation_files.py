@@ -29,7 +29,7 @@ def expand_folders(names: Sequence[str]) -> list[Path]:
         ]
         if path.is_dir() and not inside:
             raise InputError(f"{path} is a folder without pair files ({', '.join(ENDINGS)})")
-        files += inside or [path]
+        files += map(resolve, inside) if inside else [path]
     return files
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from connection.system.escapes import printable
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -60,7 +62,8 @@ class Finding:
     def __str__(self) -> str:
         more = f" and {self.count - len(self.lines):,} more" if self.count > len(self.lines) else ""
         rows = f"{self.count:,} rows (lines {', '.join(map(str, self.lines))}{more}); " if self.count else ""
-        return f"{self.severity:7} {self.name}: {self.file}: {rows}{self.example}\n        {self.effect}; {self.remedy}"
+        found = f"{self.severity:7} {self.name}: {printable(self.file)}: {rows}{printable(self.example)}"
+        return f"{found}\n        {self.effect}; {self.remedy}"
 
 
 def errors(findings: Iterable[Finding], allowed: Iterable[str]) -> list[Finding]:

@@ -21,6 +21,7 @@ from connection.data.formats.text_encoding import readable
 from connection.data.formats.typed import NO_TEXT
 from connection.data.labels import COMMA, THOUSANDS, parse_label
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 
 UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode categories: alone, they give no token
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
@@ -99,7 +100,7 @@ class PairFile:
     path: Path
     table: TableFile
     columns: Columns
-    state: tuple[int, int]  # size and modification time before the first read
+    state: tuple[int, ...]  # `_state` before the first read
 
     @classmethod
     def open(cls, path: Path, declared_columns: str = "") -> PairFile:
@@ -128,7 +129,7 @@ class PairFile:
         head = list(itertools.islice(self._data(), SAMPLE_ROWS))
         comma = any(COMMA.fullmatch(cells[place].strip()) for _, cells in head if place < len(cells)) and self.decimal_comma
         how = self.columns.how + (", labels have a decimal comma" if comma else "")
-        lines = [f"{self.path}: {self.table.form}; {names} ({how})"]
+        lines = [f"{printable(self.path)}: {printable(self.table.form)}; {names} ({printable(how)})"]
         for line, cells in head[:3]:
             one, two, label = (cells[place] if place < len(cells) else "" for place in self.columns.places)
             lines.append(f"    {self.table.unit} {line}: {shorten(one)} | {shorten(two)} | {shorten(label, 20)}")
@@ -158,8 +159,12 @@ class PairFile:
         Raises `InputError` if the file is damaged.
         """
         rows = self._data()
-        while block := _block(rows, size):
-            yield self._checked(block, low, high)
+        try:
+            while block := _block(rows, size):
+                yield self._checked(block, low, high)
+        except UnicodeDecodeError:  # a damaged file is refused when it is opened: this one was replaced since
+            self.require_unchanged()
+            raise
 
     def _data(self) -> Iterator[tuple[int, list[str]]]:
         rows = self.table.rows()
@@ -201,10 +206,11 @@ class PairFile:
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed)
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, ...]:
+    """Returns what tells a file's content from another: size, times and inode. The last two can't be set as one likes."""
     with readable(path):
         found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _block(rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:

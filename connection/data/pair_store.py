@@ -5,12 +5,13 @@ A store is built once in little memory, cached by content, and memory-mapped if 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
-import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -26,8 +27,11 @@ from connection.data.findings import LINES_SHOWN
 from connection.data.pair_file import BadRow, PairChunk, PairFile
 from connection.data.text_hashes import SentenceIndex, count_words, draw_key, first_equal, hash_texts, hash_tokens, plain
 from connection.data.tokenization import TokenStore, count_unknown, encode_flat
-from connection.system.atomic_files import atomic_folder, remove_leftovers
+from connection.system.atomic_files import atomic_folder, remove, remove_leftovers
+from connection.system.errors import InputError
+from connection.system.escapes import printable
 from connection.system.paths import file_sha256
+from connection.system.sealed_files import find_damage, make_private, seal_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,8 @@ SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
 SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64,
                    "token_hash": np.uint64}  # (S,) each  # fmt: skip
+ARRAYS = (*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "bad.jsonl")
+FILES = (*ARRAYS, "meta.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +106,7 @@ class PairStore:
     swallowed: tuple[int, list[int]]  # number of rows with a cell that seems to contain other rows; their first lines
     labels: list[float]  # distinct labels, ascending: at most MOST_LABELS, the lowest and the highest included
     key: int  # of the token hashes
+    sha256: str  # of the pair file's bytes as they were read
     folder: Path | None = None  # of the memory-mapped arrays; None: the arrays are in memory
 
     def __len__(self) -> int:
@@ -117,7 +124,7 @@ class PairStore:
 
     def __reduce__(self) -> Any:
         """Lets another process map the same files instead of receiving a copy."""
-        return (open_store, (self.folder, self.path, True)) if self.folder else super().__reduce__()
+        return (open_store, (self.folder, self.path, self.sha256, True)) if self.folder else super().__reduce__()
 
 
 def hash_seen(flat: np.ndarray, lengths: np.ndarray, unknown: np.ndarray, text_hash: np.ndarray, key: int) -> np.ndarray:
@@ -131,23 +138,38 @@ def hash_seen(flat: np.ndarray, lengths: np.ndarray, unknown: np.ndarray, text_h
 def load_pairs(
     file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, cache: Path, progress: bool
 ) -> PairStore:
-    """Returns the store of a pair file. Labels outside low..high make bad rows. A large store is built once and cached."""
+    """Returns the store of a pair file. Labels outside low..high make bad rows. A large store is built once and cached.
+
+    A cached store is used if it is this user's own and each byte of it is as it was written; else it is built again.
+    """
+    digest = file_sha256(file.path)
     if os.path.getsize(file.path) < SMALL_FILE:
         with tempfile.TemporaryDirectory() as temporary:
             _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
-            return open_store(Path(temporary), file.path, False)
-    target = cache / content_key(VERSION, file, tokenizer, max_length, low, high)
-    if target.is_dir() and not is_whole(target):
-        shutil.rmtree(target, ignore_errors=True)
-    if not target.is_dir():
+            return open_store(Path(temporary), file.path, digest, False)
+    target = cache / content_key(VERSION, file, digest, tokenizer, max_length, low, high)
+    damage = find_damage(target, FILES) if os.path.lexists(target) else ""
+    if damage:
+        print(f"note: {printable(target)} is not used, {damage}; it is built again", file=sys.stderr)
+        with contextlib.suppress(OSError):  # what can't be removed is said below
+            remove(target)
+    if not os.path.lexists(target):
+        make_private(cache)
         remove_leftovers(cache, "[0-9a-f]{32}")
         with atomic_folder(target, keep_first=True) as new:  # of two simultaneous builds the first stays: it may be open
+            new.chmod(0o700)
             _build(new, file, tokenizer, max_length, low, high, progress)
-    return open_store(target, file.path, True)
+            seal_folder(new, target.name)
+        damage = find_damage(target, ("meta.json",))  # of another one, which was there first
+    if damage:
+        raise InputError(f"--cache-dir {cache}: {target.name} in it can't be used ({damage}). Give another folder.")
+    store = open_store(target, file.path, digest, True)
+    file.require_unchanged()  # the digest was of these bytes too
+    return store
 
 
-def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
-    """Opens the arrays of a built folder: memory-mapped if `mapped`, else read into memory."""
+def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore:
+    """Opens the arrays of a built folder: memory-mapped if `mapped`, else read into memory. sha256: of the pair file."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
 
     def array(name: str, dtype: Any) -> np.ndarray:
@@ -170,6 +192,7 @@ def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
         swallowed=(count, first),
         labels=labels,
         key=meta["key"],
+        sha256=sha256,
         folder=folder if mapped else None,
         **pairs,
         **sentences,
@@ -184,11 +207,10 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     labels: set[float] = set()
     swallowed, first = 0, list[int]()
     with ExitStack() as stack:
-        names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "bad.jsonl"]
-        out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
+        out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in ARRAYS}
         bar = stack.enter_context(
-            tqdm(desc=f"read {file.path.name}", unit=" pairs", total=file.table.most_rows(), disable=None if progress else True,
-                 leave=False, unit_scale=True)
+            tqdm(desc=f"read {printable(file.path.name)}", unit=" pairs", total=file.table.most_rows(), leave=False,
+                 disable=None if progress else True, unit_scale=True)
         )  # fmt: skip
         bad = BadRowsWriter(out["bad.jsonl"])
         out["offsets"].write(np.zeros(1, np.int64).tobytes())
@@ -236,26 +258,16 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "labels": sorted(labels),
         "bad": bad.summary(),
         "swallowed": [swallowed, first],
-        "sizes": {name: os.path.getsize(folder / name) for name in names},
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def content_key(version: int, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float) -> str:
+def content_key(version: int, file: PairFile, sha256: str, tokenizer: Any, max_length: int, low: float, high: float) -> str:
     """Returns the name of the cache folder. It changes with layout, file content, tokenizer, columns and settings."""
     backend = tokenizer.backend_tokenizer
     vocabulary = hashlib.sha256(
         repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
     )
-    what = [version, file_sha256(file.path), vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
+    what = [version, sha256, vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
     what += [prompt] if (prompt := getattr(tokenizer, "prompt", "")) else []
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
-
-
-def is_whole(folder: Path) -> bool:
-    """Returns whether the files in a cached folder have the sizes that were recorded in it."""
-    try:
-        sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -11,9 +10,11 @@ from typing import Any
 
 from connection.data.audit import audit
 from connection.data.findings import ROW_FINDINGS, Finding, errors
+from connection.data.formats.typed import NO_TEXT
 from connection.data.labels import LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
+from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
 from connection.system.paths import resolve
 
@@ -27,7 +28,7 @@ class Prepared:
     scale: LabelScale
     findings: list[Finding]
     columns: str  # the value of --columns
-    states: dict[str, tuple[int, int]]  # size and modification time of each file as it was read
+    states: dict[str, tuple[int, ...]]  # of each file as it was read: see `PairFile`
 
     def __str__(self) -> str:
         """Returns how the files were read, the label scale and the findings, for the user."""
@@ -66,12 +67,13 @@ class Prepared:
         """Writes each bad row with its reason and returns the number of rows. If it is 0, no file is written."""
         total = sum(len(store.bad) for store in self.stores.values())
         if total:
-            with open(file, "w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["file", "line", "reason", "row"])
+            with new_csv(file, encoding="utf-8") as output:
+                output.rows([["file", "line", "reason", "row"]])
                 for store in self.stores.values():
-                    writer.writerows(
-                        [store.path, line, f"{finding}: {what}", *cells] for line, finding, what, *cells in store.bad.rows()
+                    path = str(store.path)
+                    output.rows(
+                        [path, line, f"{finding}: {what}", *(cell.removeprefix(NO_TEXT) for cell in cells)]
+                        for line, finding, what, *cells in store.bad.rows()
                     )
         return total
 

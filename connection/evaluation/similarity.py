@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import numpy as np
 import torch
 
 from connection.data.pair_store import PairStore
-from connection.system.atomic_files import atomic_file
+from connection.system.escapes import printable
+from connection.system.sealed_files import make_private, read_sealed, write_sealed
 
 PAIRS_AT_ONCE = 10_000  # limits the memory for their float64 vectors
 DIGITS = 6
@@ -77,7 +80,7 @@ def remembered_cosines(cache: Path, model: Any, splits: Mapping[str, Any], of_mo
         digest, store, places = of_model.copy(), data.store, data.places
         for array in (store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]):
             digest.update(np.ascontiguousarray(array).data)
-        file = cache / f"cosines-{digest.hexdigest()[:32]}.npy"
+        file = cache / f"cosines-{digest.hexdigest()[:32]}"
         cosines = _kept(file, len(store.index1[places]))
         if cosines is None:
             cosines = pair_similarities(model, store, places)["cosine"]
@@ -87,20 +90,23 @@ def remembered_cosines(cache: Path, model: Any, splits: Mapping[str, Any], of_mo
 
 
 def _kept(file: Path, count: int) -> np.ndarray | None:
-    """Read `count` cosines from a file; None if it is missing or damaged."""
-    try:
-        known = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    """Read `count` cosines from a file; None if it is missing, damaged, or not this user's own, which is said."""
+    known = read_sealed(file, 8 * count)
+    if known is None or len(known) != 8 * count:
+        if os.path.lexists(file):
+            print(
+                f"note: {printable(file)} is not used, it is not as it was written; the cosines are computed again",
+                file=sys.stderr,
+            )
         return None
-    return known if known.shape == (count,) and known.dtype == np.float64 and np.isfinite(known).all() else None
+    return np.frombuffer(known, "<f8").copy()
 
 
 def _keep(file: Path, cosines: np.ndarray) -> None:
     """Write cosines to a file. If that fails, no error is raised and no partial file is left: only time is lost."""
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as new:
-            np.save(new, cosines)
+        make_private(file.parent)
+        write_sealed(file, np.ascontiguousarray(cosines, "<f8").tobytes())
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

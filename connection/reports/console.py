@@ -18,6 +18,7 @@ from connection.reports.tables import (
     gain_table,
     render,
 )
+from connection.system.escapes import printable
 from connection.system.paths import ROOT
 
 
@@ -26,8 +27,8 @@ def print_start(
 ) -> None:
     """Print what a run trains: the model with its `notes`, and a line for each pair file; then how, from settings.json's
     `record`. `why` is the reason for the precision."""
-    print(f"model  {model}", *(f"       note: {note}" for note in notes), sep="\n")
-    print(*(f"{name:5}  {summary}" for name, summary in data.items()), *remarks, sep="\n")
+    print(f"model  {printable(model)}", *(f"       note: {printable(note)}" for note in notes), sep="\n")
+    print(*(f"{name:5}  {summary}" for name, summary in data.items()), *map(printable, remarks), sep="\n")
     rows = "packed rows" if record["packing"] else "padded rows"
     machine = f"{record['device']}, {record['precision']} ({why}), {rows}, {record['threads']} threads"
     dims = f", at the dimensions {record['matryoshka_dims'].replace(',', ', ')}" if record["matryoshka_dims"] else ""

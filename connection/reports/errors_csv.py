@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,9 @@ from connection.evaluation.calibration import is_binary
 from connection.evaluation.evaluate import LabelledPairs
 from connection.evaluation.slices import count_negated, find_slices
 from connection.model.calibration import Calibration
+from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 
 if TYPE_CHECKING:
     from ConnectionDataset import ConnectionDataset
@@ -51,7 +52,7 @@ def write_errors(
     table = pd.concat(tables.values(), ignore_index=True)
     negated, problem = write_worst_first(folder / FILE, table, lambda part: prepared.reopen(held_out[part].store))
     if problem:
-        print(f"{FILE} has no text: {problem}")
+        print(f"{FILE} has no text: {printable(problem)}")
     slices, start = {}, 0
     for part, cosine in cosines.items():
         of_part = slice(start, start + len(cosine))
@@ -64,17 +65,6 @@ def write_errors(
 
 PAIRS_AT_ONCE = 200_000  # pairs whose text is in memory at once; each further block takes one more pass over the file
 DIGITS = 6
-# Cells that a spreadsheet takes for a formula, full-width = + - @ included (OWASP, CSV Injection). Texts that look like an
-# escaped formula match too, so that removing one apostrophe always restores the text.
-FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-
-
-def as_cell(text: str) -> str:
-    """Return a text with an apostrophe in front if a spreadsheet would take it for a formula.
-
-    To restore the text, remove the first apostrophe of each cell that begins with one and matches `FORMULA`.
-    """
-    return "'" + text if FORMULA.match(text) else text
 
 
 def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str], PairFile]) -> tuple[np.ndarray | None, str]:
@@ -87,8 +77,7 @@ def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str]
     order = np.argsort(-table["residual"].abs().to_numpy(), kind="stable")
     negated: np.ndarray | None = np.zeros(len(table), np.int8)
     problem = ""
-    # With a byte-order mark, since Excel reads other text in the system's encoding; \r\n as RFC 4180 requires.
-    with open(path, "w", encoding="utf-8-sig", newline="", errors="backslashreplace") as stream:
+    with new_csv(path) as output:
         for start in range(0, max(1, len(table)), PAIRS_AT_ONCE):
             rows = order[start : start + PAIRS_AT_ONCE]
             block = table.iloc[rows]
@@ -103,14 +92,12 @@ def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str]
                 negated[rows] = count_negated(one, two)
             columns = {
                 "rank": np.arange(start + 1, start + 1 + len(block)), "split": block["split"], "line": block["line"],
-                "sentence1": list(map(as_cell, one)), "sentence2": list(map(as_cell, two)),
+                "sentence1": one, "sentence2": two,
             }  # fmt: skip
             rest = block.drop(columns=["split", "line"])
             floats = rest.columns[rest.dtypes == np.float64]
             rest = rest.assign(**{name: rest[name].round(DIGITS) for name in floats})
-            pd.concat([pd.DataFrame(columns, block.index), rest], axis=1).to_csv(
-                stream, index=False, header=start == 0, lineterminator="\r\n"
-            )
+            output.table(pd.concat([pd.DataFrame(columns, block.index), rest], axis=1))
     return negated, problem
 
 

@@ -20,6 +20,7 @@ from connection.reports.tables import (
     seeds_table,
     slices_table,
 )
+from connection.system.atomic_files import atomic_file
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .9em;border-bottom:1px solid #ccc;text-align:right}
@@ -41,7 +42,7 @@ def write_html(path: Path, settings: dict[str, Any], results: RunResults) -> Non
     if slices := results.get("slices"):
         parts.append(f"<h2>Where the errors are</h2><p>{html.escape(errors_sentence(slices))}</p>")
         for part in sorted(slices, reverse=True):  # test before dev
-            parts += [f"<h3>{part} pairs</h3>", slices_table(slices[part]).to_html(index=False, border=0)]
+            parts += [f"<h3>{html.escape(part)} pairs</h3>", slices_table(slices[part]).to_html(index=False, border=0)]
     if epochs := results["epoch_figures"]:
         parts += ["<h2>Epochs</h2>", epoch_table(epochs).to_html(index=False, border=0)]
         parts += [
@@ -50,7 +51,8 @@ def write_html(path: Path, settings: dict[str, Any], results: RunResults) -> Non
     for name, content in (("Results", results), ("Settings", settings)):
         parts.append(f"<h2>{name}</h2><pre>{html.escape(json.dumps(content, indent=2, default=str))}</pre>")
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Fine-tuning run</title><style>{STYLE}</style>'
-    path.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
+    with atomic_file(path) as new:
+        new.write((page + "\n".join(parts) + "</html>\n").encode("utf-8", errors="backslashreplace"))
 
 
 def _curve(epochs: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -67,7 +69,7 @@ def _curve(epochs: Sequence[Mapping[str, Any]], name: str) -> str:
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     labels = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/><text x="{x:.1f}" y="{y - 9:.1f}">{value:.4f}</text>'
-        f'<text x="{x:.1f}" y="180">epoch {epoch}</text>'
+        f'<text x="{x:.1f}" y="180">epoch {html.escape(str(epoch))}</text>'
         for (x, y), (epoch, value) in zip(spots, points, strict=True)
     )
     return (

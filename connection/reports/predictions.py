@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from connection.data.findings import LARGEST
 from connection.evaluation.evaluate import LabelledPairs
+from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
 
 FILE = "predictions.csv"
@@ -33,7 +35,8 @@ def write_predictions(
         for part, pairs in parts.items()
     ]
     if tables:
-        pd.concat(tables).to_csv(folder / FILE, index=False, lineterminator="\n")
+        with new_csv(folder / FILE, encoding="utf-8") as output:
+            output.table(pd.concat(tables))
 
 
 def read_predictions(folder: Path, split: str) -> pd.DataFrame:
@@ -48,7 +51,9 @@ def read_predictions(folder: Path, split: str) -> pd.DataFrame:
         table = pd.read_csv(file, dtype={"split": str, "pair": str, "line": int, "label": float, "base": float, "final": float})
         if tuple(table.columns) != COLUMNS:
             raise ValueError(f"its columns should be {', '.join(COLUMNS)}")
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        if (table[["label", "base", "final"]].abs() > LARGEST).any(axis=None) or table["pair"].isna().any():
+            raise ValueError("it holds a figure or a pair that can't be one")
+    except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{file} is damaged: {error}") from None
     table = table[table["split"] == split]
     if table.empty or table[["label", "base", "final"]].isna().any(axis=None):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from connection.system.errors import InputError
+from connection.system.plain_files import read_json
 
 if TYPE_CHECKING:
     from connection.evaluation.evaluate import Figures, Gain
 
 FILE = "results.json"
+NUMBERS = ("base", "final", "gain", "epoch_figures", "seeds", "over_seeds")  # keys that hold figures, and no text
 
 
 EpochFigures = TypedDict(
@@ -75,14 +76,23 @@ def read_results(run: Path) -> RunResults:
     """Return the content of results.json in a run folder. Raises `InputError` if it is missing or damaged."""
     file = run / FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{run} has no {FILE}: it is not the folder of a finished run.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} can't be read: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("base", "final")):
+    figures = content if isinstance(content, dict) else {}
+    if not all(isinstance(figures.get(key), dict) for key in ("base", "final")) or not all(
+        _holds_numbers(figures.get(key)) for key in NUMBERS
+    ):
         raise InputError(f"{file} is damaged: it should hold a JSON object with the figures of a run.")
     return cast(RunResults, content)
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Returns whether a JSON value is a number or null, or has nothing else in it."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return value is None or isinstance(value, int | float) if inner is None else all(map(_holds_numbers, inner))
 
 
 def is_finished(run: Path) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 from connection.system.atomic_files import atomic_folder, remove_folder, remove_leftovers
 from connection.system.errors import InputError
 from connection.system.paths import file_sha256
+from connection.system.plain_files import read_json, read_plain
 
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 
@@ -70,7 +71,9 @@ class Checkpoints:
                 if problem := find_damage(folder):
                     notes.append(f"{folder} is damaged ({problem}) and is not used")
                     continue
-                values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+                values = read_json(folder / VALUES, undefined=True)
+                if not isinstance(values, dict):
+                    raise ValueError(f"{VALUES} holds no JSON object")
                 return Checkpoint(folder, load_file(folder / TENSORS), values, notes)
             except (OSError, SafetensorError, ValueError, RecursionError) as error:
                 notes.append(f"{folder} can't be read ({error!s:.200}) and is not used")
@@ -97,8 +100,7 @@ class Checkpoints:
 def find_damage(folder: Path) -> str:
     """Return what is wrong with a checkpoint's files, in a few words; '' if all are as its manifest says."""
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-        manifest = json.loads(text)
+        manifest, text = read_json(folder / MANIFEST), read_plain(folder / MANIFEST).decode("utf-8")
         files = manifest["files"]
         paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
         there = {path.relative_to(folder).as_posix(): path for path in paths}

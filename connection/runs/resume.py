@@ -8,11 +8,12 @@ from typing import Any
 
 from connection.data.prepare import Prepared
 from connection.runs.checkpoints import Checkpoint, Checkpoints
-from connection.runs.run_folder import SEEDS
+from connection.runs.run_folder import ENTRIES, SEEDS
 from connection.settings import CONTENT, MACHINE, NEUTRAL, START, TrainSettings, as_json, check_values, flag_of, names_of
 from connection.system.errors import InputError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
+from connection.system.plain_files import require_no_links
 from connection.system.versions import describe
 
 # key in settings.json whose value must be the same when a run is resumed: its name in messages
@@ -32,6 +33,7 @@ def read_checkpoint(settings: TrainSettings, held: contextlib.ExitStack) -> tupl
     output = output_folder(settings.output_dir)
     if not output.is_dir():
         raise InputError(f"There is no checkpoint to resume from: --output-dir {output} is not there.")
+    require_no_links(output, ENTRIES)
     # The lock comes first: a run that is about to end may still write and remove checkpoints.
     lock = held.enter_context(lock_folder(output))
     if (output / SEEDS).is_file():
@@ -112,8 +114,8 @@ def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
 
 def run_record(settings: TrainSettings, prepared: Prepared, model_sha256: str, used: dict[str, Any]) -> dict[str, Any]:
     """Return settings.json: settings with the values `used`, settings as asked for, digests of pairs and model, versions."""
-    described = describe([store.path for store in prepared.stores.values()])
-    parts = {part: described["data_sha256"][str(store.path)] for part, store in prepared.stores.items()}
+    described = describe({store.path: store.sha256 for store in prepared.stores.values()})
+    parts = {part: store.sha256 for part, store in prepared.stores.items()}
     asked = as_json(settings)
     scale = {"label_min": prepared.scale.low, "label_max": prepared.scale.high}
     digests = {"model_sha256": model_sha256, "parts_sha256": parts}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 from connection.reports.errors_csv import FILE as ERRORS
 from connection.reports.predictions import FILE as PREDICTIONS
 from connection.runs.checkpoints import Checkpoint, Checkpoints
-from connection.system.atomic_files import atomic_folder, plain_json, remove_leftovers, write_json
+from connection.settings import TrainSettings, flag_of
+from connection.system.atomic_files import atomic_file, atomic_folder, plain_json, remove_leftovers, write_json
 from connection.system.errors import InputError
 from connection.system.folder_lock import FILE as LOCK
 from connection.system.folder_lock import Lock
-from connection.system.paths import file_sha256
+from connection.system.paths import resolve
+from connection.system.plain_files import append_plain, open_plain, read_json, require_no_links
 
 SEEDS = "seeds.json"  # the settings of a run with several seeds, as it was begun
 FILES = (
@@ -25,26 +28,37 @@ FILES = (
     SEEDS,
 )
 FOLDERS = ("model", "checkpoints")
+SEED_FOLDER = r"seed-\d+"  # of one run of several
+ENTRIES = "|".join([*map(re.escape, (*FILES, *FOLDERS)), SEED_FOLDER])
 
 
-def require_free(path: Path, overwrite: bool, model_dir: Path, going_on: bool = False) -> None:
-    """Raises `InputError` if a run can't use this folder.
+def require_free(path: Path, settings: TrainSettings, going_on: bool = False) -> None:
+    """Raises `InputError` when a run with these settings can't have this folder.
 
-    It is refused if it is not empty and `overwrite` is off, if it holds entries of these names that are not a run's, or if
-    `model_dir` lies in it. With `going_on` the run is resumed: its checkpoints have shown that the folder is a run's.
+    It is not empty and `--overwrite` is not given, or holds a link, or something of these names that is not of a run, or the
+    model or a pair file that the run reads. That of a run that is `going_on` is known for one by its checkpoints.
     """
-    if model_dir.is_relative_to(path):
+    require_no_links(path, ENTRIES, deep=SEED_FOLDER)
+    if resolve(settings.model_dir).is_relative_to(path):
         raise InputError(
             f"--model-dir lies in --output-dir {path}, whose model/ this run would replace: give another --output-dir"
         )
+    for name in ("train_file", "dev_file", "test_file"):
+        file = resolve(getattr(settings, name)) if getattr(settings, name) else path
+        if file.is_relative_to(path) and re.match(ENTRIES, "/".join(file.relative_to(path).parts[:1]), re.IGNORECASE):
+            raise InputError(
+                f"{flag_of(name)} {file} is one of the files that this run would replace: copy it out of --output-dir {path} "
+                "first, or give another --output-dir"
+            )
     try:
-        odd = [name for name in FILES if (path / name).is_dir()] + [name for name in FOLDERS if (path / name).is_file()]
+        odd = [name for name in FILES if (path / name).exists() and not (path / name).is_file()]
+        odd += [name for name in FOLDERS if (path / name).exists() and not (path / name).is_dir()]
         if odd:
             raise InputError(f"--output-dir {path} holds {odd[0]}, but not of a run: give another folder.")
         if going_on:
             return
         there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
-        if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not overwrite:
+        if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not settings.overwrite:
             raise InputError(
                 f"--output-dir {path} is not empty. Give another folder, --overwrite to replace the earlier run in it, or "
                 "--resume to go on with it."
@@ -72,7 +86,7 @@ class RunFolder:
         checkpoints = Checkpoints(path / "checkpoints", 0)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(path, r"model|[a-z_]+\.json", at_once=True)
+            remove_leftovers(path, r"model|[a-z_]+\.(json|jsonl|csv|html)", at_once=True)
             if checkpoint:
                 self._restore(checkpoint)
                 checkpoints.go_on_from(checkpoint.folder)
@@ -83,7 +97,7 @@ class RunFolder:
                         (path / name).unlink(missing_ok=True)
             if record:
                 self.write_json("settings.json", record)
-            (path / "metrics.jsonl").touch()
+            append_plain(path / "metrics.jsonl", b"")
         except OSError as error:
             raise _unwritable(path, error) from None
 
@@ -94,13 +108,17 @@ class RunFolder:
             raise InputError(
                 f"{checkpoint.folder} is of another version of this project, or changed: metrics_bytes is {length!r:.100}"
             )
-        before = metrics.read_bytes()[:length] if metrics.is_file() else b""
+        before = b""
+        if metrics.is_file():
+            with open(open_plain(metrics), "rb") as file:
+                before = file.read(min(length, os.fstat(file.fileno()).st_size))
         if len(before) != length or hashlib.sha256(before).hexdigest() != checkpoint.values.get("metrics"):
             raise InputError(
                 f"{metrics} is not as it was when {checkpoint.folder} was written: put it back as it was, or begin anew with "
                 "--overwrite in place of --resume."
             )
-        os.truncate(metrics, length)
+        with atomic_file(metrics) as new:  # not cut short in place: another name of the same file keeps what it has
+            new.write(before)
         model = checkpoint.folder / "model"
         self.saved = model.is_dir()
         if self.saved:
@@ -124,15 +142,14 @@ class RunFolder:
     def log(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
         self.require()
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(plain_json(figures), allow_nan=False) + "\n")
+        append_plain(self.path / "metrics.jsonl", (json.dumps(plain_json(figures), allow_nan=False) + "\n").encode())
 
     def flush(self) -> dict[str, Any]:
         """Flush metrics.jsonl to the disk. Returns its size in bytes and its SHA-256, as a checkpoint stores them."""
         self.require()
-        with open(self.path / "metrics.jsonl", "rb+") as file:
+        with open(open_plain(self.path / "metrics.jsonl", os.O_RDWR), "rb+") as file:
             os.fsync(file.fileno())
-            return {"metrics_bytes": file.seek(0, 2), "metrics": file_sha256(self.path / "metrics.jsonl")}
+            return {"metrics": hashlib.file_digest(file, "sha256").hexdigest(), "metrics_bytes": file.tell()}
 
     def require(self) -> None:
         """Raises `FileNotFoundError` if the folder is no longer this run's. Called before each write."""
@@ -148,7 +165,7 @@ def is_run(path: Path) -> bool:
     """Return whether a folder holds the settings of a run, with one seed or several."""
     for name in ("settings.json", SEEDS):
         try:
-            if "train_file" in json.loads((path / name).read_text(encoding="utf-8")):
+            if "train_file" in read_json(path / name):
                 return True
         except (OSError, ValueError, TypeError):
             pass

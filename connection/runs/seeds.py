@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import math
 import re
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from connection.runs.checkpoints import Checkpoints
 from connection.runs.resume import settings_then
 from connection.runs.run_folder import FILES, SEEDS, RunFolder, is_run, require_free
 from connection.settings import MACHINE, RESULT, TrainSettings, as_json, names_of
-from connection.system.atomic_files import atomic_folder, write_json
+from connection.system.atomic_files import atomic_folder, copy_file, write_json
 from connection.system.errors import InputError, RunError
 from connection.system.folder_lock import lock_folder
-from connection.system.paths import output_folder, resolve
+from connection.system.paths import output_folder
+from connection.system.plain_files import read_json
 
 
 def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) -> int:
@@ -38,7 +39,7 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
     output = output_folder(settings.output_dir)
     if settings.resume:
         settings = _as_begun(settings, output)
-    require_free(output, settings.overwrite, resolve(settings.model_dir), going_on=settings.resume)
+    require_free(output, settings, going_on=settings.resume)
     with lock_folder(output):
         run = _Seeds(settings, output)
         if not settings.resume:
@@ -53,7 +54,7 @@ def _as_begun(settings: TrainSettings, output: Path) -> TrainSettings:
     Raises `InputError` if there is no such run, or if its settings differ from those now.
     """
     try:
-        record = json.loads((output / SEEDS).read_text(encoding="utf-8"))
+        record = read_json(output / SEEDS)
     except (OSError, ValueError):
         raise InputError(
             f"--resume: {output} holds no run of several seeds. To go on with a run of one seed, give --seeds 1."
@@ -109,11 +110,12 @@ class _Seeds:
     def _is_of_run(self, folder: Path) -> bool:
         """Return whether a seed's folder belongs to this run, not to an earlier run that --overwrite replaces."""
         try:
-            then = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["asked"]
+            then = read_json(folder / "settings.json")["asked"]
+            then = {name: then[name] for name in names_of(RESULT)}
         except (OSError, ValueError, LookupError, TypeError):
             return False
         now = as_json(self.settings)
-        return all(then.get(name) == now[name] for name in names_of(RESULT) - {"seed", "split_seed"})
+        return all(then[name] == now[name] for name in names_of(RESULT) - {"seed", "split_seed"})
 
     def _is_done(self, seed: int) -> bool:
         """Return whether a seed's run is complete: report.html is the last file it writes."""
@@ -124,6 +126,13 @@ class _Seeds:
         rows: list[SeedFigures] = []
         for seed in self.done:
             final = read_results(self.folder(seed))["final"]
+            for figures in (final.get("dev"), final.get("test")):
+                if figures is not None and not (
+                    isinstance(figures, dict) and isinstance(figures.get("spearman"), int | float | None)
+                ):
+                    raise InputError(
+                        f"{self.folder(seed)} has damaged figures: remove it, and --resume trains this seed again."
+                    )
             rows.append({"seed": seed, "dev": final.get("dev"), "test": final.get("test")})
         return rows
 
@@ -132,8 +141,9 @@ class _Seeds:
 
         Called after each seed, so that a failure of the next one loses nothing.
         """
-        _require_same([self.folder(seed) for seed in self.done])
-        rows = self._rows()
+        with _undamaged(self.output):
+            _require_same([self.folder(seed) for seed in self.done])
+            rows = self._rows()
         best = self.folder(best_seed(rows))
         if not (best / "model").is_dir() and len(rows) < self.settings.seeds:
             return  # a better seed's folder was removed: that seed is trained again
@@ -149,13 +159,14 @@ class _Seeds:
             self.best = best
         for name in FILES:
             if (best / name).is_file():
-                shutil.copyfile(best / name, run.path / name)
-        record = json.loads((best / "settings.json").read_text(encoding="utf-8")) | {"output_dir": self.settings.output_dir}
-        results = read_results(best)
-        results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
-        run.write_json("settings.json", record)
-        run.write_json("results.json", results)
-        write_html(run.path / "report.html", record, results)
+                copy_file(best / name, run.path / name)
+        with _undamaged(best):
+            record = read_json(best / "settings.json") | {"output_dir": self.settings.output_dir}
+            results = read_results(best)
+            results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
+            run.write_json("settings.json", record)
+            run.write_json("results.json", results)
+            write_html(run.path / "report.html", record, results)
         self._remove_seeds()
         for seed in self.done:  # the checkpoints and models of all seeds could fill the disk
             shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)
@@ -171,10 +182,22 @@ class _Seeds:
                     shutil.rmtree(old)
 
 
+@contextlib.contextmanager
+def _undamaged(folder: Path) -> Iterator[None]:
+    """Raises `InputError` where what is read in `folder` is JSON, but not of this project."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"settings.json or results.json in {folder} is of another version of this project, or changed ({error!r:.200}): "
+            "remove that folder, and --resume trains the seed again."
+        ) from None
+
+
 def _require_same(folders: list[Path]) -> None:
     """Raises `RunError` if the runs differ in more than the seed."""
     compared = [*sorted(names_of(RESULT, MACHINE) - {"seed"}), "model_sha256", "parts_sha256"]
-    records = [json.loads((folder / "settings.json").read_text(encoding="utf-8")) for folder in folders]
+    records = [read_json(folder / "settings.json") for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         if differ := [name for name in compared if record.get(name) != records[0].get(name)]:
             raise RunError(

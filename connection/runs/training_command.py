@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from connection.reports.results import read_results
 from connection.settings import TrainSettings, flag_of, setting_fields
+from connection.system.atomic_files import atomic_file
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 from connection.system.paths import ROOT
 
 if TYPE_CHECKING:
@@ -57,13 +59,13 @@ def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target
     For any text, pair n is line n, and no delimiter, column or encoding has to be detected.
     """
     source, start = prepared.reopen(store), 0
-    with open(target, "w", encoding="ascii") as stream:
+    with atomic_file(target) as stream:
         for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
             for row in wanted[start : start + len(chunk)].nonzero()[0]:
                 pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
-                stream.write(json.dumps(pair | {"label": float(chunk.label[row])}) + "\n")
+                stream.write((json.dumps(pair | {"label": float(chunk.label[row])}) + "\n").encode("ascii"))
             start += len(chunk)
-    source.require_unchanged()
+        source.require_unchanged()
 
 
 def start_training(words: list[str], **streams: Any) -> int:
@@ -82,14 +84,18 @@ def run_training(settings: TrainSettings, pairs: int, log: Path) -> tuple[dict[s
     output = Path(settings.output_dir)
     shutil.rmtree(output, ignore_errors=True)  # left by a run that was stopped or damaged
     output.parent.mkdir(exist_ok=True)
-    with open(log, "w", encoding="utf-8") as stream:
+    log.unlink(missing_ok=True)
+    with open(log, "x", encoding="utf-8") as stream:  # x: fails on any link of this name
         status = start_training(as_flags(settings), stdout=stream, stderr=subprocess.STDOUT)
     figures = read_figures(output, pairs) if status == 0 else None
     if figures:
         shutil.rmtree(output / "model", ignore_errors=True)  # a curve needs figures only; the models could fill the disk
         return figures, ""
     said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return None, f"exit status {status}, {said[-1]:.300} (all of it: {log})" if said else f"exit status {status}, see {log}"
+    return (
+        None,
+        f"exit status {status}, {printable(said[-1])[:300]} (all of it: {log})" if said else f"exit status {status}, see {log}",
+    )
 
 
 def read_figures(output: Path, pairs: int) -> dict[str, Any] | None:
@@ -106,5 +112,5 @@ def read_figures(output: Path, pairs: int) -> dict[str, Any] | None:
         found = {when: math.nan if value is None else float(value) for when, value in spearman.items()}
         found["training_seconds"] = len(results["epoch_figures"]) * pairs / results["pairs_per_second"]
         return None if results["interrupted"] else found
-    except (InputError, ValueError, KeyError, TypeError, ZeroDivisionError):
+    except (InputError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None

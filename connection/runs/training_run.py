@@ -124,7 +124,7 @@ class TrainingRun:
         self.record = run_record(settings, prepared, base_digest.hexdigest(), self._machine | used)
         output = output_folder(settings.output_dir)
         remarks = self._remarks + (require_same(self._checkpoint, self.record) if self._checkpoint else [])
-        require_free(output, settings.overwrite, resolve(settings.model_dir), going_on=bool(self._checkpoint))
+        require_free(output, settings, going_on=bool(self._checkpoint))
         checkpoints = checkpoints_to_come(settings, self.steps_per_epoch, output)
         require_space(output, model.parameter_count, bool(settings.ema), checkpoints)
         lock = self._lock or self._held.enter_context(lock_folder(output))

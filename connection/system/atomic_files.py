@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from connection.system.folder_lock import try_lock
 from connection.system.paths import WINDOWS
+from connection.system.plain_files import open_plain
 
 MINUTE, WEEK = 60, 7 * 24 * 3600
 
@@ -83,7 +84,7 @@ def replace_folder(new: Path, target: Path) -> None:
     finally:
         if old.exists() and not target.exists():  # an error between the two renames
             old.rename(target)
-        _remove(old)
+        remove(old)
 
 
 def _exchange(one: Path, two: Path) -> bool:
@@ -115,10 +116,10 @@ def remove_leftovers(parent: Path, name: str, at_once: bool = False) -> None:
     """
     for path in parent.glob(".*") if parent.is_dir() else ():
         if re.fullmatch(rf"\.({name})\.[0-9a-f]{{8}}", path.name) and (at_once or _is_abandoned(path)):
-            _remove(path)
+            remove(path)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a folder with all that is in it, or a file; of a link the link alone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -147,6 +148,12 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, in place of an earlier one; neither may be a link, see `open_plain` and `atomic_file`."""
+    with open(open_plain(source), "rb") as old, atomic_file(target) as new:
+        shutil.copyfileobj(old, new)
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
+from connection.system.escapes import printable, printable_lines, printable_output
+
 
 class InputError(Exception):
     """Says what is wrong with the command's flags, files or folders. The command prints it and exits with status 2."""
@@ -17,7 +19,7 @@ class InputError(Exception):
         total: the number of all problems, if `problems` holds only the first ones.
         """
         total = max(total, len(problems))
-        lines = [title, *(f"  - {problem}" for problem in problems[:limit])]
+        lines = [title, *(f"  - {printable(problem)}" for problem in problems[:limit])]
         if total > limit:
             lines.append(f"  ... and {total - limit} more")
         return cls("\n".join(lines))
@@ -37,18 +39,22 @@ def exit_status(work: Callable[[], int], failed: str = "The run stopped", stoppe
         if isinstance(stream, io.TextIOWrapper):  # characters that the terminal's encoding lacks are shown as \\u....
             stream.reconfigure(errors="backslashreplace")
     try:
-        return work()
+        with printable_output():
+            return work()
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
         said = (str(error).splitlines() or [""])[0]
         if not isinstance(error, MemoryError) and "allocate memory" not in said and "out of memory" not in said:
             raise
-        print(f"{failed}: the memory is full ({said:.200}). Fewer or shorter sentences at a time need less.", file=sys.stderr)
+        print(
+            f"{failed}: the memory is full ({printable(said[:200])}). Fewer or shorter sentences at a time need less.",
+            file=sys.stderr,
+        )
         return 1
     except (RunError, OSError) as error:
-        print(f"{failed}: {error}", file=sys.stderr)
+        print(f"{failed}: {printable_lines(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

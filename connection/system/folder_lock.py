@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 from connection.system.paths import WINDOWS
 
 FILE = ".lock"
@@ -124,7 +125,7 @@ def _owner(handle: int) -> dict[str, Any]:
 
 
 def _who(owner: dict[str, Any]) -> str:
-    return f"process {owner['pid']} on {owner['host']}" if owner else "an unknown process"
+    return f"process {owner['pid']} on {printable(owner['host'])}" if owner else "an unknown process"
 
 
 def _alive(pid: int) -> bool:

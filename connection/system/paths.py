@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 
 ROOT = Path(__file__).resolve().parents[2]
 WINDOWS = os.name == "nt"  # what files and folders can't do there is decided by this name
@@ -20,25 +21,42 @@ def resolve(path: str | Path) -> Path:
     Raises `InputError` for a name that can't be a path.
     """
     path = expand(path)
-    with _possible_name(f"{str(path)[:200]} can't be opened"):
-        return (ROOT / path).resolve() if not path.exists() and (ROOT / path).exists() else path.resolve()
+    with _possible_name(f"{printable(path)[:200]} can't be opened"):
+        return _one_line((ROOT / path).resolve() if not path.exists() and (ROOT / path).exists() else path.resolve())
 
 
 def output_folder(name: str) -> Path:
     """Returns the absolute path of a folder, which need not exist. Raises `InputError` for a name that can't be a path."""
     folder = expand(name)
-    with _possible_name(f"--output-dir {name:.200}"):
+    with _possible_name(f"--output-dir {printable(name)[:200]}"):
         folder.exists()
-        return folder.resolve()
+        return require_utf8(_one_line(folder.resolve()))
 
 
 @contextlib.contextmanager
 def _possible_name(title: str) -> Iterator[None]:
-    """Raises `InputError` for a name that is too long, has a NUL character in it, or leads in a circle of links."""
+    """Raises `InputError` for a name that is too long, has a NUL or a line break in it, or leads in a circle of links."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{title}: {getattr(error, 'strerror', None) or error!s:.200}") from None
+
+
+def _one_line(path: Path) -> Path:
+    """Raises `ValueError` for a path with a line break: in a message it could pass for a line of its own."""
+    if {"\n", "\r"} & set(str(path)):
+        raise ValueError("a line break in its name can't be used here; rename it")
+    return path
+
+
+def require_utf8(path: Path) -> Path:
+    """Returns the path of a model, or of a folder that will hold one. Raises `InputError` if its name is not UTF-8."""
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise InputError(
+            f"{printable(path)}: this name is not UTF-8, and the libraries read and write models under such names alone. "
+            "Rename the folder, or give another one."
+        )
+    return path
 
 
 def expand(path: str | Path) -> Path:

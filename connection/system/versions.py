@@ -7,12 +7,12 @@ import importlib.util
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from connection.system.errors import InputError
-from connection.system.paths import ROOT, file_sha256
+from connection.system.paths import ROOT
 
 LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub", "tokenizers")
 UNRECORDED = ("filelock",)  # no figure depends on its version
@@ -43,8 +43,8 @@ def require_torch() -> None:
         )
 
 
-def describe(data_files: Iterable[Path]) -> dict[str, Any]:
-    """Returns versions, platform, git commit (None outside a checkout) and SHA-256 of the data files, for settings.json."""
+def describe(data_sha256: Mapping[Path, str]) -> dict[str, Any]:
+    """Returns versions, platform, git commit (None outside a checkout) and the data files' SHA-256, for settings.json."""
     commit = None
     try:
         asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
@@ -55,5 +55,5 @@ def describe(data_files: Iterable[Path]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}},
         "platform": platform.platform(),
         "git_commit": commit,
-        "data_sha256": {str(path): file_sha256(path) for path in data_files},
+        "data_sha256": {str(path): digest for path, digest in data_sha256.items()},
     }

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 SKIPPED_AT_MOST = 5  # consecutive batches that may be skipped because loss or gradient is not finite
 
 
+# The columns of the table of epochs.
+EPOCH_ROW = {"epoch", "training loss", "dev loss", "dev Spearman", "dev Pearson", "training time", "evaluation time"}
+
+
 @dataclasses.dataclass
 class Progress:
     """Counts, times, the table of epochs and the best evaluation so far."""
@@ -91,14 +95,31 @@ class Progress:
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Restore `values` and `tensors`; values may have been stored as JSON.
 
-        Raises `KeyError` for a missing value, `TypeError` for a value of another type.
+        Raises `KeyError` for a missing value, `TypeError` for a value of another type or form.
         """
         for name, default in self.values().items():
             kinds = {int: (int,), float: (int, float), dict: (dict,)}.get(type(default), (list, tuple))
-            if type(values[name]) not in kinds:
-                raise TypeError(f"{name} is {values[name]!r:.100}")
-            setattr(self, name, values[name])
+            value = values[name]
+            if type(value) not in kinds or not _fits(name, value):
+                raise TypeError(f"{name} is {value!r:.100}")
+            setattr(self, name, value)
         self.best_cosine = tensors["best_cosine"].numpy().copy() if tensors else None
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Return whether a value of `Progress` has the parts that tables and counts will need of it."""
+    if name == "epochs":
+        return all(isinstance(row, dict) and row.keys() >= EPOCH_ROW and all(map(_is_figure, row.values())) for row in value)
+    if name == "best":
+        figures = (figure for figure in value.values() if not isinstance(figure, dict | list))
+        return not value or (value.keys() >= {"spearman", "pearson", "pairs", "loss"} and all(map(_is_figure, figures)))
+    if name in ("_loss", "_seconds_before"):
+        return len(value) == 2 and all(type(part) in (int, float) for part in value)
+    return value >= 0
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
 
 
 def seed_random(seed: int) -> None:

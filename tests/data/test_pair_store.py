@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import pickle
@@ -13,6 +14,7 @@ import torch
 
 from connection.data import pair_store as store_module
 from connection.data import split
+from connection.data.audit import audit
 from connection.data.labels import LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import load_pairs
@@ -313,3 +315,122 @@ def test_shares_that_leave_nothing_for_training_are_refused(tokenizer, tmp_path)
     store = load(write_pairs(tmp_path / "p.csv", rows), tokenizer, tmp_path)
     with pytest.raises(InputError, match=r"--dev-fraction 0.5 and --test-fraction 0.45 leave 5 of 100 pairs in .*p.csv"):
         split_by_sentence(store, 0.5, 0.45, seed=1)
+
+
+# --- a cache that was damaged, or that somebody else made ----------------------------------------------------------------
+
+UNIX = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows; pipes and modes are Unix's")
+
+
+def test_a_changed_bit_anywhere_in_a_cached_store_builds_it_again(tokenizer, tmp_path, mapped, capsys):
+    path, cache = write_pairs(tmp_path / "p.csv", [*PAIRS, ("", "no text", 1)]), tmp_path / "cache"
+    first = load(path, tokenizer, cache)
+    whole, rows = contents(first), list(first.bad.rows())
+    names = sorted(file.name for file in first.folder.iterdir())
+    assert set(store_module.FILES) < set(names)
+    for name in names:
+        (folder,) = cache.iterdir()
+        for place in (0, -1):
+            before = bytearray((folder / name).read_bytes())
+            before[place] ^= 4
+            (folder / name).write_bytes(before)
+            again = load(path, tokenizer, cache)
+            assert (contents(again), list(again.bad.rows()), again.bad.first) == (whole, rows, first.bad.first)
+            said = capsys.readouterr().err
+            assert said.count("it is built again") == 1
+            assert len(said.strip().splitlines()) == 1
+        load(path, tokenizer, cache)
+        assert capsys.readouterr().err == ""
+
+
+@UNIX
+@pytest.mark.parametrize(
+    "kind", ["link to a folder", "link to nothing", "file", "pipe", "of others", "files are links", "pipe in it"]
+)
+def test_what_stands_in_the_place_of_a_store_is_not_believed(tokenizer, tmp_path, mapped, capsys, kind):
+    path, cache = write_pairs(tmp_path / "p.csv"), tmp_path / "cache"
+    whole = contents(load(path, tokenizer, cache))
+    (folder,) = cache.iterdir()
+    assert (cache.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o700, 0o700)
+    if kind == "of others":
+        folder.chmod(0o777)
+    elif kind == "files are links":
+        (folder / "ids").rename(tmp_path / "ids")
+        (folder / "ids").symlink_to(tmp_path / "ids")
+    elif kind == "pipe in it":
+        (folder / "label").unlink()
+        os.mkfifo(folder / "label")
+    else:
+        folder.rename(tmp_path / "moved")
+        if kind.startswith("link"):
+            folder.symlink_to(tmp_path / ("moved" if "folder" in kind else "nothing"))
+        elif kind == "file":
+            folder.write_text("mine")
+        else:
+            os.mkfifo(folder)
+    assert contents(load(path, tokenizer, cache)) == whole
+    assert "it is built again" in capsys.readouterr().err
+    assert folder.is_dir()
+    assert not folder.is_symlink()
+    assert contents(load(path, tokenizer, cache)) == whole
+    assert capsys.readouterr().err == ""
+    if kind == "link to a folder":
+        assert len(list((tmp_path / "moved").iterdir())) == len(store_module.FILES) + 1
+
+
+def test_a_store_that_can_not_be_replaced_is_bad_usage(tokenizer, tmp_path, mapped, monkeypatch):
+    path, cache = write_pairs(tmp_path / "p.csv"), tmp_path / "cache"
+    load(path, tokenizer, cache)
+    (folder,) = cache.iterdir()
+    (folder / "ids").write_bytes(b"x")
+    monkeypatch.setattr(store_module, "remove", lambda path: None)  # as in a folder where only owners may remove
+    with pytest.raises(InputError, match=r"--cache-dir .*cache: [0-9a-f]{32} in it can't be used \(ids in it is not as it was"):
+        load(path, tokenizer, cache)
+
+
+def test_forged_findings_are_not_believed(tokenizer, tmp_path, mapped):
+    path, scale = write_pairs(tmp_path / "p.csv", PAIRS * 2), LabelScale(0, 5, "graded", "")
+    store = load(path, tokenizer, tmp_path / "cache")
+    found = audit({"train": store}, scale)
+    assert any(finding.name == "duplicate" for finding in found)
+    (file,) = store.folder.glob("findings-*")
+    before = file.read_bytes()
+    for forged in (b"[]", before[:32] + b"[]", b"", before[:-1], b"\xff" * 99, b"[" * 10_000):
+        file.write_bytes(forged)
+        assert audit({"train": store}, scale) == found
+        assert file.read_bytes() == before
+
+
+# --- a file that changes beside a run ------------------------------------------------------------------------------------
+
+
+def test_another_content_of_the_same_size_and_time_is_seen(tmp_path):
+    path = write_pairs(tmp_path / "p.csv")
+    before, content = path.stat(), path.read_bytes()
+    file = PairFile.open(path)
+    path.write_bytes(content.replace(b"guitar", b"violin"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(InputError, match="was changed while it was read"):
+        file.require_unchanged()
+
+
+def test_a_file_in_another_encoding_meanwhile_is_a_changed_one(tmp_path):
+    path = write_pairs(tmp_path / "p.csv", [("die Tür", "das Tor", 1)] * 9)
+    file = PairFile.open(path)
+    path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
+    with pytest.raises(InputError, match="was changed while it was read"):
+        list(file.chunks())
+
+
+def test_the_digest_is_of_the_file_that_was_read(tokenizer, tmp_path, monkeypatch):
+    path = write_pairs(tmp_path / "p.csv")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for small in (1 << 20, 0, 0):
+        monkeypatch.setattr(store_module, "SMALL_FILE", small)
+        assert load(path, tokenizer, tmp_path / "cache").sha256 == digest
+    assert pickle.loads(pickle.dumps(load(path, tokenizer, tmp_path / "cache"))).sha256 == digest
+    file = PairFile.open(path)
+    write_pairs(path, PAIRS[:4])
+    with pytest.raises(InputError, match="was changed while it was read"):
+        load_pairs(file, tokenizer, 16, *INFINITE, tmp_path / "cache", False)

@@ -207,7 +207,7 @@ def test_a_vocabulary_with_a_stray_capital_stays_one_without(minilm, tmp_path):
 
 def test_the_tokenizers_library_is_pinned_and_recorded():
     installed = importlib.metadata.version("tokenizers")
-    assert describe([])["versions"]["tokenizers"] == installed
+    assert describe({})["versions"]["tokenizers"] == installed
     assert f"tokenizers=={installed}" in (ROOT / "requirements.txt").read_text().split()
 
 

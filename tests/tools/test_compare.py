@@ -73,6 +73,17 @@ def test_folders_that_hold_no_finished_run_are_refused(two_runs, tmp_path):
             (run / name).write_text(damaged)
             refused(name)
         (run / name).write_text(content)
+    header = content.splitlines()[0]
+    for cells in ("9" * 20 + ",ab,1,1,1", "1,ab,inf,1,1", "1,ab,1,1e300,1", "1,,1,1,1"):
+        (run / "predictions.csv").write_text(f"{header}\ntest,{cells}\n")
+        refused("predictions.csv is damaged")
+    (run / "predictions.csv").write_text(content)
+    for deep in ("[" * 100_000, '{"final": {"test": {"spearman": 1' + "0" * 400 + '}}, "base": {}}', '{"final": NaN}'):
+        for name in ("settings.json", "results.json"):
+            before = (run / name).read_text()
+            (run / name).write_text(deep)
+            refused(f"{name} can't be read")
+            (run / name).write_text(before)
     results = json.loads((run / "results.json").read_text())
     wrong: dict[str, Any]
     for wrong in ({"final": 3}, {"final": {}}, {"final": {"test": []}}, {"final": {"test": {"spearman": "x"}}}):

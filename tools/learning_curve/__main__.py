@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,10 @@ from connection.runs.training_command import driver_constants
 from connection.settings import CONTENT, NEUTRAL, START, TrainSettings, as_json, flag_of, flag_words, names_of, read_settings
 from connection.system.devices import pick_device, pick_precision
 from connection.system.errors import InputError, exit_status
-from connection.system.paths import file_sha256, output_folder
+from connection.system.folder_lock import FILE as LOCK
+from connection.system.folder_lock import lock_folder
+from connection.system.paths import output_folder, resolve
+from connection.system.plain_files import read_json, require_no_links
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
 
@@ -57,11 +59,8 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     require_libraries()
     import torch
 
-    from connection.system.atomic_files import write_json
     from ConnectionBert import ConnectionBert
     from tools.learning_curve.pairs import read_pairs
-    from tools.learning_curve.runs import train_runs
-    from tools.learning_curve.summary import summarise
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -70,6 +69,23 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     model = ConnectionBert.load(settings.model_dir, settings.asked_pooling, settings.max_length)
     pairs = read_pairs(settings, model)
     identity = _identity(settings, model, pairs)
+    inputs = [store.path for store in pairs.prepared.stores.values()]
+    if inside := [path for path in [*inputs, resolve(settings.model_dir)] if path.is_relative_to(folder)]:
+        raise InputError(f"{inside[0]} lies in --output-dir {folder}, whose files are replaced: copy it out first.")
+    with lock_folder(folder):
+        return _draw_curve(folder, settings, identity, model, pairs, given.seeds)
+
+
+def _draw_curve(
+    folder: Path, settings: TrainSettings, identity: dict[str, Any], model: ConnectionBert, pairs: CurvePairs, seeds: int
+) -> int:
+    """Trains and reports in `folder`, whose lock is held."""
+    from connection.system.atomic_files import write_json
+    from tools.learning_curve.runs import train_runs
+    from tools.learning_curve.summary import summarise
+
+    require_no_links(folder, r"learning_curve\.(json|png)|skipped_rows\.csv|pairs|runs|random-weights", deep="pairs|runs")
+    earlier = _earlier(folder)
     keys = [key for key in {**earlier, **identity} if key not in NOT_COMPARED] if earlier else []
     differ = [key for key in keys if earlier.get(key) != identity.get(key)]
     if differ:
@@ -86,7 +102,7 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     for_all = {key: identity[key] for key in ("loss", "label_min", "label_max", "device", "precision")}
     for_all |= {f"{name}_file": str(held_out.get(name, "")) for name in ("dev", "test")}
     settings = dataclasses.replace(settings, columns="", on_bad_rows="stop", seeds=1, keep_checkpoints=0, **for_all)
-    trained = train_runs(folder, settings, model, pairs, given.seeds)
+    trained = train_runs(folder, settings, model, pairs, seeds)
     curve = summarise(trained, 2 * len(pairs.labels))
     write_json(folder / FILE, {"settings": identity} | curve)
     _print(curve)
@@ -105,12 +121,12 @@ def _earlier(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"--output-dir {folder} is a file: give a folder")
     try:
-        settings = json.loads((folder / FILE).read_text(encoding="utf-8"))["settings"]
+        settings = read_json(folder / FILE)["settings"]
         if not isinstance(settings, dict) or not settings:
             raise ValueError("it has no settings")
         return settings
     except FileNotFoundError:
-        if not any(folder.iterdir()):
+        if not any(path.name != LOCK for path in folder.iterdir()):
             return {}
         raise InputError(f"--output-dir {folder} is not empty and holds no learning curve: give another folder") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -127,8 +143,7 @@ def _identity(settings: TrainSettings, model: ConnectionBert, pairs: CurvePairs)
     identity |= {"loss": pairs.loss, "label_min": pairs.scale.low, "label_max": pairs.scale.high}
     assert model.folder
     identity |= {"model (SHA-256)": check_folder(model.folder).weights_sha256}
-    files = {f"{part} file": store.path for part, store in pairs.prepared.stores.items()}
-    identity |= {f"{name} (SHA-256)": file_sha256(path) for name, path in files.items()}
+    identity |= {f"{split} file (SHA-256)": store.sha256 for split, store in pairs.prepared.stores.items()}
     return identity | ({"seed of the split": settings.seed_of_split} if pairs.split else {})
 
 

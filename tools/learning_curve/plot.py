@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from connection.reports.tables import duration
+from connection.system.atomic_files import atomic_file
 from tools.learning_curve.runs import PRE_TRAINED, RANDOM
 
 # Okabe and Ito's colours, which colour-blind people can distinguish, and markers.
@@ -42,7 +43,8 @@ def draw(target: Path, curve: dict[str, Any]) -> None:
     by_labels.set(xlabel="training labels (log scale)", ylabel="Spearman x 100 on the test pairs")
     by_time.set(xlabel="training time, h:mm:ss (log scale)")
     figure.legend(*by_labels.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9, frameon=False)
-    figure.savefig(target, format="png")
+    with atomic_file(target) as new:
+        figure.savefig(new, format="png")
 
 
 def _draw_points(axis: Any, key: str, points: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from connection.reports.results import is_finished
 from connection.settings import check_values, flag_of, flag_words, setting_fields
 from connection.system.errors import InputError, exit_status
-from connection.system.paths import ROOT, file_sha256, output_folder, resolve
+from connection.system.folder_lock import lock_folder
+from connection.system.paths import ROOT, output_folder, resolve
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
 from tools.check import MODELS
@@ -86,21 +87,27 @@ def find_suspects(given: argparse.Namespace) -> int:
     weights = check_folder(resolve(model)).weights_sha256
     told = {
         "weights": weights,
-        "train_file": file_sha256(store.path),
+        "train_file": store.sha256,
         "pairs": len(store),
         "folds": given.folds,
         "training": asked,
     }
-    output = open_output(output_folder(given.output_dir), told)
-    tables = []
-    for number in range(given.folds):
-        run = output / f"fold-{number + 1}"
-        if not is_finished(run):
-            counts = f"trained on {(fold != number).sum():,} pairs, {(fold == number).sum():,} to predict"
-            print(f"fold {number + 1} of {given.folds}: {counts}", flush=True)
-            train(run, write_fold(output, prepared, fold == number), asked | machine)
-        tables.append(predicted(run, prepared, fold == number).assign(fold=number + 1))
-    return _report(output, prepared, tables, given.show)
+    output = output_folder(given.output_dir)
+    if store.path.is_relative_to(output):
+        raise InputError(
+            f"--train-file {store.path} lies in --output-dir {output}, whose files are replaced: copy it out first."
+        )
+    with lock_folder(output):
+        open_output(output, told)
+        tables = []
+        for number in range(given.folds):
+            run = output / f"fold-{number + 1}"
+            if not is_finished(run):
+                counts = f"trained on {(fold != number).sum():,} pairs, {(fold == number).sum():,} to predict"
+                print(f"fold {number + 1} of {given.folds}: {counts}", flush=True)
+                train(run, write_fold(output, prepared, fold == number), asked | machine)
+            tables.append(predicted(run, prepared, fold == number).assign(fold=number + 1))
+        return _report(output, prepared, tables, given.show)
 
 
 def _report(output: Path, prepared: Prepared, tables: list[pd.DataFrame], shown: int) -> int:
@@ -109,6 +116,7 @@ def _report(output: Path, prepared: Prepared, tables: list[pd.DataFrame], shown:
 
     from connection.data.pair_file import shorten
     from connection.reports.errors_csv import write_worst_first
+    from connection.system.csv_output import from_cell
 
     store = prepared.stores["train"]
     table = pd.concat(tables, ignore_index=True).sort_values("line", ignore_index=True)
@@ -117,7 +125,7 @@ def _report(output: Path, prepared: Prepared, tables: list[pd.DataFrame], shown:
     print(f"\n{len(store):,} pairs; mean absolute residual {table['residual'].abs().mean():.3f} label units")
     for row in pd.read_csv(output / FILE, nrows=shown, keep_default_na=False).itertuples():
         print(f"{row.rank:4}  line {row.line}: label {row.label:g}, predicted {row.predicted:.2f}")
-        print(f"      {shorten(str(row.sentence1))} | {shorten(str(row.sentence2))}")
+        print(f"      {shorten(from_cell(str(row.sentence1)))} | {shorten(from_cell(str(row.sentence2)))}")
     print(f"\nAll pairs are in {output / FILE}, the most suspicious label first. Look at each before it is changed.")
     return 0
 

@@ -13,6 +13,8 @@ from connection.runs.training_command import start_training, write_pairs
 from connection.settings import flag_of
 from connection.system.atomic_files import atomic_file
 from connection.system.errors import InputError, RunError
+from connection.system.folder_lock import FILE as LOCK
+from connection.system.plain_files import read_plain, require_no_links
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,19 +26,22 @@ SETTINGS = "suspects.json"
 
 
 def open_output(output: Path, told: dict[str, Any]) -> Path:
-    """Create the output folder, or reuse that of the same command. Raises `InputError` if the folder can't be used."""
+    """The folder, new or with the folds of an earlier start of the same command; its lock is taken already.
+
+    Raises `InputError` for any other folder.
+    """
     file = output / SETTINGS
     content = json.dumps(told, indent=2).encode()
+    require_no_links(output, r"suspects\.(csv|json)|(train|test)\.jsonl|fold-\d+", deep=r"fold-\d+")
     try:
-        if output.is_dir() and any(output.iterdir()):
+        if any(path.name != LOCK for path in output.iterdir()):
             if not file.is_file():
                 raise InputError(f"--output-dir {output} is not empty, and not of this command: give another folder.")
-            if file.read_bytes() != content and any(is_finished(run) for run in output.glob("fold-*")):
+            if read_plain(file) != content and any(is_finished(run) for run in output.glob("fold-*")):
                 raise InputError(
                     f"--output-dir {output} holds folds of another file or of other flags, see {SETTINGS} in it: "
                     "give another folder, or remove it."
                 )
-        output.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as new:
             new.write(content)
     except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from connection.model.checks.bounded_json import parse_json
 from connection.system.errors import InputError
-from connection.system.paths import ROOT
+from connection.system.paths import ROOT, require_utf8
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -67,7 +67,7 @@ def check_entries(path: Path) -> CheckedFolder:
     Raises `InputError` if there is no folder, and one that lists the entries that lead out of the folder, are not plain files,
     or are too large to read.
     """
-    if not path.is_dir():
+    if not require_utf8(path).is_dir():
         raise InputError(f"There is no model folder {path}. {how_to_get(path)}.")
     files, problems = set(), []
     home = os.path.realpath(path)
