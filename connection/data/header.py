@@ -49,6 +49,7 @@ def _understand(table: TableFile, declared: str, header_row: int) -> tuple[Table
     sample = list(itertools.islice(table.rows(), SAMPLE_ROWS))
     if not sample:
         raise InputError(f"{table.path} has no rows ({table.form})")
+    whole = sample
     try:
         if table.names is None:
             table, sample = _from_header(table, sample, declared)
@@ -57,15 +58,20 @@ def _understand(table: TableFile, declared: str, header_row: int) -> tuple[Table
     except InputError as error:
         if table.names is not None:
             raise
-        if not _may_be_title(sample):
+        if not _may_be_title(whole):
             raise
-        shown = [f"{table.unit} {number}: {' | '.join(map(_shown, row[:6]))}" for number, row in sample[:SHOWN]]
+        shown = [f"{table.unit} {number}: {' | '.join(map(_shown, row[:6]))}" for number, row in whole[:SHOWN]]
         way = f"if the names stand further down: --header-row {table.unit.upper()}; its first {table.unit}s:"
         raise InputError("\n".join([str(error), f"  - {way}", *(f"      {line}" for line in shown)])) from None
     if columns.header and len(sample) == 1:
         raise InputError(f"{table.path} has a header and no rows")
     if table.sheet:
-        table = _without_totals(table, columns)
+        first = table.names or sample[0][1]
+        width = max(columns.places) + 1
+        while width < len(first) and first[width].strip():  # what stands beyond a blank name is beside the table
+            width += 1
+        table = _without_totals(_of_width(table, width), sum(map(bool, first[:width])))
+        columns = dataclasses.replace(columns, width=width)
     elif table.rows_of is not None:
         table = table.only(columns.places)
         columns = dataclasses.replace(columns, places=(0, 1, 2), width=3)
@@ -133,7 +139,7 @@ def _combined(above: Sequence[str], below: Sequence[str]) -> list[str]:
     last = ""
     for one, two in itertools.zip_longest(_trimmed(above), _trimmed(below), fillvalue=""):
         last = one.strip() or (last if two.strip() else "")
-        names.append(f"{last} {two.strip()}".strip())
+        names.append(last if last == two.strip() else f"{last} {two.strip()}".strip())  # equal: one cell merged over both rows
     return names
 
 
@@ -170,10 +176,10 @@ def _of_width(table: TableFile, width: int) -> TableFile:
     return dataclasses.replace(table, rows=rows)
 
 
-def _without_totals(table: TableFile, columns: Columns) -> TableFile:
+def _without_totals(table: TableFile, width: int) -> TableFile:
+    """Returns the table of a sheet without the totals below it; `width` is the number of its columns with a name."""
     source = table.rows
-    first = table.names or next(source())[1]
-    totals = totals_below(source(), sum(map(bool, first)))
+    totals = totals_below(source(), width)
     if not totals:
         return table
 

@@ -63,7 +63,7 @@ def label_problem(cell: str) -> str:
     if LARGEST < abs(parse_label(cell)) < math.inf:
         return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
     if DATE.fullmatch(cell.strip()):
-        return f"{cell.strip()!r} is a date: spreadsheets take a typed 1.5 for one. Format the column as text, then type"
+        return f"{cell.strip()!r} is a date: spreadsheets take a typed 1.5 for one. Format the column as text and type it again"
     if parse_label(cell) in (0, 1):
         return f"{cell!r:.60} is not clear among numbers other than 0 and 1"
     finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from xml.parsers import expat
 
+from connection.data.formats.delimited import Row
 from connection.system.errors import InputError
 
 LARGEST_PART, LARGEST_PARTS = 512 << 20, 1 << 30  # bytes of one part, and of all, unpacked
@@ -214,19 +215,22 @@ def ods_details(path: Path) -> dict[str, SheetDetails]:
     return found
 
 
-def filled_rows(path: Path, rows: Iterator[list[str]], merges: list[tuple[int, int, int]]) -> Iterator[list[str]]:
-    """Yields rows of cells, from row 0, with the text of a merged cell in each row that the merge covers."""
-    starts: dict[int, list[tuple[int, int]]] = {}
-    for first, last, column in merges:
-        if last > first:
-            starts.setdefault(first, []).append((column, last))
-    open_merges: list[tuple[int, int, str]] = []
-    for number, cells in enumerate(rows):
-        for column, _, text in open_merges:
-            if column < len(cells) and not cells[column]:
-                cells[column] = text
-        yield cells
-        open_merges = [merge for merge in open_merges if merge[1] > number]
-        open_merges += [(column, last, cells[column]) for column, last in starts.get(number, ()) if column < len(cells)]
-        if len(open_merges) > MOST_MERGES:
-            raise InputError(f"{path}, row {number + 1}: over {MOST_MERGES:,} merged cells cover it. Save the sheet as CSV")
+def filled_rows(path: Path, rows: Iterator[Row], merges: list[tuple[int, int, int]]) -> Iterator[Row]:
+    """Yields rows of cells with the text of a merged cell in each row that the merge covers.
+
+    merges: first row, last row and column of each, from 0.
+    """
+    waiting = sorted((merge for merge in merges if merge[1] > merge[0]), reverse=True)
+    covering: list[tuple[int, int, str]] = []  # last row, column, text
+    for number, cells in rows:
+        covering = [merge for merge in covering if merge[0] >= number - 1]
+        for _, column, text in covering:
+            cells += [""] * (column + 1 - len(cells))
+            cells[column] = cells[column] or text
+        while waiting and waiting[-1][0] < number:
+            first, last, column = waiting.pop()
+            if first == number - 1 and column < len(cells):
+                covering.append((last, column, cells[column]))
+        if len(covering) > MOST_MERGES:
+            raise InputError(f"{path}, row {number}: over {MOST_MERGES:,} merged cells cover it. Save the sheet as CSV")
+        yield number, cells

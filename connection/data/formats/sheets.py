@@ -6,6 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import functools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,20 +107,15 @@ def _form(kind: str, names: list[str], name: str, hidden: bool) -> str:
 
 
 def _sheet(path: Path, ending: str, book: Any, name: str, form: str, details: SheetDetails) -> Sheet:
-    loaded: list[Any] = []
+    @functools.cache  # a pass takes the library longer than all that is done with the rows
+    def loaded() -> list[Row]:
+        with _errors(path, ending):
+            sheet = book.get_sheet_by_name(name)
+            merges = details.merges or [(first[0], last[0], first[1]) for first, last in sheet.merged_cell_ranges or ()]
+            return [(number, cells) for number, cells in filled_rows(path, _cells(sheet, details), merges) if any(cells)]
 
     def rows() -> Iterator[Row]:
-        if not loaded:
-            with _errors(path, ending):
-                sheet = book.get_sheet_by_name(name)
-                merges = details.merges or [(first[0], last[0], first[1]) for first, last in sheet.merged_cell_ranges or ()]
-                loaded.extend((sheet, merges))
-        sheet, merges = loaded
-        for number, cells in enumerate(filled_rows(path, _cells(sheet, details), merges), 1):
-            while cells and not cells[-1]:
-                cells.pop()
-            if cells:
-                yield number, cells
+        return ((number, _trimmed(cells)) for number, cells in loaded())
 
     hidden = f"{details.hidden} hidden rows are read too"
     filled = sum(last > first for first, last, _ in details.merges)
@@ -128,22 +124,26 @@ def _sheet(path: Path, ending: str, book: Any, name: str, form: str, details: Sh
     return Sheet(name, form, rows, remarks)
 
 
-def _cells(sheet: Any, details: SheetDetails) -> Iterator[list[str]]:
-    """Yields the cells of all rows from the first row of the sheet on, from its first column on."""
-    start = sheet.start
-    if start is None and not details.special:
-        return
-    before = [""] * (start[1] if start else 0)
+def _cells(sheet: Any, details: SheetDetails) -> Iterator[Row]:
+    """Yields the cells of the rows of a sheet from its first column on, empty rows left out."""
     special: dict[int, list[tuple[int, str]]] = {}
-    for (row, column), error in details.special.items():
+    for (row, column), error in sorted(details.special.items()):
         special.setdefault(row, []).append((column, f"{NO_TEXT}the Excel error {error}" if error else NOT_COMPUTED))
-    last = max(special, default=-1)
+    start = sheet.start
     number = -1
     for number, values in enumerate(sheet.iter_rows() if start else ()):
-        cells = before + list(map(_text, values))
-        yield _with_special(cells, special.get(number, ()))
-    for rest in range(number + 1, last + 1):
-        yield _with_special([], special.get(rest, ()))
+        if number in special or values.count("") < len(values):
+            yield number + 1, _with_special([""] * start[1] + list(map(_text, values)), special.get(number, ()))
+    for rest in special:
+        if rest > number:
+            yield rest + 1, _with_special([], special[rest])
+
+
+def _trimmed(cells: list[str]) -> list[str]:
+    width = len(cells)
+    while width and not cells[width - 1]:
+        width -= 1
+    return cells[:width]
 
 
 def _with_special(cells: list[str], special: Any) -> list[str]:
