@@ -12,7 +12,9 @@ import pytest
 
 from connection.data.pair_file import PairFile
 from connection.system.errors import InputError
+from tests.conftest import run_inside
 from tests.data.test_damaged_files import NAMES, ROWS, in_excel, in_zip
+from tools import check
 
 TABLE = [NAMES, *ROWS]
 OFFICE = "urn:oasis:names:tc:opendocument:xmlns"
@@ -251,6 +253,22 @@ def test_bounds_of_the_parts(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(file, "a") as archive:
         archive.writestr("xl/workbook.xml", "")
     assert "two parts of one name" in refusal(tmp_path, file.getvalue())
+
+
+@pytest.mark.parametrize("mode", ["stop", "skip"])
+def test_the_command_takes_sheet_and_header_row(tmp_path, tiny_folder, mode):
+    rows = [["one"], ["left", "right", "how"], *ROWS * 3, ["a", None, 2]]
+    (tmp_path / "p.xlsx").write_bytes(workbook(("Read me", [["notes"]]), ("x", rows)))
+    columns = "sentence1=left,sentence2=right,label=how"
+    shown = run_inside(check.main, tmp_path / "p.xlsx", "--model-dir", tiny_folder, "--sheet", "x", "--header-row", 2,
+                       "--columns", columns, "--on-bad-rows", mode)  # fmt: skip
+    assert "6 pairs, labels 1 to 2" in shown.stdout
+    assert "header in row 2" in shown.stdout
+    assert "1 rows (lines 9); column right: blank" in shown.stdout
+    assert shown.returncode == (0 if mode == "skip" else 2), shown.stdout
+    shown = run_inside(check.main, tmp_path / "p.xlsx", "--model-dir", tiny_folder, "--header-row", "-1")
+    assert "--header-row: -1 is below the smallest value, 0" in shown.stderr
+    assert shown.returncode == 2
 
 
 def test_zip_archives(tmp_path):
