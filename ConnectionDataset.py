@@ -165,7 +165,16 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
     files = {split: name for split, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
-    prepared = prepare(files, tokenizer, settings.max_length, settings.columns, label_range, cache)
+    prepared = prepare(
+        files,
+        tokenizer,
+        settings.max_length,
+        settings.columns,
+        label_range,
+        cache,
+        sheet=settings.sheet,
+        header_row=settings.header_row,
+    )
     print(prepared)
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)

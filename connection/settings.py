@@ -71,6 +71,8 @@ class TrainSettings:
         "fraction of --train-file split off for test, likewise; no sentence is in two splits", low=0, high=0.5
     )
     columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised")
+    sheet: str = setting("sheet of a workbook, or list of records in a JSON file, by name or number; empty: found by itself")
+    header_row: int = setting("row (line of a text file) of the column names; 0: found by itself", low=0, high=1_048_576)
     on_bad_rows: str = setting("action on rows without text or label; skip lists them", choices=("stop", "skip"))
     allow: str = setting("audit findings that do not block training, comma-separated, such as leaked-pair,contradiction")
     cache_dir: str = setting("cache for the tokens of large pair files and for the base model's cosines", role=START)

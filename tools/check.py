@@ -17,7 +17,7 @@ from connection.system.paths import ROOT, resolve
 from connection.system.versions import require_libraries
 
 MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that exists is used
-CHECKED = ("label_min", "label_max", "max_length", "allow")  # flags that are validated as in training
+CHECKED = ("label_min", "label_max", "max_length", "allow", "header_row")  # flags that are validated as in training
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", metavar="FILE", help="pair files: the training file, then dev and test")
     parser.add_argument("--model-dir", default="", help=f"whose vocabulary to check against (default: {' or '.join(MODELS)})")
     parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
+    parser.add_argument("--sheet", default="", help="sheet of a workbook, by name or number (default: found by itself)")
+    parser.add_argument("--header-row", metavar="N", default=0, help="row of the column names (default: found by itself)")
     parser.add_argument("--label-min", metavar="X", help="label that means no connection (default: from the first file)")
     parser.add_argument("--label-max", metavar="X", help="label that means full connection (default: from the first file)")
     parser.add_argument("--max-length", metavar="N", default=128, help="longest sentence in tokens (default: 128)")
@@ -53,7 +55,10 @@ def check(given: argparse.Namespace) -> int:
     model = given.model_dir or next((name for name in MODELS if (ROOT / name).is_dir()), MODELS[1])
     files = dict(zip(("train", "dev", "test"), given.files, strict=False))
     label_range, cache = (values["label_min"], values["label_max"]), resolve(Path(given.cache_dir))
-    prepared = prepare(files, load_tokenizer(model), values["max_length"], given.columns, label_range, cache, not given.json)
+    prepared = prepare(
+        files, load_tokenizer(model), values["max_length"], given.columns, label_range, cache, not given.json,
+        given.sheet, values["header_row"],
+    )  # fmt: skip
     blocking = prepared.blocking(given.on_bad_rows, given.allow)
     if given.json:
         print(json.dumps({"findings": findings_json(prepared.findings)}, indent=2, ensure_ascii=False))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.settings import check_values
 from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         "--dev-file", default="", help="pairs to fit threshold and calibration on (default: as the model has them)"
     )
     parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
+    parser.add_argument("--sheet", default="", help="sheet of a workbook, by name or number (default: found by itself)")
+    parser.add_argument("--header-row", metavar="N", default=0, help="row of the column names (default: found by itself)")
     parser.add_argument("--label-min", type=float, help="label that means no connection (default: of the model, else the file)")
     parser.add_argument("--label-max", type=float, help="label that means full connection (default: likewise)")
     parser.add_argument("--on-bad-rows", choices=("stop", "skip"), default="stop", help="skip: leave bad rows out")
@@ -64,6 +67,10 @@ def evaluate_files(given: argparse.Namespace) -> int:
         raise InputError(f"--similarity: {', '.join(map(repr, unknown))}: give some of {', '.join(SIMILARITIES)}")
     if not all(math.isfinite(end) for end in (given.label_min, given.label_max) if end is not None):
         raise InputError("--label-min and --label-max: give finite numbers")
+    values, wrong = check_values({"header_row": given.header_row})
+    if wrong:
+        raise InputError(wrong[0])
+    header_row = values["header_row"]
     target = expand(given.json) if given.json else None
     stream = bool(target and target.exists() and not target.is_file())  # a pipe, /dev/stdout
     if target and (target.is_dir() or not target.parent.is_dir() or (is_link(target) and not stream)):
@@ -78,7 +85,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
         raise InputError(f"--json {target} would replace what is evaluated: give another file")
     for path in files:
         try:
-            opened.append(PairFile.open(path, given.columns))
+            opened.append(PairFile.open(path, given.columns, given.sheet, header_row))
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -87,7 +94,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
         print(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     fitted = {name: (model.calibration, model.labels) for name, model in models.items()}
     if given.dev_file:
-        dev = PairFile.open(resolve(given.dev_file), given.columns)
+        dev = PairFile.open(resolve(given.dev_file), given.columns, given.sheet, header_row)
         fitted = {name: _fit(model, dev, given) for name, model in models.items()}
     rows = [_evaluate(models, fitted, file, given, list(dict.fromkeys(names))) for file in opened]
     table, mean = overview(rows)

@@ -148,7 +148,7 @@ def _columns(places: tuple[int, ...], first: list[str], header: bool, named: boo
 
 
 def _unclear(file: str, first: list[str], problems: list[str]) -> InputError:
-    listed = ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(first[:30], 1))
+    listed = ", ".join(f"{place} {name.lstrip(chr(0))!r:.40}" for place, name in enumerate(first[:30], 1))
     listed += f" and {len(first) - 30} more" if len(first) > 30 else ""
     return InputError.listing(
         f"{file}: which columns hold the sentences and the label?",

@@ -13,7 +13,25 @@ from connection.data.pair_store import PairStore, load_pairs
 from connection.system.errors import InputError
 from connection.system.paths import resolve
 
-ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".gz")  # of pair files in a folder
+ENDINGS = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".parquet",
+    ".feather",
+    ".arrow",
+    ".xlsx",
+    ".xls",
+    ".xlsb",
+    ".ods",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zip",
+)  # of pair files in a folder
 NO_PAIRS = ("license", "readme")  # begin the names of other files in a data folder
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +14,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from connection.data.columns import Columns, find_columns
+from connection.data.columns import Columns
 from connection.data.findings import LARGEST
+from connection.data.formats.cells import NO_TEXT
 from connection.data.formats.delimited import SAMPLE_ROWS
+from connection.data.formats.packed import readable
 from connection.data.formats.table import TableFile, open_table
-from connection.data.formats.text_encoding import readable
-from connection.data.formats.typed import NO_TEXT
+from connection.data.header import understand
 from connection.data.labels import COMMA, THOUSANDS, parse_label
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 
 UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode categories: alone, they give no token
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
+
+
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2})?")
 
 
 class BadRow(NamedTuple):
@@ -58,6 +63,8 @@ def label_problem(cell: str) -> str:
         return f"{cell!r:.60} is not clear: a decimal comma counts only if no label has a point and one can't mean thousands"
     if LARGEST < abs(parse_label(cell)) < math.inf:
         return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
+    if DATE.fullmatch(cell.strip()):
+        return f"{cell.strip()!r} is a date: spreadsheets take a typed 1.5 for one. Format the column as text and type it again"
     if parse_label(cell) in (0, 1):
         return f"{cell!r:.60} is not clear among numbers other than 0 and 1"
     finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
@@ -70,7 +77,9 @@ def holds_rows(text: str, delimiter: str, width: int) -> bool:
 
 
 def shorten(text: str, longest: int = 60) -> str:
-    """Returns a cell in quotes for a sample row, with "..." if it was cut."""
+    """Returns a cell in quotes for a sample row, with "..." if it was cut; of one that is no text, what it is."""
+    if text.startswith(NO_TEXT):
+        return f"({text[1:]})"
     return repr(text) if len(text) <= longest else f"{text[: longest - 3]!r}..."
 
 
@@ -103,16 +112,13 @@ class PairFile:
     state: tuple[int, ...]  # `_state` before the first read
 
     @classmethod
-    def open(cls, path: Path, declared_columns: str = "") -> PairFile:
-        """Opens a file and finds its columns. Raises `InputError` for an unsupported format, no rows, or unclear columns."""
+    def open(cls, path: Path, declared_columns: str = "", sheet: str = "", header_row: int = 0) -> PairFile:
+        """Opens a file and finds its columns. Raises `InputError` for an unsupported format, no rows, or unclear columns.
+
+        sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it.
+        """
         state = _state(path)
-        table = open_table(path)
-        sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE_ROWS)]
-        if not sample:
-            raise InputError(f"{path} has no rows ({table.form})")
-        columns = find_columns(table.names, sample, declared_columns, str(path))
-        if columns.header and len(sample) == 1:
-            raise InputError(f"{path} has a header and no rows")
+        table, columns = understand(open_table(path, sheet), declared_columns, header_row)
         return cls(path, table, columns, state)
 
     def require_unchanged(self) -> None:

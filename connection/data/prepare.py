@@ -10,7 +10,7 @@ from typing import Any
 
 from connection.data.audit import audit
 from connection.data.findings import ROW_FINDINGS, Finding, errors
-from connection.data.formats.typed import NO_TEXT
+from connection.data.formats.cells import NO_TEXT
 from connection.data.labels import LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
@@ -29,6 +29,8 @@ class Prepared:
     findings: list[Finding]
     columns: str  # the value of --columns
     states: dict[str, tuple[int, ...]]  # of each file as it was read: see `PairFile`
+    sheet: str = ""  # the value of --sheet
+    header_row: int = 0  # the value of --header-row
 
     def __str__(self) -> str:
         """Returns how the files were read, the label scale and the findings, for the user."""
@@ -37,7 +39,7 @@ class Prepared:
     def reopen(self, store: PairStore) -> PairFile:
         """Opens the pair file of a store again, to read its text. Raises `InputError` if it is missing or has changed."""
         split = next(split for split, known in self.stores.items() if known is store)
-        file = _open(store.path, self.columns, split == "train")
+        file = _open(store.path, self.columns, split == "train", self.sheet, self.header_row)
         if file.state != self.states[split]:
             raise InputError(f"{store.path} was changed after it was read")
         return file
@@ -78,12 +80,12 @@ class Prepared:
         return total
 
 
-def _open(path: Path, columns: str, training: bool) -> PairFile:
-    """Opens a pair file by the declared columns, or a held-out file without them by its own names or content."""
+def _open(path: Path, columns: str, training: bool, sheet: str = "", header_row: int = 0) -> PairFile:
+    """Opens a pair file as declared, or a held-out file for which that does not hold by its own names or content."""
     try:
-        return PairFile.open(path, columns)
+        return PairFile.open(path, columns, sheet, header_row)
     except InputError as error:
-        if training or not columns:
+        if training or not (columns or sheet or header_row):
             raise
         try:
             return PairFile.open(path)
@@ -114,6 +116,8 @@ def prepare(
     label_range: tuple[float | None, float | None],
     cache: Path,
     progress: bool = True,
+    sheet: str = "",
+    header_row: int = 0,
 ) -> Prepared:
     """Reads and audits pair files: {"train": path}, optionally with "dev" and "test".
 
@@ -125,7 +129,7 @@ def prepare(
     problems: list[str] = []
     for split, name in files.items():
         try:
-            opened[split] = _open(resolve(name), columns, split == "train")
+            opened[split] = _open(resolve(name), columns, split == "train", sheet, header_row)
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
@@ -144,4 +148,4 @@ def prepare(
         raise InputError("\n".join(problems))
     understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
     states = {split: file.state for split, file in opened.items()}
-    return Prepared(understood, stores, scale, audit(stores, scale), columns, states)
+    return Prepared(understood, stores, scale, audit(stores, scale), columns, states, sheet, header_row)

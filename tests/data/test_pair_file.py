@@ -400,7 +400,7 @@ def test_chunks_are_bounded_by_their_text_too(tmp_path, monkeypatch):
 
 
 def test_a_large_json_array_is_refused_with_a_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("connection.data.formats.typed.LARGEST_ARRAY", 100)
+    monkeypatch.setattr("connection.data.formats.json_files.LARGEST_DOCUMENT", 100)
     path = write(tmp_path / "p.json", json.dumps([{"sentence1": "a", "sentence2": "b", "score": 1}] * 10))
     assert "JSON Lines" in refused(path)
 

@@ -101,7 +101,9 @@ def _draw_curve(
     held_out = pairs.write_held_out(folder / "pairs")
     for_all = {key: identity[key] for key in ("loss", "label_min", "label_max", "device", "precision")}
     for_all |= {f"{name}_file": str(held_out.get(name, "")) for name in ("dev", "test")}
-    settings = dataclasses.replace(settings, columns="", on_bad_rows="stop", seeds=1, keep_checkpoints=0, **for_all)
+    settings = dataclasses.replace(
+        settings, columns="", sheet="", header_row=0, on_bad_rows="stop", seeds=1, keep_checkpoints=0, **for_all
+    )
     trained = train_runs(folder, settings, model, pairs, seeds)
     curve = summarise(trained, 2 * len(pairs.labels))
     write_json(folder / FILE, {"settings": identity} | curve)

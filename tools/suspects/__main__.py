@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 FILE = "suspects.csv"
 # Flags of training. Their defaults are those of training, except the ones below.
-TRAINING = ("model_dir columns label_min label_max on_bad_rows cache_dir batch_size learning_rate max_length pooling loss "
-            "epochs seed device precision threads").split()  # fmt: skip
-DEFAULTS: dict[str, Any] = {"columns": "", "on_bad_rows": "stop", "cache_dir": "output/cache", "max_length": 128, "seed": 42}
+TRAINING = ("model_dir columns sheet header_row label_min label_max on_bad_rows cache_dir batch_size learning_rate max_length "
+            "pooling loss epochs seed device precision threads").split()  # fmt: skip
+READING: dict[str, Any] = {"columns": "", "sheet": "", "header_row": 0, "on_bad_rows": "stop"}
+DEFAULTS: dict[str, Any] = READING | {"cache_dir": "output/cache", "max_length": 128, "seed": 42}
 EPOCHS, FOLDS = 1, 2  # as measured: docs/mistakes.md
 AS_MEASURED: dict[str, Any] = {"loss": "cosine-mse", "learning_rate": 2e-5, "dropout": 0.1}  # unless a flag is given
 SHOWN = 20
@@ -68,7 +69,17 @@ def find_suspects(given: argparse.Namespace) -> int:
     model = values.get("model_dir") or next((name for name in MODELS if (ROOT / name).is_dir()), MODELS[0])
     label_range, cache = (values.get("label_min"), values.get("label_max")), resolve(values["cache_dir"])
     files, tokenizer = {"train": given.train_file}, load_tokenizer(model)
-    prepared = prepare(files, tokenizer, values["max_length"], values["columns"], label_range, cache)
+    prepared = prepare(
+        files,
+        tokenizer,
+        values["max_length"],
+        values["columns"],
+        label_range,
+        cache,
+        True,
+        values["sheet"],
+        values["header_row"],
+    )
     print(prepared)
     prepared.require(values["on_bad_rows"], "contradiction")  # a contradiction holds a wrong label, as looked for here
     store, scale = prepared.stores["train"], prepared.scale
@@ -79,7 +90,7 @@ def find_suspects(given: argparse.Namespace) -> int:
         print(remark)
 
     # The folds' files hold only good rows, with standard column names and the scale of all rows. Folds have no dev pairs.
-    asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high}
+    asked = flags | READING | {"label_min": scale.low, "label_max": scale.high}
     asked |= {"seeds": 1, "patience": 0, "keep_checkpoints": 0, "model_dir": str(resolve(model))}
     asked |= {name: values[name] for name in ("epochs", "seed")}
     asked = AS_MEASURED | asked

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from connection.data.formats import typed as typedfiles
+from connection.data.formats.cells import Rows
 from connection.data.formats.delimited import Row, read_delimited
-from connection.data.formats.text_encoding import (
-    count_lines,
-    encoding_name,
-    find_encoding,
-    is_guess,
-    open_bytes,
-    read_lines,
-    readable,
-)
+from connection.data.formats.packed import PACKED_ENDINGS, inner_name, open_bytes, packer_of, readable
+from connection.data.formats.text_encoding import count_lines, encoding_name, find_encoding, is_guess
 from connection.system.errors import InputError
+
+BOOKS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
+ARROW = (".parquet", ".feather", ".arrow")
+OLD_EXCEL, PARQUET, ARROW_FILE, ARROW_STREAM, ZIP = b"\xd0\xcf", b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", b"PK\x03\x04"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,48 +28,73 @@ class TableFile:
     rows: Callable[[], Iterator[Row]]  # starts a new pass over all rows, without `names`
     count: int | None = None  # number of rows, if the format records it
     delimiter: str = ""  # of delimited text
+    rows_of: Callable[[Sequence[int]], Rows] | None = None  # rows of these columns alone
+    sheet: str = ""  # name of a workbook's sheet; cells beside its table are no part of a row
+    others: tuple[TableFile, ...] = ()  # the other sheets of a workbook
 
     def most_rows(self) -> int | None:
         """Returns an upper bound of the number of rows, for a progress bar; None if finding it takes a pass over all rows."""
         return count_lines(self.path) if self.unit == "line" else self.count
 
+    def only(self, places: Sequence[int]) -> TableFile:
+        """Returns the table of these columns alone, where its format can leave out the others; `rows_of` is then set."""
+        if self.rows_of is None or self.names is None:
+            return self
+        return dataclasses.replace(self, names=[self.names[place] for place in places], rows=self.rows_of(places))
 
-def open_table(path: Path) -> TableFile:
-    """Opens the table in a CSV, TSV, semicolon- or pipe-separated, JSON Lines, JSON, Parquet or Excel file.
 
-    Text formats may be gzipped. Raises `InputError` if the file is none of these, damaged or empty; `rows()` raises it for
-    damage found later.
+def open_table(path: Path, sheet: str = "") -> TableFile:
+    """Opens the table in a CSV, TSV, semicolon- or pipe-separated, JSON, Parquet, Feather, Arrow, Excel or OpenDocument file.
+
+    Text formats may be packed. `sheet` names the one of several sheets, or lists of records, that is read. Raises `InputError`
+    if the file is none of these, damaged or empty; `rows()` raises it for damage found later.
     """
-    packed = path.suffix.lower() == ".gz"
-    ending = path.with_suffix("").suffix.lower() if packed else path.suffix.lower()
     with readable(path), open_bytes(path) as file:
-        magic = file.read(4)
+        magic = file.read(6)
+    packer = packer_of(path)
+    ending = Path(inner_name(path)).suffix
     if not magic:
         raise InputError(f"{path} is empty")
-    binary = magic in (b"PAR1", b"PK\x03\x04") or ending in (".parquet", ".xlsx", ".xlsm")
-    if binary and packed:
-        raise InputError(f"{path}: only text files may be gzipped; unpack it")
-    if magic == b"PAR1" or ending == ".parquet":
-        names, rows, count = typedfiles.parquet(path)
-        return TableFile(path, "Parquet", "row", names, rows, count)
-    if magic[:2] == b"\xd0\xcf" or ending == ".xls":
-        raise InputError(f"{path} is an old (.xls) or encrypted Excel file: save it as .xlsx or CSV")
-    if binary:
-        sheet, rows = typedfiles.excel(path)
-        return TableFile(path, f"Excel, {sheet}", "row", None, rows)
+    is_arrow = magic.startswith((PARQUET, ARROW_FILE, ARROW_STREAM)) or ending in ARROW
+    is_book = not is_arrow and (magic.startswith((ZIP, OLD_EXCEL)) or ending in BOOKS)
+    if packer and (is_arrow or is_book):
+        raise InputError(f"{path}: only text files may be {'gzipped' if packer == 'gzip' else 'packed'}; unpack it{_how(path)}")
+    if sheet and (is_arrow or (not is_book and ending != ".json")):
+        raise InputError(f"{path} has no sheets: --sheet is of workbooks, and of JSON files with several lists of records")
+    if is_arrow:
+        from connection.data.formats.arrow import read_arrow
+
+        form, names, rows, rows_of, count = read_arrow(path, magic)
+        return TableFile(path, form, "row", names, rows, count, rows_of=rows_of)
+    if is_book:
+        return _workbook(path, ".xls" if magic.startswith(OLD_EXCEL) else ending, sheet)
     encoding = find_encoding(path)
-    # Many JSON Lines files are named .json.
-    if ending in (".jsonl", ".ndjson") or (ending == ".json" and _first_letter(path, encoding) == "{"):
-        names, rows = typedfiles.json_lines(path, encoding)
-        return TableFile(path, f"JSON Lines, {encoding_name(encoding)}", "line", names, rows)
-    if ending == ".json":
-        names, rows = typedfiles.json_array(path, encoding)
-        return TableFile(path, f"JSON array, {encoding_name(encoding)}", "row", names, rows)
+    if ending in (".jsonl", ".ndjson", ".json"):
+        from connection.data.formats.json_files import read_json
+
+        found = read_json(path, encoding, ending, sheet)
+        form = f"{found.form}, {encoding_name(encoding)}"
+        return TableFile(path, form, found.unit, found.names, found.rows, rows_of=found.rows_of)
     form, delimiter, rows = read_delimited(path, encoding, ending)
     if is_guess(encoding):
         form += f" (taken for {encoding}; check the sample rows; save as UTF-8 to be sure)"
     return TableFile(path, form, "line", None, rows, delimiter=delimiter)
 
 
-def _first_letter(path: Path, encoding: str) -> str:
-    return next((line.strip()[0] for line in read_lines(path, encoding) if line.strip()), "")
+def _how(path: Path) -> str:
+    """Returns the command that unpacks a file, where its name has the ending that the command needs."""
+    commands = {"gzip": "gunzip -k", "bzip2": "bunzip2 -k", "xz": "unxz -k"}
+    command = commands.get(PACKED_ENDINGS.get(path.suffix.lower(), ""), "")
+    return f': {command} "{path}"' if command else ""
+
+
+def _workbook(path: Path, ending: str, asked: str) -> TableFile:
+    from connection.data.formats.sheets import read_sheets
+
+    tables = [
+        TableFile(path, "; ".join([sheet.form, *sheet.remarks]), "row", None, sheet.rows, sheet=repr(sheet.name))
+        for sheet in read_sheets(path, ending, asked)
+    ]
+    if not tables:
+        raise InputError(f"{path} has no sheet with cells")
+    return dataclasses.replace(tables[0], others=tuple(tables[1:]))

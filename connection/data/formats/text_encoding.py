@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
-import gzip
 import io
 import itertools
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import Any, cast
 
 from charset_normalizer import from_bytes
 
+from connection.data.formats.packed import BLOCK, LONGEST_LINE, BoundedLines, open_bytes, readable
 from connection.system.errors import InputError
 
-BLOCK = 1 << 20  # bytes read at once
 DETECTOR_BYTES = 200_000  # of the lines that are not ASCII; more bytes make the detector slower and no better
 LEGACY = ["cp1252", "cp932", "cp949", "gb18030", "big5", "cp1250", "cp1251", "cp1253", "cp1254"]  # the first of equals is taken
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -32,36 +29,17 @@ SAID = {
 }
 
 
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns the errors of opening and reading a file into `InputError`."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is a damaged gzip file: {error}. Copy it again.") from None
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Opens the file's bytes, decompressed if gzipped. The name does not matter: browsers may decompress and keep ".gz"."""
-    with readable(path):
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; a file of pairs is needed")
-        if path.exists() and not path.is_file():  # a pipe can't be read twice
-            raise InputError(f"{path} is no regular file: write the pairs to a file first")
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        return cast(IO[bytes], gzip.open(path, "rb")) if packed else open(path, "rb")
-
-
 def read_lines(path: Path, encoding: str) -> Iterator[str]:
     """Yields the lines with unchanged line ends. Raises `InputError` at a NUL character."""
-    with readable(path), io.TextIOWrapper(open_bytes(path), encoding=encoding, newline="") as file:
+    with readable(path), io.TextIOWrapper(_bounded(path), encoding=encoding, newline="") as file:
         for number, line in enumerate(file, 1):
             if "\0" in line:
                 raise InputError(f"{path}, line {number}: a NUL character; the file is damaged or no text")
             yield line
+
+
+def _bounded(path: Path) -> Any:
+    return cast(Any, BoundedLines(path, open_bytes(path)))
 
 
 def count_lines(path: Path) -> int:
@@ -123,7 +101,7 @@ def _legacy(path: Path) -> str:
     good = bad = first_bad = 0  # lines that are not ASCII: valid UTF-8 or not
     sample = bytearray()
     with readable(path), open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
             if not line.isascii():
                 sample += line if len(sample) < DETECTOR_BYTES else b""
                 try:
