@@ -165,7 +165,9 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
     files = {split: name for split, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
-    prepared = prepare(files, tokenizer, settings.max_length, settings.columns, label_range, cache)
+    prepared = prepare(
+        files, tokenizer, settings.max_length, settings.columns, label_range, cache, label_map=settings.label_map
+    )
     print(prepared)
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)

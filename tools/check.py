@@ -17,7 +17,7 @@ from connection.system.paths import ROOT, resolve
 from connection.system.versions import require_libraries
 
 MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that is there
-CHECKED = ("label_min", "label_max", "max_length", "allow")  # flags with the same limits as in training
+CHECKED = ("label_min", "label_max", "label_map", "max_length", "allow")  # flags with the same limits as in training
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
     parser.add_argument("--label-min", metavar="X", help="label that means no connection (default: from the first file)")
     parser.add_argument("--label-max", metavar="X", help="label that means full connection (default: from the first file)")
+    parser.add_argument("--label-map", default="", metavar="TEXT", help="numbers of label words: low=0,medium=0.5,high=1")
     parser.add_argument("--max-length", metavar="N", default=128, help="longest sentence in tokens (default: 128)")
     parser.add_argument(
         "--cache-dir", default="output/cache", help="where tokens of large files are kept (default: output/cache)"
@@ -53,7 +54,8 @@ def check(given: argparse.Namespace) -> int:
     model = given.model_dir or next((name for name in MODELS if (ROOT / name).is_dir()), MODELS[1])
     files = dict(zip(("train", "dev", "test"), given.files, strict=False))
     label_range, cache = (values["label_min"], values["label_max"]), resolve(Path(given.cache_dir))
-    prepared = prepare(files, load_tokenizer(model), values["max_length"], given.columns, label_range, cache, not given.json)
+    length, words = values["max_length"], values["label_map"]
+    prepared = prepare(files, load_tokenizer(model), length, given.columns, label_range, cache, not given.json, words)
     blocking = prepared.blocking(given.on_bad_rows, given.allow)
     if given.json:
         print(json.dumps({"findings": findings_json(prepared.findings)}, indent=2, ensure_ascii=False))

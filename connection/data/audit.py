@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
+from connection.data.label_words import help_with_words
 from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import hash_texts, pair_keys, row_slices
 from connection.system.atomic_files import atomic_file
 
+FEW_BAD = 0.05  # fraction of the rows; leaving out more of them changes what the rest says
 LOW = 0.5  # fraction of the label scale; identical sentences with a lower label are doubtful
 CUT_SHARE = 0.01
 ONE_LABEL_SHARE = 0.6
@@ -55,6 +57,8 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     for name in ROW_FINDINGS:
         if first := store.bad.of(name):
             what = "; ".join(row.what for row in first[:3])
+            known = help_with_words(row.what for row in first)
+            what += f". {known[0].upper()}{known[1:]}" if known else ""
             yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
     count, swallowed = store.swallowed
     if count:
@@ -62,9 +66,11 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if not len(store):
         yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return
+    if len(store.labels) == 1 and len(store.bad) > FEW_BAD * (len(store) + len(store.bad)):
+        what = f"without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}"
+        yield Finding.of("one-label-left", file, [], what)
     yield from find_duplicates(store, scale)
-    span = scale.high - scale.low
-    low = store.label < scale.low + LOW * span
+    low = scale.target(store.label) < LOW
     equal = [
         np.flatnonzero(low[row_slice] & (store.hash[store.index1[row_slice]] == store.hash[store.index2[row_slice]]))
         + row_slice.start
@@ -140,7 +146,7 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         spread = np.maximum.reduceat(label, starts) - np.minimum.reduceat(label, starts)
         first = store.hash[store.index1[rows]]
         swapped = ~new & (first != first[starts][group])
-        clash = spread > CONTRADICTION * (scale.high - scale.low)
+        clash = spread > CONTRADICTION * abs(scale.high - scale.low)
         found["duplicate"].append(rows[~new & ~swapped])
         found["swapped-duplicate"].append(rows[swapped])
         found["contradiction"].append(rows[clash[group]])

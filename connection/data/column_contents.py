@@ -73,9 +73,8 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
         return f"column {names} holds lists: write a row for each element, with a label (1 connected, 0 not)"
     kinds = column_kinds(rows, width) if rows else []
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
-    labels = [
-        place for place in range(width) if (cells := cells_of(rows, place)) and sum(map(is_label, cells)) >= MOST * len(cells)
-    ]
+    columns = [cells_of(rows, place) for place in range(width)]
+    labels = any(cells and sum(map(is_label, cells)) >= MOST * len(cells) for cells in columns)
     if labels and len(texts) == 1:
         cells = columns[texts[0]]
         for joint in JOINTS:

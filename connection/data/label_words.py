@@ -25,7 +25,8 @@ PAIRS = (
     ("ja", "nein"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"), ("sí|si|sì", "no"), ("verdadero", "falso"),
     ("vero", "falso"), ("sim", "não|nao"), ("verdadeiro", "falso"), ("ja", "nee"), ("waar", "onwaar"), ("ja", "nej"),
     ("ja", "nei"), ("tak", "nie"), ("prawda", "fałsz"), ("ano", "ne"), ("да", "нет"), ("истина", "ложь"),
-    ("evet", "hay\u0131r"), ("doğru", "yanl\u0131ş"), ("예|네", "아니오|아니요"), ("참", "거짓"), ("はい", "いいえ"), ("真", "偽"), ("真", "假"),
+    ("evet", "hay\u0131r"), ("doğru", "yanl\u0131ş"), ("예|네", "아니오|아니요"), ("참", "거짓"), ("はい", "いいえ"),
+    ("真", "偽"), ("真", "假"),
     ("是", "否|不是"), ("对", "错"), ("✓|✔|☑|✅|\u2714\ufe0f", "✗|✘|✖|❌|☒|\u2716\ufe0f"),
 )  # fmt: skip
 # From no connection to full connection, evenly spaced.

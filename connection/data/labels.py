@@ -79,7 +79,9 @@ def is_label(cell: str) -> bool:
     )
 
 
-def find_scale(low: float | None, high: float | None, seen: Sequence[float] | np.ndarray) -> LabelScale:
+def find_scale(
+    low: float | None, high: float | None, seen: Sequence[float] | np.ndarray, declared_by: str = "declared"
+) -> LabelScale:
     """Returns the scale declared by `low` and `high`, or found from the distinct finite labels `seen` in the training file.
 
     The low end may be above the high end if both are declared: less is nearer. Raises `InputError` for a scale without length.
@@ -90,7 +92,7 @@ def find_scale(low: float | None, high: float | None, seen: Sequence[float] | np
         how = "assumed, for the training file has no label that can be used"
     declared = low is not None and high is not None
     if low is not None and high is not None:
-        how, start, end = "declared", low, high
+        how, start, end = declared_by, low, high
     else:
         whole = all(float(label).is_integer() for label in seen)
         fits = [ends for ends in SCALES if ends == (least, most) and (ends not in RARE or whole or ends in ((1, 4), (0, 4)))]

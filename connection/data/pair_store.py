@@ -73,7 +73,7 @@ class BadRowsWriter:
         return {"counts": self.counts, "first": [list(row) for row in self.first]}
 
 
-VERSION = 3  # of the folder's layout and of how its content is computed
+VERSION = 4  # of the folder's layout and of how its content is computed
 MOST_LABELS = 1000  # distinct labels kept, the lowest and the highest included
 SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory and is not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
@@ -215,6 +215,7 @@ def content_key(version: int, file: PairFile, tokenizer: Any, max_length: int, l
         repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
     )
     what = [version, file_sha256(file.path), vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
+    what.append(file.label_map)
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
 

@@ -56,7 +56,8 @@ def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target
     neither delimiter, columns nor encoding are left to guess. Raises `InputError` where the pair file is another one by now."""
     source, start = prepared.reopen(store), 0
     with open(target, "w", encoding="ascii") as stream:
-        for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
+        low, high = prepared.bounds_of(store)
+        for chunk in source.chunks(low=low, high=high):
             for row in wanted[start : start + len(chunk)].nonzero()[0]:
                 pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
                 stream.write(json.dumps(pair | {"label": float(chunk.label[row])}) + "\n")

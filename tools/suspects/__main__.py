@@ -27,9 +27,16 @@ if TYPE_CHECKING:
 
 FILE = "suspects.csv"
 # Flags of training, with its defaults unless they are below.
-TRAINING = ("model_dir columns label_min label_max on_bad_rows cache_dir batch_size learning_rate max_length pooling loss "
-            "epochs seed device precision threads").split()  # fmt: skip
-DEFAULTS: dict[str, Any] = {"columns": "", "on_bad_rows": "stop", "cache_dir": "output/cache", "max_length": 128, "seed": 42}
+TRAINING = ("model_dir columns label_min label_max label_map on_bad_rows cache_dir batch_size learning_rate max_length pooling "
+            "loss epochs seed device precision threads").split()  # fmt: skip
+DEFAULTS: dict[str, Any] = {
+    "columns": "",
+    "label_map": "",
+    "on_bad_rows": "stop",
+    "cache_dir": "output/cache",
+    "max_length": 128,
+    "seed": 42,
+}
 EPOCHS, FOLDS = 1, 2  # as measured: docs/mistakes.md
 AS_MEASURED: dict[str, Any] = {"loss": "cosine-mse", "learning_rate": 2e-5, "dropout": 0.1}  # where no flag says otherwise
 SHOWN = 20
@@ -67,7 +74,9 @@ def find_suspects(given: argparse.Namespace) -> int:
     model = values.get("model_dir") or next((name for name in MODELS if (ROOT / name).is_dir()), MODELS[0])
     label_range, cache = (values.get("label_min"), values.get("label_max")), resolve(values["cache_dir"])
     files, tokenizer = {"train": given.train_file}, load_tokenizer(model)
-    prepared = prepare(files, tokenizer, values["max_length"], values["columns"], label_range, cache)
+    prepared = prepare(
+        files, tokenizer, values["max_length"], values["columns"], label_range, cache, label_map=values["label_map"]
+    )
     print(prepared)
     prepared.require(values["on_bad_rows"], "contradiction")  # one of the two labels is what is looked for
     store, scale = prepared.stores["train"], prepared.scale
@@ -78,7 +87,7 @@ def find_suspects(given: argparse.Namespace) -> int:
         print(remark)
 
     # The folds' files hold good rows under usual names, on the scale of all rows; and a fold has no dev pairs to be patient by.
-    asked = flags | {"columns": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high}
+    asked = flags | {"columns": "", "label_map": "", "on_bad_rows": "stop", "label_min": scale.low, "label_max": scale.high}
     asked |= {"seeds": 1, "patience": 0, "keep_checkpoints": 0, "model_dir": str(resolve(model))}
     asked |= {name: values[name] for name in ("epochs", "seed")}
     asked = AS_MEASURED | asked
