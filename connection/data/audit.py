@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from ftfy import fix_encoding
 
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.label_words import help_with_words
@@ -63,6 +64,10 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     count, swallowed = store.swallowed
     if count:
         yield Finding.of("swallowed-rows", file, swallowed, "a cell spans lines that look like rows themselves", count)
+    count, garbled, text = store.mojibake
+    if count:
+        what = f"UTF-8 read as another encoding before, e.g. {text!r:.80}; it may be {fix_encoding(text)!r:.80}"
+        yield Finding.of("mojibake", file, garbled, what, count)
     if not len(store):
         yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return
@@ -94,7 +99,9 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         what = f"{100 * counts.max() / len(store):.0f}% of the labels are {values[counts.argmax()]:g}"
         yield Finding.of("one-label", file, [], what)
     pieces = np.maximum(store.tokens.length - 2, 0)
-    unknown, per_word = store.unknown.sum() / max(1, pieces.sum()), pieces.sum() / max(1, store.words.sum())
+    several = store.words > 1  # a single word may be a number or an identifier, of many pieces in any language
+    unknown = store.unknown.sum() / max(1, pieces.sum())
+    per_word = pieces[several].sum() / max(1, store.words[several].sum())
     if unknown > UNKNOWN_SHARE or per_word > PIECES_PER_WORD:
         what = f"{100 * unknown:.1f}% of the tokens are [UNK], {per_word:.1f} pieces a word (English: about 1.2)"
         yield Finding.of("unknown-text", file, [], what)

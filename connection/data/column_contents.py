@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from connection.data.formats.typed import NO_TEXT
-from connection.data.labels import is_label
+from connection.data.labels import is_label, is_number
 
 MOST = 0.8  # share of a column's cells that decide its kind
 IDENTIFIER = re.compile(r"[!-~]{0,40}\d[!-~]{0,40}")  # ASCII without space, with a digit: 17, REQ-12, 4.2.1, a3f0
@@ -50,7 +50,7 @@ def row_names(sample: Sequence[list[str]]) -> bool:
     """Returns whether the rows below the first have one cell more, a name of the row in front, as R writes them."""
     width, rows = len(sample[0]), sample[1:]
     wider = [row for row in rows if len(row) == width + 1]
-    if not rows or len(wider) < 0.9 * len(rows) or any(map(is_label, sample[0])):
+    if not rows or len(wider) < 0.9 * len(rows) or any(map(is_number, sample[0])):
         return False
     first, last = ([row[place].strip() for row in wider] for place in (0, -1))
     names = all(map(CODE.fullmatch, first)) and len(set(first)) == len(first)
@@ -82,6 +82,12 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
                 return f"column {first[texts[0]]} holds both sentences, {joint!r} between them: split it into two columns"
     if labels or len(texts) < 2:
         return ""
+    if len(texts) == 2 and "ids" in kinds:
+        label = kinds.index("ids") + 1
+        one, two = (place + 1 for place in texts)
+        return (
+            f"if column {label} holds labels in words: --columns sentence1={one},sentence2={two},label={label} and --label-map"
+        )
     ones = "1 for connected pairs, 0 for others; with 1 alone train by --loss multiple-negatives"
     if len(texts) == 2:
         return f"there are two columns of text and no labels: add a column of labels ({ones})"

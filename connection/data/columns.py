@@ -7,8 +7,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from connection.data.column_contents import column_kinds, one_label_column, other_shape, row_names, usual_wider
-from connection.data.labels import is_label
+from connection.data.column_contents import FEWEST_ROWS, column_kinds, one_label_column, other_shape, row_names, usual_wider
+from connection.data.labels import is_label, is_number
 from connection.system.errors import InputError
 
 # Pairs of column names, compared in lower case without spaces, hyphens, underscores and dots.
@@ -66,7 +66,7 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
         return _declared(declared, first, plain, names is not None, sample, file)
     sides = [pair for pair in SENTENCE_NAMES if pair[0] in plain and pair[1] in plain]
     labels = [name for name in LABEL_NAMES if name in plain]
-    if names is None and not sides and (not labels or any(map(is_label, first))):
+    if names is None and not sides and (not labels or any(map(is_number, first))):
         return _by_content(first, sample, file)
     rows = list(sample) if names is not None else sample[1:]
     problems = []
@@ -90,7 +90,9 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
             problems.append(f"column {found}: numbers or identifiers and no sentences, while there is text in {others}")
     if problems:
         raise _unclear(file, first, problems, rows)
-    return _columns(places, first, names is None, names is not None, "by name", sample)
+    numbers = len(rows) >= FEWEST_ROWS and len(ids) == 2
+    how = "by name" + (", numbers or identifiers where sentences should be" if numbers else "")
+    return _columns(places, first, names is None, names is not None, how, sample)
 
 
 def _visible(name: str) -> str:
@@ -111,7 +113,7 @@ def _by_content(first: list[str], sample: Sequence[list[str]], file: str) -> Col
         cells = [row[place] for row in rows if row[place].strip()]
         if cells:  # blank columns are ignored
             (labels if sum(map(is_label, cells)) >= 0.8 * len(cells) else texts).append(place)  # a few labels may be bad
-    labels = one_label_column(labels, rows)
+    labels = one_label_column(labels, sample[1:])
     if len(texts) > 2:
         kinds = column_kinds(rows, len(first))
         sentences = [place for place in texts if kinds[place] == "text"]
@@ -186,7 +188,7 @@ def _unclear(file: str, first: list[str], problems: list[str], rows: Sequence[li
     listed = ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(first[:30], 1))
     listed += f" and {len(first) - 30} more" if len(first) > 30 else ""
     shape = other_shape(first, rows)
-    way = "say which: " if not shape else "Of a file that has them in other columns, say which: "
+    way = "say which: " if not shape or "--columns" in shape else "in a file that has all three, say which: "
     return InputError.listing(
         f"{file}: which columns hold the sentences and the label?",
         [

@@ -47,7 +47,8 @@ def read_scored(
     """Reads the pairs of a file and returns them with their label scale.
 
     The scale is the declared one; else 0 to 1 if the labels are only 0 and 1 and the model's scale is not reversed; else the
-    model's if it covers all labels; else the file's own. Raises `InputError` for rows without text or label, unless `skip_bad`, and for a file without any pair.
+    model's if it covers all labels; else the file's own. Raises `InputError` for rows without text or label, unless `skip_bad`,
+    and for a file without any pair.
     """
     low, high = declared
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)

@@ -71,6 +71,11 @@ def parse_label(cell: str, comma: bool = False) -> float:
     return WORDS.get(" ".join(cell.lower().split()), math.nan)
 
 
+def is_number(cell: str) -> bool:
+    """Returns whether a cell is a number, or one of the words that were always read as 0 and 1."""
+    return not math.isnan(parse_label(cell)) or bool(COMMA.fullmatch(cell.strip()))
+
+
 def is_label(cell: str) -> bool:
     """Returns whether a cell looks like a label, valid or not."""
     plain = plain_digits(cell).lower()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ftfy.badness import is_bad
 
 from connection.data.columns import Columns, find_columns
 from connection.data.findings import LARGEST
@@ -88,6 +89,7 @@ class PairChunk:
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
     swallowed: list[int]  # lines of good rows with a cell that seems to contain other rows
+    mojibake: list[tuple[int, str]]  # line and text of good rows with letters like "Ã©", for UTF-8 read as cp1252 before
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -199,7 +201,7 @@ class PairFile:
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
         first, second, third = self.columns.places
         width, names = self.columns.width, self.columns.names
-        sentence1, sentence2, labels, lines, bad, swallowed = [], [], [], [], [], []
+        sentence1, sentence2, labels, lines, bad, swallowed, mojibake = [], [], [], [], [], [], []
         known: dict[str, float] = {}
         typed = not self.table.delimiter
         for line, row in block:
@@ -231,9 +233,13 @@ class PairFile:
                 sentence2.append(two)
                 labels.append(label)
                 lines.append(line)
+                if not (one.isascii() and two.isascii()):
+                    mojibake += [(line, text) for text in (one, two) if is_bad(text)][:1]
                 if "\n" in one or "\n" in two:
                     swallowed += [line] * holds_rows(one + "\n" + two, self.table.delimiter, width)
-        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed)
+        return PairChunk(
+            sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed, mojibake
+        )
 
 
 def _state(path: Path) -> tuple[int, int]:

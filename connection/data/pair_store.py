@@ -95,6 +95,7 @@ class PairStore:
     hash: np.ndarray  # (S,) uint64, hash of the plain text
     bad: BadRows
     swallowed: tuple[int, list[int]]  # number of rows with a cell that seems to contain other rows; their first lines
+    mojibake: tuple[int, list[int], str]  # number of rows with texts in a wrong encoding; their first lines, the first text
     labels: list[float]  # distinct labels, ascending: at most MOST_LABELS, the lowest and the highest included
     folder: Path | None = None  # of the memory-mapped arrays; None: the arrays are in memory
 
@@ -141,8 +142,17 @@ def open_store(folder: Path, path: Path, mapped: bool) -> PairStore:
     rows = folder / "bad.jsonl" if mapped else (folder / "bad.jsonl").read_bytes()
     bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
     count, first = meta["swallowed"]
+    garbled = (meta["mojibake"][0], meta["mojibake"][1], meta["mojibake"][2])
     return PairStore(
-        path, tokens, bad=bad, swallowed=(count, first), labels=labels, folder=folder if mapped else None, **pairs, **sentences
+        path,
+        tokens,
+        bad=bad,
+        swallowed=(count, first),
+        mojibake=garbled,
+        labels=labels,
+        folder=folder if mapped else None,
+        **pairs,
+        **sentences,
     )
 
 
@@ -153,6 +163,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     total = 0
     labels: set[float] = set()
     swallowed, first = 0, list[int]()
+    garbled, garbled_first = 0, list[tuple[int, str]]()
     with ExitStack() as stack:
         names = [*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "bad.jsonl"]
         out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in names}
@@ -186,6 +197,8 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
             bad.add(chunk.bad)
             swallowed += len(chunk.swallowed)
             first = (first + chunk.swallowed)[:LINES_SHOWN]
+            garbled += len(chunk.mojibake)
+            garbled_first = (garbled_first + chunk.mojibake)[:LINES_SHOWN]
             labels |= set(chunk.label.tolist())
             labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
             texts = [*chunk.sentence1, *chunk.sentence2]
@@ -203,6 +216,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "labels": sorted(labels),
         "bad": bad.summary(),
         "swallowed": [swallowed, first],
+        "mojibake": [garbled, [line for line, _ in garbled_first], garbled_first[0][1][:200] if garbled_first else ""],
         "sizes": {name: os.path.getsize(folder / name) for name in names},
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
