@@ -35,6 +35,7 @@ ORDERS = (
     ("faible", "moyen", "élevé"), ("bajo", "medio", "alto"), ("basso", "medio", "alto"), ("낮음", "중간", "높음"),
     ("하", "중", "상"), ("低", "中", "高"), ("none", "partial", "full"),
 )  # fmt: skip
+LONGEST_WORD = 100  # characters of a label
 LETTERS = "fedcba"  # school marks; read if both a and f are there, for F is the mark that says which end is good
 NO_LABEL = {"?", "??", "-", "--", "n/a", "na", "#n/a", "nan", "null", "unknown", "unlabeled", "unlabelled", "tbd", "todo", "x"}
 SHAPES = ("★☆", "⭐", "*")  # of stars; an empty one of the first kind counts among those that there could be
@@ -45,6 +46,8 @@ SPELLED = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*[-\u2013\u2014:=]\s*(\D+)")
 
 def plain_word(cell: str) -> str:
     """Returns the form in which words are compared: NFC, case-folded, with single spaces for hyphens and underscores."""
+    if len(cell) > LONGEST_WORD:  # putting thousands of accents in order takes minutes
+        return cell
     word = " ".join(unicodedata.normalize("NFC", cell).casefold().replace("_", " ").replace("-", " ").split())
     return word or cell.strip()
 
@@ -113,6 +116,8 @@ def _number(text: str) -> float:
 def looks_like_label(cell: str) -> bool:
     """Returns whether a cell is a known word or in a known notation."""
     text = cell.strip()
+    if len(text) > LONGEST_WORD:
+        return False
     return (
         plain_word(text) in KNOWN
         or bool(PERCENT.fullmatch(text) or OUT_OF.fullmatch(text))
