@@ -115,7 +115,7 @@ def _by_content(first: list[str], sample: Sequence[list[str]], file: str) -> Col
             (labels if sum(map(is_label, cells)) >= 0.8 * len(cells) else texts).append(place)  # a few labels may be bad
     labels = one_label_column(labels, sample[1:])
     if len(texts) > 2:
-        kinds = column_kinds(rows, len(first))
+        kinds = column_kinds(sample[1:], len(first))
         sentences = [place for place in texts if kinds[place] == "text"]
         texts = sentences if len(sentences) == 2 else texts
     problems = []
