@@ -184,6 +184,7 @@ def test_figures_on_a_reversed_scale_are_those_of_the_mirrored_labels():
     assert one["spearman"] > 0.5
     fitted = [fit_calibration(cosine, np.array(labels), scale) for labels, scale in zip((far, near), scales, strict=True)]
     assert fitted[0].label(cosine) == pytest.approx(1 - fitted[1].label(cosine))
+    assert fitted[0].knots
     assert Calibration.from_json({"calibration": {"cosine": list(fitted[0].knots[0]), "label": list(fitted[0].knots[1])}}).knots
     assert Calibration().predicted_label(np.array([0.0, 1.0]), 1, 0).tolist() == [1, 0]
 
