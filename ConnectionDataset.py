@@ -174,6 +174,7 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
         cache,
         sheet=settings.sheet,
         header_row=settings.header_row,
+        label_map=settings.label_map,
     )
     print(prepared)
     prepared.require(settings.on_bad_rows, settings.allow)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from connection.data.findings import KINDS, LARGEST
+from connection.data.label_words import parse_label_map
 from connection.system.errors import InputError
 from connection.system.paths import ROOT, resolve
 from connection.training.loss_choice import FITS, parse_dims, parse_loss
@@ -118,10 +119,15 @@ class TrainSettings:
         check=parse_dims,
     )
     label_min: float | None = setting(
-        "label that means no connection (cosine 0); None: taken from the training file", low=-LARGEST, high=LARGEST
+        "label that means no connection (cosine 0), above --label-max if less is nearer; None: taken from the training file",
+        low=-LARGEST,
+        high=LARGEST,
     )
     label_max: float | None = setting(
         "label that means full connection (cosine 1); None: taken from the training file", low=-LARGEST, high=LARGEST
+    )
+    label_map: str = setting(
+        "numbers of label words that are not known, such as low=0,medium=0.5,high=1", check=parse_label_map
     )
     patience: int = setting(
         "early stopping: end after this many epochs without improvement on dev; 0: off", low=0, high=1_000_000
@@ -226,8 +232,10 @@ def check_values(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             values[field.name], problem = _checked(field, raw[field.name])
             problems += [f"{flag_of(field.name)}: {problem}"] * bool(problem)
     low, high = values.get("label_min"), values.get("label_max")
-    if low is not None and high is not None and not low < high:
-        problems.append(f"--label-min: {low:g} is not below --label-max {high:g}")
+    if low is not None and low == high:
+        problems.append(
+            f"--label-min: {low:g} is --label-max too: a scale has two ends, the higher one first if less is nearer"
+        )
     unknown = {name.strip() for name in (values.get("allow") or "").split(",") if name.strip()} - set(KINDS)
     problems += [f"--allow: {name} is no finding; they are {', '.join(KINDS)}" for name in sorted(unknown)]
     return values, problems

@@ -61,7 +61,7 @@ def test_empty_paths_are_refused():
 
 
 def test_label_range_must_be_a_range():
-    with pytest.raises(InputError, match="not below"):
+    with pytest.raises(InputError, match="is --label-max too"):
         read("--label-min", "5", "--label-max", "5")
 
 

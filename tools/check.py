@@ -17,7 +17,14 @@ from connection.system.paths import ROOT, resolve
 from connection.system.versions import require_libraries
 
 MODELS = ("transformers/bert/bert-base-uncased", "transformers/bert/all-MiniLM-L6-v2")  # the first that exists is used
-CHECKED = ("label_min", "label_max", "max_length", "allow", "header_row")  # flags that are validated as in training
+CHECKED = (
+    "label_min",
+    "label_max",
+    "label_map",
+    "max_length",
+    "allow",
+    "header_row",
+)  # flags that are validated as in training
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--header-row", metavar="N", default=0, help="row of the column names (default: found by itself)")
     parser.add_argument("--label-min", metavar="X", help="label that means no connection (default: from the first file)")
     parser.add_argument("--label-max", metavar="X", help="label that means full connection (default: from the first file)")
+    parser.add_argument("--label-map", default="", metavar="TEXT", help="numbers of label words: low=0,medium=0.5,high=1")
     parser.add_argument("--max-length", metavar="N", default=128, help="longest sentence in tokens (default: 128)")
     parser.add_argument(
         "--cache-dir", default="output/cache", help="where tokens of large files are kept (default: output/cache)"
@@ -57,7 +65,7 @@ def check(given: argparse.Namespace) -> int:
     label_range, cache = (values["label_min"], values["label_max"]), resolve(Path(given.cache_dir))
     prepared = prepare(
         files, load_tokenizer(model), values["max_length"], given.columns, label_range, cache, not given.json,
-        given.sheet, values["header_row"],
+        given.sheet, values["header_row"], values["label_map"],
     )  # fmt: skip
     blocking = prepared.blocking(given.on_bad_rows, given.allow)
     if given.json:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.data.label_words import parse_label_map
 from connection.settings import check_values
 from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--header-row", metavar="N", default=0, help="row of the column names (default: found by itself)")
     parser.add_argument("--label-min", type=float, help="label that means no connection (default: of the model, else the file)")
     parser.add_argument("--label-max", type=float, help="label that means full connection (default: likewise)")
+    parser.add_argument("--label-map", default="", metavar="TEXT", help="numbers of label words: low=0,medium=0.5,high=1")
     parser.add_argument("--on-bad-rows", choices=("stop", "skip"), default="stop", help="skip: leave bad rows out")
     parser.add_argument("--cache-dir", default="output/cache", help="where tokens of large files are kept")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
@@ -65,6 +67,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     names = [name.strip() for name in given.similarity.split(",")]
     if unknown := [name for name in names if name not in SIMILARITIES]:
         raise InputError(f"--similarity: {', '.join(map(repr, unknown))}: give some of {', '.join(SIMILARITIES)}")
+    parse_label_map(given.label_map)  # raises InputError
     if not all(math.isfinite(end) for end in (given.label_min, given.label_max) if end is not None):
         raise InputError("--label-min and --label-max: give finite numbers")
     values, wrong = check_values({"header_row": given.header_row})
@@ -85,7 +88,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
         raise InputError(f"--json {target} would replace what is evaluated: give another file")
     for path in files:
         try:
-            opened.append(PairFile.open(path, given.columns, given.sheet, header_row))
+            opened.append(PairFile.open(path, given.columns, given.sheet, header_row, given.label_map))
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -94,7 +97,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
         print(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     fitted = {name: (model.calibration, model.labels) for name, model in models.items()}
     if given.dev_file:
-        dev = PairFile.open(resolve(given.dev_file), given.columns, given.sheet, header_row)
+        dev = PairFile.open(resolve(given.dev_file), given.columns, given.sheet, header_row, given.label_map)
         fitted = {name: _fit(model, dev, given) for name, model in models.items()}
     rows = [_evaluate(models, fitted, file, given, list(dict.fromkeys(names))) for file in opened]
     table, mean = overview(rows)
@@ -159,7 +162,7 @@ def _evaluate(
     row |= {"pairs": len(pairs.label), "label_min": pairs.scale.low, "label_max": pairs.scale.high, "understood": remark}
     if "base" not in models:
         for name, values in found["model"].items():
-            row["model"][name] |= intervals(resampled(pairs.label, [values])[:, 0])
+            row["model"][name] |= intervals(resampled(pairs.rising, [values])[:, 0])
         return row
     row["gain"] = {
         name: with_intervals(pairs, row["base"][name], found["base"][name], row["model"][name], found["model"][name])

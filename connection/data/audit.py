@@ -10,13 +10,16 @@ import json
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from ftfy import fix_encoding
 
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
+from connection.data.label_words import help_with_words
 from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import hash_texts, pair_keys, row_slices
 from connection.system.sealed_files import read_sealed, write_sealed
 
+FEW_BAD = 0.05  # fraction of the rows; leaving out more of them changes what the rest says
 LOW = 0.5  # fraction of the label scale; identical sentences with a lower label are doubtful
 CUT_SHARE = 0.01
 ONE_LABEL_SHARE = 0.6
@@ -57,16 +60,24 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     for name in ROW_FINDINGS:
         if first := store.bad.of(name):
             what = "; ".join(row.what for row in first[:3])
+            known = help_with_words(row.what for row in first)
+            what += f". {known[0].upper()}{known[1:]}" if known else ""
             yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
     count, swallowed = store.swallowed
     if count:
         yield Finding.of("swallowed-rows", file, swallowed, "a cell spans lines that look like rows themselves", count)
+    count, garbled, text = store.mojibake
+    if count:
+        what = f"UTF-8 read as another encoding before, e.g. {text!r:.80}; it may be {fix_encoding(text)!r:.80}"
+        yield Finding.of("mojibake", file, garbled, what, count)
     if not len(store):
         yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return
+    if len(store.labels) == 1 and len(store.bad) > FEW_BAD * (len(store) + len(store.bad)):
+        what = f"without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}"
+        yield Finding.of("one-label-left", file, [], what)
     yield from find_duplicates(store, scale)
-    span = scale.high - scale.low
-    low = store.label < scale.low + LOW * span
+    low = scale.target(store.label) < LOW
     equal = [
         np.flatnonzero(low[row_slice] & (store.same[store.index1[row_slice]] == store.same[store.index2[row_slice]]))
         + row_slice.start
@@ -90,7 +101,9 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         what = f"{100 * counts.max() / len(store):.0f}% of the labels are {values[counts.argmax()]:g}"
         yield Finding.of("one-label", file, [], what)
     pieces = np.maximum(store.tokens.length - 2, 0)
-    unknown, per_word = store.unknown.sum() / max(1, pieces.sum()), pieces.sum() / max(1, store.words.sum())
+    several = store.words > 1  # a single word may be a number or an identifier, of many pieces in any language
+    unknown = store.unknown.sum() / max(1, pieces.sum())
+    per_word = pieces[several].sum() / max(1, store.words[several].sum())
     if unknown > UNKNOWN_SHARE or per_word > PIECES_PER_WORD:
         what = f"{100 * unknown:.1f}% of the tokens are [UNK], {per_word:.1f} pieces a word (English: about 1.2)"
         yield Finding.of("unknown-text", file, [], what)
@@ -142,7 +155,7 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         spread = np.maximum.reduceat(label, starts) - np.minimum.reduceat(label, starts)
         first = store.same[store.index1[rows]]
         swapped = ~new & (first != first[starts][group])
-        clash = spread > CONTRADICTION * (scale.high - scale.low)
+        clash = spread > CONTRADICTION * abs(scale.high - scale.low)
         found["duplicate"].append(rows[~new & ~swapped])
         found["swapped-duplicate"].append(rows[swapped])
         found["contradiction"].append(rows[clash[group]])

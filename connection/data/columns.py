@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Sequence
 
-from connection.data.labels import is_label
+from connection.data.column_contents import FEWEST_ROWS, column_kinds, one_label_column, other_shape, row_names, usual_wider
+from connection.data.labels import is_label, is_number
 from connection.system.errors import InputError
 
 # Pairs of column names, compared in lower case without spaces, hyphens, underscores and dots.
@@ -43,6 +45,7 @@ class Columns:
     header: bool
     width: int  # number of columns in the file
     how: str  # how the columns were found, for messages
+    wider: int  # width of rows with more columns, seen in several rows; else 0
 
 
 def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared: str, file: str) -> Columns:
@@ -52,14 +55,20 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "".
     Raises `InputError` with the candidates and the flag if the columns are ambiguous or can't be found.
     """
-    first = names if names is not None else sample[0]
+    first = [_visible(name) for name in (names if names is not None else sample[0])]
+    if names is None:
+        sample = [first, *sample[1:]]
+        if row_names(sample):
+            first = ["", *first]  # R names each row, and not the column of these names
+            sample = [first, *sample[1:]]
     plain = [_plain(name) for name in first]
     if declared:
-        return _declared(declared, first, plain, names is not None, file)
+        return _declared(declared, first, plain, names is not None, sample, file)
     sides = [pair for pair in SENTENCE_NAMES if pair[0] in plain and pair[1] in plain]
     labels = [name for name in LABEL_NAMES if name in plain]
-    if names is None and not sides and (not labels or any(map(is_label, first))):
+    if names is None and not sides and (not labels or any(map(is_number, first))):
         return _by_content(first, sample, file)
+    rows = list(sample) if names is not None else sample[1:]
     problems = []
     for name in dict.fromkeys([name for pair in sides for name in pair] + labels):
         if plain.count(name) > 1:
@@ -71,10 +80,24 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     if len(labels) != 1:
         which = " or ".join(actual[name] for name in labels)
         problems.append(f"column of the label: {which or 'none with a known name'}")
+    places = tuple(plain.index(name) for name in (*sides[0], labels[0])) if not problems else ()
+    if places:
+        kinds = column_kinds(rows, len(first))
+        ids = [place for place in places[:2] if kinds[place] == "ids"]
+        texts = [place for place, kind in enumerate(kinds) if kind == "text" and place not in places]
+        if ids and texts:
+            found, others = (" and ".join(f"{first[place]!r}" for place in some) for some in (ids, texts))
+            problems.append(f"column {found}: numbers or identifiers and no sentences, while there is text in {others}")
     if problems:
-        raise _unclear(file, first, problems)
-    places = tuple(plain.index(name) for name in (*sides[0], labels[0]))
-    return _columns(places, first, names is None, names is not None, "by name")
+        raise _unclear(file, first, problems, rows)
+    numbers = len(rows) >= FEWEST_ROWS and len(ids) == 2
+    how = "by name" + (", numbers or identifiers where sentences should be" if numbers else "")
+    return _columns(places, first, names is None, names is not None, how, sample)
+
+
+def _visible(name: str) -> str:
+    """Returns a name without byte-order marks, zero-width and other invisible characters."""
+    return name if name.isascii() else "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
 
 
 def _plain(name: str) -> str:
@@ -90,24 +113,35 @@ def _by_content(first: list[str], sample: Sequence[list[str]], file: str) -> Col
         cells = [row[place] for row in rows if row[place].strip()]
         if cells:  # blank columns are ignored
             (labels if sum(map(is_label, cells)) >= 0.8 * len(cells) else texts).append(place)  # a few labels may be bad
+    labels = one_label_column(labels, sample[1:])
+    if len(texts) > 2:
+        kinds = column_kinds(sample[1:], len(first))
+        sentences = [place for place in texts if kinds[place] == "text"]
+        texts = sentences if len(sentences) == 2 else texts
     problems = []
     if len(labels) != 1 or len(texts) != 2:
         listed = [" or ".join(str(place + 1) for place in places) or "none" for places in (texts, labels)]
         problems.append(f"two columns of text and one of numbers are needed; text: column {listed[0]}; numbers: {listed[1]}")
-    elif _is_header(first, labels[0]):
+    elif _is_header(first, labels[0], rows):
         problems.append(f"no number in column {labels[0] + 1} of the first row: a header without known names, or a bad row?")
     if problems:
-        raise _unclear(file, first, problems)
-    return _columns((texts[0], texts[1], labels[0]), first, False, False, "by content, there is no header")
+        raise _unclear(file, first, problems, rows)
+    return _columns((texts[0], texts[1], labels[0]), first, False, False, "by content, there is no header", sample)
 
 
-def _is_header(first: list[str], label: int) -> bool:
-    """Returns whether the first row has a non-label text in the label's column, or numbers the columns as pandas does."""
+def _is_header(first: list[str], label: int, rows: Sequence[list[str]]) -> bool:
+    """Returns whether the first row has a non-label text in the label's column, or numbers the columns as pandas does.
+
+    A text that stands in that column again is a label that is not known yet.
+    """
     counted = [[str(number) for number in range(start, start + len(first))] for start in (0, 1)]
-    return bool(first[label].strip()) and (not is_label(first[label]) or first in counted)
+    again = any(label < len(row) and row[label].strip() == first[label].strip() for row in rows)
+    return bool(first[label].strip()) and ((not is_label(first[label]) and not again) or first in counted)
 
 
-def _declared(declared: str, first: list[str], plain: list[str], named: bool, file: str) -> Columns:
+def _declared(
+    declared: str, first: list[str], plain: list[str], named: bool, sample: Sequence[list[str]], file: str
+) -> Columns:
     given: dict[str, str] = {}
     problems = []
     for item in declared.split(","):
@@ -138,19 +172,29 @@ def _declared(declared: str, first: list[str], plain: list[str], named: bool, fi
         problems.append("the same column is declared twice")
     if problems:
         raise _unclear(file, first, [f"--columns: {problem}" for problem in problems])
-    header = not named and (by_name or _is_header(first, places[2]))
-    return _columns(tuple(places), first, header, named, "as declared" + ("" if header or named else ", there is no header"))
+    header = not named and (by_name or _is_header(first, places[2], sample[1:]))
+    how = "as declared" + ("" if header or named else ", there is no header")
+    return _columns(tuple(places), first, header, named, how, sample)
 
 
-def _columns(places: tuple[int, ...], first: list[str], header: bool, named: bool, how: str) -> Columns:
+def _columns(
+    places: tuple[int, ...], first: list[str], header: bool, named: bool, how: str, sample: Sequence[list[str]]
+) -> Columns:
     names = tuple(first[place].strip() if header or named else str(place + 1) for place in places)
-    return Columns(places, names, header, len(first), how)  # type: ignore[arg-type]
+    return Columns(places, names, header, len(first), how, usual_wider(sample, len(first)))  # type: ignore[arg-type]
 
 
-def _unclear(file: str, first: list[str], problems: list[str]) -> InputError:
+def _unclear(file: str, first: list[str], problems: list[str], rows: Sequence[list[str]] = ()) -> InputError:
     listed = ", ".join(f"{place} {name.lstrip(chr(0))!r:.40}" for place, name in enumerate(first[:30], 1))
     listed += f" and {len(first) - 30} more" if len(first) > 30 else ""
+    shape = other_shape(first, rows)
+    way = "say which: " if not shape or "--columns" in shape else "in a file that has all three, say which: "
     return InputError.listing(
         f"{file}: which columns hold the sentences and the label?",
-        [*problems, f"the first row: {listed}", "say which: --columns sentence1=NAME,sentence2=NAME,label=NAME (or numbers)"],
+        [
+            *problems,
+            f"the first row: {listed}",
+            *([shape] if shape else []),
+            f"{way}--columns sentence1=NAME,sentence2=NAME,label=NAME (or numbers)",
+        ],
     )

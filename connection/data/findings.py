@@ -19,8 +19,9 @@ ROW_FINDINGS = ("ragged-row", "blank-text", "bad-label")  # about single rows, w
 KINDS = {
     "ragged-row": ("error", "its cells are in the wrong columns", "mend the row, or --on-bad-rows skip"),
     "blank-text": ("error", "there is nothing to compare", "mend the row, or --on-bad-rows skip"),
-    "bad-label": ("error", "one such label can turn all weights into NaN", "mend it, declare the scale, or --on-bad-rows skip"),
+    "bad-label": ("error", "the pair has no label to learn from", "mend it, declare the scale, or --on-bad-rows skip"),
     "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
+    "one-label-left": ("error", "the rest says nothing of the bad rows", "mend the bad rows"),
     "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),
     "contradiction": ("error", "the model is pulled both ways by one pair", "decide on one label"),
     "leaked-pair": ("error", "the figure is too high: these pairs were trained on", "remove them from the training file"),
@@ -30,6 +31,7 @@ KINDS = {
     "dev-test-pair": ("warning", "the weights are chosen by test pairs", "remove them from the dev file"),
     "dev-test-sentence": ("warning", "the weights are chosen by test sentences", "--train-file alone splits by sentence"),
     "swallowed-rows": ("warning", "rows are missing: they were read as one sentence", 'close the quote (") in that row'),
+    "mojibake": ("warning", "letters became other signs", "save the file again from its source, as UTF-8"),
     "null-word": ("warning", "a missing text is trained on as a word", "remove these rows, if they mean a missing value"),
     "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
     "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),

@@ -10,22 +10,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from connection.data.label_words import WORDS, looks_like_label
 from connection.system.errors import InputError
 
-WORDS = {
-    "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "duplicate": 1.0, "not duplicate": 0.0, "not": 0.0, "not_duplicate": 0.0,
-    "y": 1.0, "n": 0.0, "match": 1.0, "no match": 0.0,
-}  # fmt: skip
 # Common scales, the narrowest first. The first one with both ends seen is taken, else the first one that fits.
-SCALES = ((0, 1), (-1, 1), (1, 4), (0, 4), (1, 5), (0, 5), (1, 10), (0, 10), (0, 100))
-RARE = ((1, 4), (0, 4))  # taken only if both ends were seen: a small sample of a 0-5 file may end at 4
+SCALES: tuple[tuple[float, float], ...] = (
+    (0, 1), (-1, 1), (1, 2), (0, 2), (1, 3), (0, 3), (1, 4), (0, 4), (1, 5), (0, 5), (1, 6), (0, 6), (1, 7), (1, 10), (0, 10),
+    (0, 100),
+)  # fmt: skip
+# Taken only if both ends were seen, and all labels are whole numbers but for 1-4 and 0-4: a small sample of a 0-5 file may end
+# at 3. The alternative is said.
+RARE = ((1, 2), (0, 2), (1, 3), (0, 3), (1, 4), (0, 4), (1, 6), (0, 6), (1, 7))
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # the comma may be a decimal comma
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # the comma may also separate thousands
+# Full-width forms, the mathematical minus and the Arabic decimal point; digits of all scripts are numbers to Python.
+DIGITS: dict[int, int | str] = {**{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}, 0x2212: "-", 0x066B: "."}
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelScale:
-    """Label scale: `low` means no connection (target 0), `high` means full connection (target 1)."""
+    """Label scale: `low` means no connection (target 0), `high` means full connection (target 1).
+
+    `low` is above `high` on a reversed scale, where less is nearer: distances, school marks.
+    """
 
     low: float
     high: float
@@ -36,8 +43,18 @@ class LabelScale:
         """Maps labels (N,) linearly to [0, 1]: (N,) float32."""
         return ((labels - self.low) / (self.high - self.low)).astype(np.float32)
 
+    def rising(self, labels: np.ndarray) -> np.ndarray:
+        """Returns labels (N,) that rise with the connection: themselves, or their negatives on a reversed scale."""
+        return labels if self.low < self.high else -labels
+
     def __str__(self) -> str:
         return f"{self.kind}, {self.low:g} (no connection) to {self.high:g} (full connection), {self.how}"
+
+
+def plain_digits(cell: str) -> str:
+    """Returns a cell without surrounding space, and with ASCII forms of full-width and mathematical signs."""
+    cell = cell.strip()
+    return cell if cell.isascii() else cell.translate(DIGITS)
 
 
 def parse_label(cell: str, comma: bool = False) -> float:
@@ -45,7 +62,8 @@ def parse_label(cell: str, comma: bool = False) -> float:
 
     comma: the whole column has decimal commas, so "2,5" is 2.5.
     """
-    if comma and COMMA.fullmatch(cell.strip()):
+    cell = plain_digits(cell)
+    if comma and COMMA.fullmatch(cell):
         cell = cell.replace(",", ".")
     with contextlib.suppress(ValueError):
         if "_" not in cell:  # Python reads 4_5 as 45
@@ -53,29 +71,46 @@ def parse_label(cell: str, comma: bool = False) -> float:
     return WORDS.get(" ".join(cell.lower().split()), math.nan)
 
 
+def is_number(cell: str) -> bool:
+    """Returns whether a cell is a number, or one of the words that were always read as 0 and 1."""
+    return not math.isnan(parse_label(cell)) or bool(COMMA.fullmatch(cell.strip()))
+
+
 def is_label(cell: str) -> bool:
     """Returns whether a cell looks like a label, valid or not."""
-    plain = cell.strip().lower()
-    return plain == "nan" or not math.isnan(parse_label(plain)) or bool(COMMA.fullmatch(plain))
+    plain = plain_digits(cell).lower()
+    return bool(plain) and (
+        plain == "nan" or not math.isnan(parse_label(plain)) or bool(COMMA.fullmatch(plain)) or looks_like_label(plain)
+    )
 
 
-def find_scale(low: float | None, high: float | None, seen: Sequence[float] | np.ndarray) -> LabelScale:
+def find_scale(
+    low: float | None, high: float | None, seen: Sequence[float] | np.ndarray, declared_by: str = "declared"
+) -> LabelScale:
     """Returns the scale declared by `low` and `high`, or found from the distinct finite labels `seen` in the training file.
 
-    Raises `InputError` if the low end is not below the high end.
+    The low end may be above the high end if both are declared: less is nearer. Raises `InputError` for a scale without length.
     """
     least, most = (float(min(seen)), float(max(seen))) if len(seen) else (0.0, 1.0)
-    kind = "binary" if len(seen) <= 2 and {float(label) for label in seen} <= {0.0, 1.0} else "graded"
     how = f"taken from the training file, which has {least:g} to {most:g}"
-    if low not in (None, 0) or high not in (None, 1):
-        kind = "graded"  # 0 and 1 are then two labels of a wider scale
+    if not len(seen):
+        how = "assumed, for the training file has no label that can be used"
+    declared = low is not None and high is not None
     if low is not None and high is not None:
-        how, start, end = "declared", low, high
+        how, start, end = declared_by, low, high
     else:
-        fits = [ends for ends in SCALES if ends == (least, most)]
-        fits += [ends for ends in SCALES if ends[0] <= least and most <= ends[1] and ends not in RARE]
-        fits = [ends for ends in fits if low in (None, ends[0]) and high in (None, ends[1])]
-        start, end = fits[0] if fits else (least if low is None else low, most if high is None else high)
-    if not start < end:
-        raise InputError(f"a label scale from {start:g} to {end:g}: give --label-min and --label-max, the first one smaller")
+        whole = all(float(label).is_integer() for label in seen)
+        fits = [ends for ends in SCALES if ends == (least, most) and (ends not in RARE or whole or ends in ((1, 4), (0, 4)))]
+        usual = [ends for ends in SCALES if ends[0] <= least and most <= ends[1] and ends not in RARE]
+        fits, usual = ([ends for ends in some if low in (None, ends[0]) and high in (None, ends[1])] for some in (fits, usual))
+        start, end = (fits + usual or [(least if low is None else low, most if high is None else high)])[0]
+        if fits and fits[0] in RARE:
+            others = usual[:1] + ([(6, 1)] if fits[0] == (1, 6) else [])  # school marks, of which 1 is the best
+            how += "".join(f"; if it is {one:g} to {two:g}: --label-min {one:g} --label-max {two:g}" for one, two in others)
+    if start == end or (start > end and not declared):
+        raise InputError(
+            f"a label scale from {start:g} to {end:g}: give --label-min (no connection) and --label-max (full connection), "
+            "two different numbers"
+        )
+    kind = "binary" if abs(end - start) == 1 and {float(label) for label in seen} <= {start, end} else "graded"
     return LabelScale(start, end, kind, how)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ftfy.badness import is_bad
 
 from connection.data.columns import Columns
 from connection.data.findings import LARGEST
@@ -21,7 +22,9 @@ from connection.data.formats.delimited import SAMPLE_ROWS
 from connection.data.formats.packed import readable
 from connection.data.formats.table import TableFile, open_table
 from connection.data.header import understand
-from connection.data.labels import COMMA, THOUSANDS, parse_label
+from connection.data.label_column import LabelColumn, certain_number, read_column
+from connection.data.label_words import parse_label_map
+from connection.data.labels import is_label
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 
@@ -30,6 +33,7 @@ FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank 
 
 
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2})?")
+MOST_MARKS = 500  # combining marks in a row; putting n of them in order takes n * n steps
 
 
 class BadRow(NamedTuple):
@@ -48,27 +52,21 @@ def is_text(cell: str) -> bool:
     )
 
 
+def too_many_marks(cell: str) -> bool:
+    """Returns whether a cell has so many combining marks in a row that ordering them would take minutes."""
+    if len(cell) <= MOST_MARKS or cell.isascii():
+        return False
+    return any(
+        marks and sum(1 for _ in run) > MOST_MARKS for marks, run in itertools.groupby(map(unicodedata.combining, cell), bool)
+    )
+
+
 def text_problem(cell: str) -> str:
     if cell.startswith(NO_TEXT):
         return cell[1:]
+    if too_many_marks(cell):
+        return f"over {MOST_MARKS} combining marks in a row"
     return "" if is_text(cell) else "nothing but invisible characters" if cell.strip() else "blank"
-
-
-def label_problem(cell: str) -> str:
-    if not cell.strip():
-        return "blank"
-    if cell.startswith(NO_TEXT):
-        return cell[1:]
-    if COMMA.fullmatch(cell.strip()):
-        return f"{cell!r:.60} is not clear: a decimal comma counts only if no label has a point and one can't mean thousands"
-    if LARGEST < abs(parse_label(cell)) < math.inf:
-        return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
-    if DATE.fullmatch(cell.strip()):
-        return f"{cell.strip()!r} is a date: spreadsheets take a typed 1.5 for one. Format the column as text and type it again"
-    if parse_label(cell) in (0, 1):
-        return f"{cell!r:.60} is not clear among numbers other than 0 and 1"
-    finite = "finite " if math.isinf(parse_label(cell)) or cell.strip().lower().lstrip("+-") == "nan" else ""
-    return f"{cell!r:.60} is not a {finite}number"
 
 
 def holds_rows(text: str, delimiter: str, width: int) -> bool:
@@ -97,6 +95,7 @@ class PairChunk:
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
     swallowed: list[int]  # lines of good rows with a cell that seems to contain other rows
+    mojibake: list[tuple[int, str]]  # line and text of good rows with letters like "Ã©", for UTF-8 read as cp1252 before
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -110,16 +109,20 @@ class PairFile:
     table: TableFile
     columns: Columns
     state: tuple[int, ...]  # `_state` before the first read
+    label_map: str = ""
 
     @classmethod
-    def open(cls, path: Path, declared_columns: str = "", sheet: str = "", header_row: int = 0) -> PairFile:
+    def open(
+        cls, path: Path, declared_columns: str = "", sheet: str = "", header_row: int = 0, label_map: str = ""
+    ) -> PairFile:
         """Opens a file and finds its columns. Raises `InputError` for an unsupported format, no rows, or unclear columns.
 
-        sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it.
+        sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it;
+        label_map: the numbers of label words, such as "low=0,high=1".
         """
         state = _state(path)
         table, columns = understand(open_table(path, sheet), declared_columns, header_row)
-        return cls(path, table, columns, state)
+        return cls(path, table, columns, state, label_map)
 
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
@@ -133,37 +136,63 @@ class PairFile:
         )
         place = self.columns.places[2]
         head = list(itertools.islice(self._data(), SAMPLE_ROWS))
-        comma = any(COMMA.fullmatch(cells[place].strip()) for _, cells in head if place < len(cells)) and self.decimal_comma
-        how = self.columns.how + (", labels have a decimal comma" if comma else "")
+        labels = [cells[place] for _, cells in head if place < len(cells)]
+        written = str(self._label_column(-math.inf, math.inf)) if any(map(self._needs_column, labels)) else ""
+        how = self.columns.how + (f", {written}" if written else "")
         lines = [f"{printable(self.path)}: {printable(self.table.form)}; {names} ({printable(how)})"]
         for line, cells in head[:3]:
             one, two, label = (cells[place] if place < len(cells) else "" for place in self.columns.places)
             lines.append(f"    {self.table.unit} {line}: {shorten(one)} | {shorten(two)} | {shorten(label, 20)}")
         return "\n".join(lines)
 
-    @functools.cached_property
-    def decimal_comma(self) -> bool:
-        """Whether the file's labels have decimal commas: some commas can't mean thousands, and no label has a point."""
-        sure = False
-        for _, cells in self._data():
-            cell = cells[self.columns.places[2]].strip() if len(cells) == self.columns.width else ""
-            if "." in cell and math.isfinite(parse_label(cell)):
-                return False
-            sure = sure or bool(COMMA.fullmatch(cell) and not THOUSANDS.fullmatch(cell))
-        return sure
+    def _needs_column(self, cell: str) -> bool:
+        return bool(cell.strip()) and math.isnan(certain_number(cell, not self.table.delimiter))
 
     @functools.cached_property
-    def numbers_beyond_0_1(self) -> bool:
-        """Whether the file has numeric labels other than 0 and 1: words such as yes are then bad labels."""
-        place, width = self.columns.places[2], self.columns.width
-        labels = (parse_label(cells[place], self.decimal_comma) for _, cells in self._data() if len(cells) == width)
-        return any(math.isfinite(label) and label not in (0, 1) for label in labels)
+    def _label_columns(self) -> dict[tuple[float, float], LabelColumn]:
+        return {}
+
+    def _label_column(self, low: float, high: float) -> LabelColumn:
+        """Returns how the labels are written, if they are on the scale low..high. Takes a pass over the file."""
+        if (low, high) not in self._label_columns:
+            place = self.columns.places[2]
+            cells = (cells[place] for _, row in self._data() if (cells := self._fitted(row)) is not None)
+            given, typed = parse_label_map(self.label_map), not self.table.delimiter
+            self._label_columns[low, high] = read_column(cells, given, low, high, typed)
+        return self._label_columns[low, high]
+
+    def _fitted(self, cells: list[str]) -> list[str] | None:
+        """Returns the cells of a row of any width if the columns in use are there for certain; else None.
+
+        Delimited text may hold a delimiter in a sentence, which moves all cells after it. The label tells: it must be a label,
+        stand after both sentences, and not be cut by a decimal comma.
+        """
+        width, places = self.columns.width, self.columns.places
+        if len(cells) == width:
+            return cells
+        if len(cells) > width and not any(map(str.strip, cells[width:])):  # delimiters at the end of the line
+            return cells
+        if len(cells) <= max(places):
+            return None
+        if not self.table.delimiter:
+            return cells
+        label = places[2]
+        if not is_label(cells[label]) or not (is_text(cells[places[0]]) and is_text(cells[places[1]])):
+            return None
+        if len(cells) < width:
+            return cells if label == max(places) else None
+        if label == max(places):
+            sure = self.table.delimiter == "\t" or (label < width - 1 and not is_label(cells[label + 1]))
+        else:
+            sure = self.table.delimiter == "\t" and len(cells) == self.columns.wider
+        return cells if sure else None
 
     def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
-        """Yields all rows in chunks of `size` rows, or fewer if rows are long. Labels outside low..high are bad.
+        """Yields all rows in chunks of `size` rows, or fewer if rows are long. Labels outside the scale low..high are bad.
 
         Raises `InputError` if the file is damaged.
         """
+        low, high = min(low, high), max(low, high)  # a reversed scale has its low end above
         rows = self._data()
         try:
             while block := _block(rows, size):
@@ -179,37 +208,45 @@ class PairFile:
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
         first, second, third = self.columns.places
         width, names = self.columns.width, self.columns.names
-        sentence1, sentence2, labels, lines, bad, swallowed = [], [], [], [], [], []
-        for line, cells in block:
-            if len(cells) != width:
-                bad.append(BadRow(line, "ragged-row", f"{len(cells)} columns, the first row has {width}", cells))
+        sentence1, sentence2, labels, lines, bad, swallowed, mojibake = [], [], [], [], [], [], []
+        known: dict[str, float] = {}
+        typed = not self.table.delimiter
+        for line, row in block:
+            cells = row if len(row) == width else self._fitted(row)
+            if cells is None:
+                bad.append(BadRow(line, "ragged-row", f"{len(row)} columns, the first row has {width}", row))
                 continue
-            one, two = cells[first], cells[second]
-            label = parse_label(cells[third])
-            if "," in cells[third] and COMMA.fullmatch(cells[third].strip()):
-                label = parse_label(cells[third], self.decimal_comma)
-            if label in (0, 1) and cells[third].strip()[0].isalpha() and self.numbers_beyond_0_1:
-                label = math.nan
+            one, two, written = cells[first], cells[second], cells[third]
+            label = known.get(written)
+            if label is None:
+                label = certain_number(written, typed)
+                if self.label_map or self._needs_column(written):
+                    label = self._label_column(low, high).number(written)
+                known[written] = label
             # Nearly all texts begin with a letter: only the others need a check of each character.
-            if not (one[:1].isalnum() and two[:1].isalnum() and one[0] not in FILLERS and two[0] not in FILLERS) and not (
-                is_text(one) and is_text(two)
-            ):
+            letters = one[:1].isalnum() and two[:1].isalnum() and one[0] not in FILLERS and two[0] not in FILLERS
+            if not (letters or (is_text(one) and is_text(two))) or too_many_marks(one) or too_many_marks(two):
                 wrong = [f"column {name}: {why}" for name, text in zip(names, (one, two), strict=False)
                          if (why := text_problem(text))]  # fmt: skip
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
             elif not -LARGEST <= label <= LARGEST:  # also true for NaN
-                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {label_problem(cells[third])}", cells))
+                why = self._label_column(low, high).problem(written)
+                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {why}", cells))
             elif not low <= label <= high:
-                what = f"column {names[2]}: {cells[third].strip()} is outside the label scale {low:g} to {high:g}"
+                what = f"column {names[2]}: {written.strip()} is outside the label scale {low:g} to {high:g}"
                 bad.append(BadRow(line, "bad-label", what, cells))
             else:
                 sentence1.append(one)
                 sentence2.append(two)
                 labels.append(label)
                 lines.append(line)
+                if not (one.isascii() and two.isascii()):
+                    mojibake += [(line, text) for text in (one, two) if is_bad(text)][:1]
                 if "\n" in one or "\n" in two:
                     swallowed += [line] * holds_rows(one + "\n" + two, self.table.delimiter, width)
-        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed)
+        return PairChunk(
+            sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed, mojibake
+        )
 
 
 def _state(path: Path) -> tuple[int, ...]:

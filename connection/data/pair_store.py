@@ -104,6 +104,7 @@ class PairStore:
     token_hash: np.ndarray  # (S,) uint64, see `hash_seen`; with this store's own key
     bad: BadRows
     swallowed: tuple[int, list[int]]  # number of rows with a cell that seems to contain other rows; their first lines
+    mojibake: tuple[int, list[int], str]  # number of rows with texts in a wrong encoding; their first lines, the first text
     labels: list[float]  # distinct labels, ascending: at most MOST_LABELS, the lowest and the highest included
     key: int  # of the token hashes
     sha256: str  # of the pair file's bytes as they were read
@@ -185,11 +186,13 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
     rows = folder / "bad.jsonl" if mapped else (folder / "bad.jsonl").read_bytes()
     bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
     count, first = meta["swallowed"]
+    garbled = (meta["mojibake"][0], meta["mojibake"][1], meta["mojibake"][2])
     return PairStore(
         path,
         tokens,
         bad=bad,
         swallowed=(count, first),
+        mojibake=garbled,
         labels=labels,
         key=meta["key"],
         sha256=sha256,
@@ -206,6 +209,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     total = 0
     labels: set[float] = set()
     swallowed, first = 0, list[int]()
+    garbled, garbled_first = 0, list[tuple[int, str]]()
     with ExitStack() as stack:
         out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in ARRAYS}
         bar = stack.enter_context(
@@ -240,6 +244,8 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
             bad.add(chunk.bad)
             swallowed += len(chunk.swallowed)
             first = (first + chunk.swallowed)[:LINES_SHOWN]
+            garbled += len(chunk.mojibake)
+            garbled_first = (garbled_first + chunk.mojibake)[:LINES_SHOWN]
             labels |= set(chunk.label.tolist())
             labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
             texts = [*chunk.sentence1, *chunk.sentence2]
@@ -258,6 +264,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "labels": sorted(labels),
         "bad": bad.summary(),
         "swallowed": [swallowed, first],
+        "mojibake": [garbled, [line for line, _ in garbled_first], garbled_first[0][1][:200] if garbled_first else ""],
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
@@ -270,4 +277,5 @@ def content_key(version: int, file: PairFile, sha256: str, tokenizer: Any, max_l
     )
     what = [version, sha256, vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
     what += [prompt] if (prompt := getattr(tokenizer, "prompt", "")) else []
+    what.append(file.label_map)
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]

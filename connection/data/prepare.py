@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from connection.data.audit import audit
+from connection.data.audit import FEW_BAD, audit
 from connection.data.findings import ROW_FINDINGS, Finding, errors
 from connection.data.formats.cells import NO_TEXT
+from connection.data.label_words import help_with_words
 from connection.data.labels import LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
@@ -28,6 +29,8 @@ class Prepared:
     scale: LabelScale
     findings: list[Finding]
     columns: str  # the value of --columns
+    label_map: str  # the value of --label-map
+    bounds: dict[str, tuple[float, float]]  # label scale that each file was read with, infinite ends if not declared
     states: dict[str, tuple[int, ...]]  # of each file as it was read: see `PairFile`
     sheet: str = ""  # the value of --sheet
     header_row: int = 0  # the value of --header-row
@@ -36,10 +39,17 @@ class Prepared:
         """Returns how the files were read, the label scale and the findings, for the user."""
         return "\n".join([*self.understood, f"labels {self.scale}", *map(str, self.findings)])
 
+    def _split_of(self, store: PairStore) -> str:
+        return next(split for split, known in self.stores.items() if known is store)
+
+    def bounds_of(self, store: PairStore) -> tuple[float, float]:
+        """Returns the label scale that a store's file was read with; any other may make other rows bad."""
+        return self.bounds[self._split_of(store)]
+
     def reopen(self, store: PairStore) -> PairFile:
         """Opens the pair file of a store again, to read its text. Raises `InputError` if it is missing or has changed."""
-        split = next(split for split, known in self.stores.items() if known is store)
-        file = _open(store.path, self.columns, split == "train", self.sheet, self.header_row)
+        split = self._split_of(store)
+        file = _open(store.path, self.columns, split == "train", self.sheet, self.header_row, self.label_map)
         if file.state != self.states[split]:
             raise InputError(f"{store.path} was changed after it was read")
         return file
@@ -57,7 +67,12 @@ class Prepared:
         if rows:
             title = f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with --on-bad-rows skip:"
             total = sum(store.bad.counts.get(name, 0) for store in self.stores.values() for name in names)
-            raise InputError.listing(title, rows, total=total)
+            known = help_with_words(row.what for store in self.stores.values() for row in store.bad.of(*names))
+            raise (
+                InputError.listing(title, rows, total=total)
+                if not known
+                else InputError(f"{InputError.listing(title, rows, total=total)}\n{known}")
+            )
         if names:
             raise InputError(
                 f"Nothing was trained. Mend these first (docs/data.md), or --allow them by name: {','.join(names)}"
@@ -80,15 +95,15 @@ class Prepared:
         return total
 
 
-def _open(path: Path, columns: str, training: bool, sheet: str = "", header_row: int = 0) -> PairFile:
+def _open(path: Path, columns: str, training: bool, sheet: str = "", header_row: int = 0, label_map: str = "") -> PairFile:
     """Opens a pair file as declared, or a held-out file for which that does not hold by its own names or content."""
     try:
-        return PairFile.open(path, columns, sheet, header_row)
+        return PairFile.open(path, columns, sheet, header_row, label_map)
     except InputError as error:
         if training or not (columns or sheet or header_row):
             raise
         try:
-            return PairFile.open(path)
+            return PairFile.open(path, label_map=label_map)
         except InputError:
             raise error from None
 
@@ -97,6 +112,10 @@ def _understood(file: PairFile, store: PairStore) -> str:
     """Describes how a file was read, for the user, with the range of its labels."""
     seen = store.labels
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
+    total = len(store) + len(store.bad)
+    if len(store.bad) > FEW_BAD * total:
+        share = f"{len(store.bad):,} of {total:,} rows ({100 * len(store.bad) / total:.0f}%)"
+        lines.append(f"    note: {share} are bad rows, which --on-bad-rows skip leaves out")
     return "\n".join(lines)
 
 
@@ -118,6 +137,7 @@ def prepare(
     progress: bool = True,
     sheet: str = "",
     header_row: int = 0,
+    label_map: str = "",
 ) -> Prepared:
     """Reads and audits pair files: {"train": path}, optionally with "dev" and "test".
 
@@ -129,23 +149,24 @@ def prepare(
     problems: list[str] = []
     for split, name in files.items():
         try:
-            opened[split] = _open(resolve(name), columns, split == "train", sheet, header_row)
+            opened[split] = _open(resolve(name), columns, split == "train", sheet, header_row, label_map)
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
     scale = LabelScale(0, 1, "graded", "")
+    bounds = dict.fromkeys(files, (-math.inf if low is None else low, math.inf if high is None else high))
     for split, file in opened.items() if not problems else ():
         try:
+            if split != "train" and stores["train"].labels:
+                bounds[split] = (scale.low, scale.high)
+            stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
             if split == "train":
-                bounds = (-math.inf if low is None else low, math.inf if high is None else high)
-                stores[split] = load_pairs(file, tokenizer, max_length, *bounds, cache, progress)
                 scale = find_scale(low, high, stores[split].labels)
-            else:
-                stores[split] = load_pairs(file, tokenizer, max_length, scale.low, scale.high, cache, progress)
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
     understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
     states = {split: file.state for split, file in opened.items()}
-    return Prepared(understood, stores, scale, audit(stores, scale), columns, states, sheet, header_row)
+    findings = audit(stores, scale)
+    return Prepared(understood, stores, scale, findings, columns, label_map, bounds, states, sheet, header_row)

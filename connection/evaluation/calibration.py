@@ -16,7 +16,8 @@ def fit_calibration(cosine: np.ndarray, label: np.ndarray, scale: LabelScale) ->
     if len(label) < 2 or label.min() == label.max():
         return Calibration()
     threshold = best_threshold(cosine, label == scale.high) if is_binary(label, scale) else None
-    return Calibration(threshold, isotonic(cosine, label))
+    cosines, labels = isotonic(cosine, scale.rising(label))
+    return Calibration(threshold, (cosines, tuple(scale.rising(np.array(labels)).tolist())))
 
 
 def is_binary(label: np.ndarray, scale: LabelScale) -> bool:

@@ -71,6 +71,11 @@ class LabelledPairs:
         pair = store.hash[one] * np.uint64(0x9E3779B97F4A7C15) + store.hash[two]  # overflow is intended; order matters
         return cls(store.label[places], one, store.line[places], pair, scale)
 
+    @property
+    def rising(self) -> np.ndarray:
+        """Labels (N,) that rise with the connection, which correlations are with: negative on a reversed scale."""
+        return self.scale.rising(self.label)
+
 
 def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibration | None = None) -> Figures:
     """Return the metrics of similarities (N,), N > 0, against the labels.
@@ -80,7 +85,7 @@ def evaluate(pairs: LabelledPairs, similarity: np.ndarray, calibration: Calibrat
     "threshold", "f1", "precision", "recall", "mcc" and "accuracy" to "binary"; for graded labels it adds "graded":
     {"mean_absolute_error"} in label units; for both "calibration", the curve.
     """
-    found = cast(Figures, figures(similarity, pairs.label))
+    found = cast(Figures, figures(similarity, pairs.rising))
     if not np.isfinite(similarity).all():  # the model is broken: no metric is defined
         return found
     binary = is_binary(pairs.label, pairs.scale)
@@ -123,10 +128,10 @@ def with_intervals(
     pairs: LabelledPairs, base: Figures, base_similarity: np.ndarray, final: Figures, final_similarity: np.ndarray
 ) -> Gain:
     """Add 95% intervals to the metrics of two models on the same pairs. Returns the gain of `final`: see `bootstrap.gain`."""
-    drawn = bootstrap.resampled(pairs.label, [base_similarity, final_similarity])
+    drawn = bootstrap.resampled(pairs.rising, [base_similarity, final_similarity])
     for number, found in enumerate((base, final)):
         found.update(cast(Figures, bootstrap.intervals(drawn[:, number])))
-    gain = bootstrap.gain(pairs.label, base_similarity, final_similarity, drawn)
+    gain = bootstrap.gain(pairs.rising, base_similarity, final_similarity, drawn)
     if "binary" in base and "binary" in final:
         positive = pairs.label == pairs.label.dtype.type(pairs.scale.high)
         of_base, of_final = bootstrap.resampled_average_precision(positive, [base_similarity, final_similarity])

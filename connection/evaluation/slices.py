@@ -62,7 +62,7 @@ def find_slices(
             {
                 "slice": name,
                 "pairs": len(rows),
-                "spearman": spearman(cosine[rows], pairs.label[rows]),
+                "spearman": spearman(cosine[rows], pairs.rising[rows]),
                 "mean_absolute_error": float(amount[rows].mean()),
             }
             for name, rows in members.items()
@@ -96,7 +96,7 @@ def _label_bands(pairs: LabelledPairs) -> Groups:
     labels = np.unique(pairs.label)
     if len(labels) <= MOST_LABELS:
         return [f"{label:g}" for label in labels], np.searchsorted(labels, pairs.label)
-    edges = np.linspace(pairs.scale.low, pairs.scale.high, BANDS + 1).tolist()
+    edges = np.sort(np.linspace(pairs.scale.low, pairs.scale.high, BANDS + 1)).tolist()
     names = [f"{low:g} to {'below ' * (high < edges[-1])}{high:g}" for low, high in itertools.pairwise(edges)]
     return names, np.searchsorted(edges[1:-1], pairs.label, side="right")
 

@@ -18,7 +18,7 @@ class Calibration:
     """Threshold and knots, fitted on dev pairs and saved with the model; None if not fitted.
 
     threshold: pairs with this cosine or more are predicted connected; binary labels only.
-    knots: ascending cosines, and their labels on the label scale, non-decreasing.
+    knots: ascending cosines, and their labels on the label scale, non-decreasing; non-increasing on a reversed scale.
     """
 
     threshold: float | None = None
@@ -53,8 +53,8 @@ class Calibration:
             raise ValueError("calibration should be two lists of numbers, cosine and label")
         cosine, label = sides
         rising = all(a < b for a, b in itertools.pairwise(cosine))
-        if len(cosine) != len(label) or not rising or label != sorted(label):
-            raise ValueError("calibration: cosine and label should be as long as each other, and ascend")
+        if len(cosine) != len(label) or not rising or label not in (sorted(label), sorted(label, reverse=True)):
+            raise ValueError("calibration: cosine and label should be as long as each other, and ascend (label may descend)")
         return cls(threshold, (tuple(cosine), tuple(label)))
 
 

@@ -59,8 +59,9 @@ def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target
     For any text, pair n is line n, and no delimiter, column or encoding has to be detected.
     """
     source, start = prepared.reopen(store), 0
+    low, high = prepared.bounds_of(store)
     with atomic_file(target) as stream:
-        for chunk in source.chunks(low=prepared.scale.low, high=prepared.scale.high):
+        for chunk in source.chunks(low=low, high=high):
             for row in wanted[start : start + len(chunk)].nonzero()[0]:
                 pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
                 stream.write((json.dumps(pair | {"label": float(chunk.label[row])}) + "\n").encode("ascii"))

@@ -207,7 +207,7 @@ def test_check_command(minilm, tmp_path):
     for flags, why in (
         (["--label-min", "nan"], "'nan' is not a finite number"),
         (["--label-max", "1e300"], "1e+300 is above the largest value"),
-        (["--label-min", "5", "--label-max", "0"], "5 is not below --label-max 0"),
+        (["--label-min", "5", "--label-max", "5"], "5 is --label-max too"),
         (["--max-length", "2"], "2 is below the smallest value, 3"),
         (["--max-length", "many"], "'many' is not a whole number"),
         (["--allow", "leaked-pairs"], "leaked-pairs is no finding"),

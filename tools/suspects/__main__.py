@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 FILE = "suspects.csv"
 # Flags of training. Their defaults are those of training, except the ones below.
-TRAINING = ("model_dir columns sheet header_row label_min label_max on_bad_rows cache_dir batch_size learning_rate max_length "
-            "pooling loss epochs seed device precision threads").split()  # fmt: skip
-READING: dict[str, Any] = {"columns": "", "sheet": "", "header_row": 0, "on_bad_rows": "stop"}
+TRAINING = ("model_dir columns sheet header_row label_min label_max label_map on_bad_rows cache_dir batch_size learning_rate "
+            "max_length pooling loss epochs seed device precision threads").split()  # fmt: skip
+READING: dict[str, Any] = {"columns": "", "sheet": "", "header_row": 0, "label_map": "", "on_bad_rows": "stop"}
 DEFAULTS: dict[str, Any] = READING | {"cache_dir": "output/cache", "max_length": 128, "seed": 42}
 EPOCHS, FOLDS = 1, 2  # as measured: docs/mistakes.md
 AS_MEASURED: dict[str, Any] = {"loss": "cosine-mse", "learning_rate": 2e-5, "dropout": 0.1}  # unless a flag is given
@@ -79,6 +79,7 @@ def find_suspects(given: argparse.Namespace) -> int:
         True,
         values["sheet"],
         values["header_row"],
+        values["label_map"],
     )
     print(prepared)
     prepared.require(values["on_bad_rows"], "contradiction")  # a contradiction holds a wrong label, as looked for here

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from connection.data.formats.quote_style import QuoteStyle, find_style
 from connection.data.formats.text_encoding import encoding_name, read_lines
 from connection.data.labels import is_label
 from connection.system.errors import InputError
@@ -31,14 +32,18 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
     """Returns a description of the format for the user, the delimiter, and a function that starts a new pass over the rows."""
     sample = list(itertools.islice(read_lines(path, encoding), SAMPLE_ROWS))
     named = SEPARATOR.fullmatch(sample[0]) if sample else None
+    skipped = 1 if named else 0
     delimiter = named[1] if named else _delimiter(sample, ending)
     quoting = _tab_quoting(path, encoding) if delimiter == "\t" else csv.QUOTE_MINIMAL
 
+    def lines() -> Iterator[str]:
+        return itertools.islice(read_lines(path, encoding), skipped, None)
+
+    style = find_style(lines, sample[skipped:], delimiter) if quoting == csv.QUOTE_MINIMAL else QuoteStyle()
+
     def rows() -> Iterator[Row]:
-        skipped = 1 if named else 0
         start = 1 + skipped
-        lines = itertools.islice(read_lines(path, encoding), skipped, None)
-        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        reader = style.reader(lines(), delimiter, quoting)
         try:
             for row in reader:
                 if any(map(str.strip, row)):  # spreadsheets write an empty row as delimiters alone
@@ -50,7 +55,7 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
             hint = "" if quoting == csv.QUOTE_NONE else '. Is a quote (") left open or not doubled?'
             raise InputError(f"{path}, line {start}: {why}{hint}") from None
 
-    plain = ', a quote (") is an ordinary character' if quoting == csv.QUOTE_NONE else ""
+    plain = ', a quote (") is an ordinary character' if quoting == csv.QUOTE_NONE else str(style)
     return f"{NAMES[delimiter]} text, {encoding_name(encoding)}{plain}", delimiter, rows
 
 
@@ -62,7 +67,8 @@ def _delimiter(sample: list[str], ending: str) -> str:
     best, best_key = ("\t" if ending in (".tsv", ".tab") else ","), (0.0, False)
     for delimiter, quoting in READINGS:
         try:
-            rows = [row for row in csv.reader(sample, delimiter=delimiter, quoting=quoting) if any(map(str.strip, row))]
+            style = QuoteStyle() if quoting == csv.QUOTE_NONE else find_style(lambda: iter(sample), sample, delimiter)
+            rows = [row for row in style.reader(sample, delimiter, quoting, False) if any(map(str.strip, row))]
         except csv.Error:
             continue
         widths = Counter(map(len, rows))

@@ -17,8 +17,20 @@ from connection.system.errors import InputError
 
 DETECTOR_BYTES = 200_000  # of the lines that are not ASCII; more bytes make the detector slower and no better
 LEGACY = ["cp1252", "cp932", "cp949", "gb18030", "big5", "cp1250", "cp1251", "cp1253", "cp1254"]  # the first of equals is taken
-BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# UTF-32's mark begins as that of UTF-16.
+BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+ESCAPES = {b"\x1b$)C": "iso2022_kr", b"\x1b$": "iso2022_jp", b"\x1b(J": "iso2022_jp"}  # of encodings whose bytes are all ASCII
 SAID = {
+    "iso2022_jp": "ISO-2022-JP",
+    "iso2022_jp_ext": "ISO-2022-JP",
+    "iso2022_kr": "ISO-2022-KR",
+    "utf-32": "UTF-32",
     "utf-8": "UTF-8",
     "utf-8-sig": "UTF-8 with BOM",
     "utf-16": "UTF-16",
@@ -35,7 +47,8 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
         for number, line in enumerate(file, 1):
             if "\0" in line:
                 raise InputError(f"{path}, line {number}: a NUL character; the file is damaged or no text")
-            yield line
+            # A program that does not know the byte-order mark may have put a second one before the first.
+            yield line.lstrip("\ufeff") if number == 1 else line
 
 
 def _bounded(path: Path) -> Any:
@@ -60,7 +73,7 @@ def find_encoding(path: Path) -> str:
         if encoding is None:
             raise InputError(f"{path} is not a text file: it holds NUL bytes")
     if encoding is None:
-        encoding = "utf-8" if _undecodable(path, "utf-8") is None else _legacy(path)
+        encoding = _ascii_or_utf8(path) if _undecodable(path, "utf-8") is None else _legacy(path)
     if encoding != "utf-8" and (problem := _undecodable(path, encoding)):
         raise InputError(f"{path}, near line {problem[0]}: byte {problem[1]:#04x} is not {encoding_name(encoding)}")
     return encoding
@@ -73,6 +86,18 @@ def _unmarked_utf16(start: bytes) -> str | None:
         if nuls > 4 * others and nuls > len(start) / 20 and 2 * start.count(end) >= start.count(b"\n"):
             return encoding
     return None
+
+
+def _ascii_or_utf8(path: Path) -> str:
+    """Returns "utf-8" of a file that is valid UTF-8, or the encoding of its escapes if it is ASCII with some."""
+    tail = b""
+    for block in _blocks(path):
+        found = next((name for escape, name in ESCAPES.items() if escape in tail + block), None)
+        if found:
+            names = [found, "iso2022_jp_ext"] if found == "iso2022_jp" else [found]
+            return next((name for name in names if _undecodable(path, name) is None), "utf-8")
+        tail = block[-3:]
+    return "utf-8"
 
 
 def _undecodable(path: Path, encoding: str) -> tuple[int, int] | None:

@@ -1,0 +1,136 @@
+"""Reads the label cells of one file as numbers: how they are written shows only in the whole column."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from connection.data.findings import LARGEST
+from connection.data.formats.cells import NO_TEXT
+from connection.data.label_words import NO_LABEL, WORDS, described, notation_of, numbers_of, plain_word
+from connection.data.labels import COMMA, THOUSANDS, parse_label, plain_digits
+
+PLAIN = re.compile(r"\s*[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?\s*", re.ASCII)
+POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)  # the point may also separate thousands
+TYPED_POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{2}0", re.ASCII)  # in a typed cell, a number has no 0 at its end
+MOST_WORDS = 100_000  # distinct cells that are no numbers; a column of more has no labels
+RATING = 10.0  # largest label of usual ratings: among these, 1.500 is no thousand
+
+
+def certain_number(cell: str, typed: bool) -> float:
+    """Returns the number in a cell that means the same in any column; else NaN."""
+    if not PLAIN.fullmatch(cell) or (TYPED_POINT if typed else POINT).fullmatch(cell.strip()):
+        return math.nan
+    return float(cell)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelColumn:
+    """How the labels of a file are written."""
+
+    given: Mapping[str, float]  # --label-map, by plain word
+    numbers: Mapping[str, float]  # of words and notations, by cell
+    kind: str  # what `numbers` are, for messages
+    comma: bool  # commas are decimal commas
+    thousands: str  # why a point may separate thousands; "": points are decimal points
+    typed: bool
+    beyond: bool  # there are numbers other than 0 and 1: words such as yes are then bad labels
+
+    def number(self, cell: str) -> float:
+        """Returns the number of a cell; NaN if it is none, or not clear."""
+        text = plain_digits(cell)
+        if self.given and (given := self.given.get(plain_word(text))) is not None:
+            return given
+        if self.thousands and (TYPED_POINT if self.typed else POINT).fullmatch(text):
+            return math.nan
+        if text in self.numbers:
+            return self.numbers[text]
+        number = parse_label(text, self.comma)
+        return math.nan if self.beyond and plain_word(text) in WORDS else number
+
+    def problem(self, cell: str) -> str:
+        """Returns what is wrong with a cell that has no number, or one that can't be used."""
+        text = plain_digits(cell)
+        if not text:
+            return "blank"
+        if cell.startswith(NO_TEXT):
+            return cell[1:]
+        number = self.number(cell)
+        if math.isnan(number) and self.thousands and (TYPED_POINT if self.typed else POINT).fullmatch(text):
+            return f"{cell!r:.60} is not clear: {self.thousands}"
+        if COMMA.fullmatch(text):
+            clear = "a decimal comma counts only if no label has a point and one can't mean thousands"
+            return f"{cell!r:.60} is not clear: {clear}; write a point, or declare the scale"
+        if LARGEST < abs(number) < math.inf:
+            return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
+        if parse_label(text) in (0, 1):
+            return f"{cell!r:.60} is not clear among numbers other than 0 and 1"
+        finite = "finite " if math.isinf(number) or text.lower().lstrip("+-") == "nan" else ""
+        return f"{cell!r:.60} is not a {finite}number"
+
+    def __str__(self) -> str:
+        """Returns what was read otherwise than as plain numbers, for the user; "" if nothing."""
+        if self.numbers:
+            return f"{self.kind}: {described(self.numbers)}"
+        return "labels have a decimal comma" if self.comma else ""
+
+
+def read_column(cells: Iterable[str], given: Mapping[str, float], low: float, high: float, typed: bool) -> LabelColumn:
+    """Finds out how the labels `cells` of a whole file are written. low..high: the label scale, infinite if not known.
+
+    Where two readings are possible, the scale may make one of them certain; otherwise such cells have no number.
+    """
+    point = TYPED_POINT if typed else POINT
+    sure_point = sure_comma = integers = False
+    largest = 0.0  # of the numbers without point and comma
+    points: set[float] = set()
+    commas: set[float] = set()  # that may mean thousands
+    beyond = numbers = False
+    others: dict[str, None] = {}
+    for cell in cells:
+        text = plain_digits(cell)
+        if not text or text.startswith(NO_TEXT) or (given and plain_word(text) in given):
+            continue
+        if COMMA.fullmatch(text):
+            sure_comma = sure_comma or not THOUSANDS.fullmatch(text)
+            commas.add(parse_label(text, True))
+            continue
+        number = parse_label(text)
+        if math.isnan(number) or not (text[-1].isdigit() or text[-1] == "."):
+            if plain_word(text) not in NO_LABEL and not math.isinf(number) and len(others) <= MOST_WORDS:
+                others[text] = None
+            continue
+        numbers = True
+        beyond = beyond or number not in (0, 1)
+        if point.fullmatch(text):
+            points.add(number)
+        elif "." in text:
+            sure_point = True
+        else:
+            largest, integers = max(largest, abs(number)), True
+
+    def certain(values: set[float]) -> bool:
+        return (
+            math.isfinite(low)
+            and math.isfinite(high)
+            and all(low <= value <= high and not low <= 1000 * value <= high for value in values)
+        )
+
+    averages = not integers and all(1 <= value < RATING for value in commas) and any(value % 1 for value in commas)
+    comma = bool(commas) and not points and not sure_point and (sure_comma or averages or certain(commas))
+    beyond = beyond or (comma and any(value not in (0, 1) for value in commas))
+    thousands = ""
+    if points and not sure_point and largest > RATING and not certain(points):
+        thousands = (
+            f"the point may separate thousands among labels such as {largest:g}; write 1000 or 1.0, or declare the scale"
+        )
+    found, kind = {}, ""
+    if others and len(others) <= MOST_WORDS:
+        if not numbers and not commas:
+            found, kind = notation_of(others, low, high), "labels are written as"
+        if not found and not beyond:
+            found, kind = numbers_of(others, numbers), "labels are words"
+    plain = {word: number for word, number in found.items() if parse_label(word) != number}
+    return LabelColumn(given, found if plain else {}, kind, comma, thousands, typed, beyond)

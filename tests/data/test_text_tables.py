@@ -1,0 +1,155 @@
+"""Delimited text as programs write it: widths, quotes, marks and encodings; and which columns are taken by their content."""
+
+from __future__ import annotations
+
+import codecs
+import json
+
+import pytest
+
+from connection.data.pair_file import PairFile
+from tests.data.test_pair_file import read, refused, write
+
+SENTENCES = [(f"the door {number} stops, at once", f"look at the lamp {number}", number % 6) for number in range(12)]
+HEADER = "sentence1,sentence2,score"
+GOOD = [(one, two, float(label)) for one, two, label in SENTENCES]
+
+
+def table(rows, header=HEADER, delimiter=","):
+    return "".join(line + "\n" for line in [*([header] if header else []), *(delimiter.join(map(str, row)) for row in rows)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        table([(f'"{one}"', two, label, "") for one, two, label in SENTENCES]),
+        table([(f'"{number}"', f'"{row[0]}"', row[1], row[2]) for number, row in enumerate(SENTENCES, 1)]),
+        table([(f'"{one}"', f' "{two}"', f" {label}") for one, two, label in SENTENCES], "sentence1, sentence2, score"),
+        table([(f"'{one}'", f"'{two}'", label) for one, two, label in SENTENCES]),
+        table([(f'"{one}"', two, label, "a note", "more") for one, two, label in SENTENCES], HEADER + ",note"),
+        table([(f'"{one}"', two, label) for one, two, label in SENTENCES], HEADER + ",note"),
+        "\ufeff\ufeff" + table([(f'"{one}"', two, label) for one, two, label in SENTENCES]),
+        table([(f'"{one}"', two, label) for one, two, label in SENTENCES], "sentence1\u200b,\u2060sentence2,score"),
+        "\ufeff\ufeff" + table([(f'"{one}"', two, label) for one, two, label in SENTENCES], ""),
+        table([(f"{row[2]}-train", "", f'"{row[0]}"', "", row[1], "", row[2]) for row in SENTENCES], "", "|"),
+    ],
+    ids=["trailing", "r", "spaces", "single", "wider", "narrower", "marks", "invisible", "marks-no-header", "doubled"],
+)  # fmt: skip
+def test_rows_come_back_whole(tmp_path, text):
+    assert read(write(tmp_path / "p.csv", text))[:2] == (GOOD, {})
+
+
+def test_the_sts_benchmark_as_it_is_published(tmp_path):
+    rows = [("main-news", "src", 2012, f"{number:04}", f"{row[2]}.000", row[0], row[1]) for number, row in enumerate(SENTENCES)]
+    wide = [(*row, "http://example.org", "a note") if number in (3, 8) else row for number, row in enumerate(rows)]
+    assert read(write(tmp_path / "p.csv", table(wide, "", "\t")))[:2] == (GOOD, {})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "the door, and more,look,3,note", "the door,look,0,2,note", "the door,look,3", "look", "a,b,3,4,note",
+        "the door,look,note,,",
+    ],
+)  # fmt: skip
+def test_a_row_that_a_delimiter_has_moved_is_ragged_or_bad(tmp_path, row):
+    path = write(tmp_path / "p.csv", table([], "sentence1,sentence2,score,note") + "a b,c d,2,note\n" + row + "\n")
+    rows, bad, _ = read(path)
+    assert rows[:1] == [("a b", "c d", 2)]
+    assert rows[1:] == ([("the door", "look", 3)] if row == "the door,look,3" else [])
+    assert list(bad) == ([] if row == "the door,look,3" else [3])
+
+
+def test_unquoted_decimal_commas_are_ragged(tmp_path):
+    rows, bad, _ = read(write(tmp_path / "p.csv", table([(f"a {number}", "b c", "0", number) for number in range(9)])))
+    assert (rows, len(bad)) == ([], 9)
+
+
+def test_a_label_in_front_does_not_vouch_for_sentences(tmp_path):
+    rows, bad, _ = read(write(tmp_path / "p.csv", "score,sentence1,sentence2\n1,a b,c d\n2,a, b,c d\n3,e f,g h,\n"))
+    assert (rows, list(bad)) == ([("a b", "c d", 1), ("e f", "g h", 3)], [3])
+
+
+def test_quotes_with_a_backslash(tmp_path):
+    text = HEADER + '\n"He said \\"stop\\", then went.","C:\\\\",1\n"a ""b"" c",d,2\n"C:\\new",e,3\n'
+    rows, bad, _ = read(write(tmp_path / "p.csv", text))
+    assert (rows, bad) == ([('He said "stop", then went.', "C:\\", 1), ('a "b" c', "d", 2), ("C:\\new", "e", 3)], {})
+
+
+def test_a_backslash_at_the_end_of_a_cell_is_no_escape(tmp_path):
+    assert read(write(tmp_path / "p.csv", HEADER + '\n"C:\\","d, e",1\n'))[0] == [("C:\\", "d, e", 1)]
+
+
+def test_spaces_and_apostrophes_that_do_not_enclose_stay(tmp_path):
+    rows = [(" a", "'t was", 1.0), ("'b'", "c", 2.0)]
+    assert read(write(tmp_path / "p.csv", table(rows)))[0] == rows
+    quoted = HEADER + '\n"he said, ""hi""", b,1\n'
+    assert read(write(tmp_path / "q.csv", quoted))[0] == [('he said, "hi"', " b", 1)]
+
+
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "utf-32"])
+def test_encodings_that_look_like_others(tmp_path, encoding):
+    path = tmp_path / "p.csv"
+    path.write_bytes((HEADER + "\n扉は閉まる,確かめる,1\nランプ,点く,2\n").encode(encoding))
+    assert read(path)[0] == [("扉は閉まる", "確かめる", 1), ("ランプ", "点く", 2)]
+    assert ("taken for" in str(PairFile.open(path))) == (encoding == "iso2022_jp")
+    assert not codecs.encode("x", "utf-32").startswith(b"x")
+
+
+def test_text_that_was_read_in_a_wrong_encoding_is_found(tmp_path):
+    good = "Le café est fermé à l'été, coût 5 €; 문은 잠긴다"
+    path = write(tmp_path / "p.csv", f'{HEADER}\n"{good}",b,1\nCafé du matin,"{good}",2\nCafÃ© fermÃ©,c,3\n')
+    assert [chunk.mojibake for chunk in PairFile.open(path).chunks()] == [[(4, "CafÃ© fermÃ©")]]
+
+
+def test_many_combining_marks_are_refused_at_once(tmp_path):
+    marks = "a" + "\u0301\u0323" * 40_000
+    accents = "e\u0301" * 900
+    rows, bad, _ = read(write(tmp_path / "p.csv", f"{HEADER}\n{marks},b,1\na b,{accents},2\n"))
+    assert (len(rows), bad) == (1, {2: "column sentence1: over 500 combining marks in a row"})
+
+
+# --- columns by content ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [("1", "501"), ("REQ-1", "T-9"), ("4.2.1", "7.1")])
+def test_identifiers_are_not_taken_for_sentences(tmp_path, ids):
+    lines = [
+        f"{ids[0]}{number},the door stops {number},{ids[1]}{number},look at it {number},{number % 2}" for number in range(9)
+    ]
+    path = write(tmp_path / "p.csv", table([], "Requirement,Requirement text,Test,Test text,label") + "\n".join(lines))
+    message = refused(path)
+    assert "column 'Requirement' and 'Test': numbers or identifiers and no sentences" in message
+    assert "text in 'Requirement text' and 'Test text'" in message
+    declared = "sentence1=Requirement text,sentence2=Test text,label=label"
+    assert read(path, declared)[0][1] == ("the door stops 1", "look at it 1", 1)
+    assert len(read(path, "sentence1=Requirement,sentence2=Test,label=label")[0]) == 9  # as asked
+
+
+def test_counts_and_constants_are_no_labels(tmp_path):
+    lines = [f"{number},2012,{number % 3},the door stops {number},look at it {number}" for number in range(12)]
+    assert [row[2] for row in read(write(tmp_path / "p.csv", "\n".join(lines)))[0]] == [number % 3 for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("p.csv", "question,answer\n" + "how is it?,it is so\n" * 3, "two columns of text and no labels"),
+        ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
+        ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d"], "neg": ["e f"]}) + "\n", "pos, neg holds lists"),
+        ("p.csv", "Text,Score\na b [SEP] c d,0.5\n", "holds both sentences, '[SEP]' between them"),
+    ],
+)
+def test_other_shapes_say_what_can_be_done(tmp_path, name, content, said):
+    message = refused(write(tmp_path / name, content))
+    assert said in message
+    assert "say which: --columns" not in message.replace("in a file that has all three, say which", "")
+
+
+def test_labels_in_words_without_a_header_are_declared_and_no_row_is_lost(tmp_path):
+    words = ["weak", "strong", "fair"]
+    lines = [f"the door {number} stops,look at it {number},{words[number % 3]}" for number in range(12)]
+    path = write(tmp_path / "p.csv", "\n".join(lines))
+    assert "--columns sentence1=1,sentence2=2,label=3" in refused(path)
+    file = PairFile.open(path, "sentence1=1,sentence2=2,label=3", "weak=0,fair=0.5,strong=1")
+    assert [chunk.label.tolist() for chunk in file.chunks()] == [[0, 1, 0.5] * 4]
