@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from connection.reports.tables import (
     gain_table,
     render,
 )
-from connection.system.paths import ROOT
+from connection.system.paths import ROOT, shell_line
 
 
 def print_start(
@@ -53,4 +52,4 @@ def print_next(model: Path) -> None:
     """Where the model is, and the next command."""
     print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
     command = [sys.executable, "-m", "tools.similarity", str(model), "one sentence", "another sentence"]
-    print(f"  {'' if Path.cwd() == ROOT else f'cd {shlex.quote(str(ROOT))} && '}{shlex.join(command)}")
+    print(f"  {shell_line(command, ROOT)}")

@@ -6,6 +6,8 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
+from connection.system.streams import flush, replace_missing_streams, say
+
 
 class InputError(Exception):
     """Says what is wrong with the command's flags, files or folders. The command prints it and exits with status 2."""
@@ -30,26 +32,34 @@ class RunError(Exception):
 def exit_status(work: Callable[[], int], failed: str = "The run stopped", stopped: str = "Stopped.") -> int:
     """Run a command's work and return its exit status; after an error, print its message and return the error's status.
 
-    These are 2 for bad input, 1 for a failed run, a full memory and errors of the system, 130 for Ctrl-C. `failed` begins the
+    These are 2 for bad input, 1 for a failed run, a full memory and errors of the system, 130 for Ctrl-C. A reader that wants no
+    more of the output (`| head -1`) ends the command quietly, with the 141 of a program that SIGPIPE ends. `failed` begins the
     message of a failure, and `stopped` is that of Ctrl-C.
     """
+    replace_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters that the terminal's encoding lacks are shown as \\u....
             stream.reconfigure(errors="backslashreplace")
     try:
-        return work()
+        status = work()
+        sys.stdout.flush()
+        return status
     except InputError as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 2
     except (RuntimeError, MemoryError) as error:
         said = (str(error).splitlines() or [""])[0]
         if not isinstance(error, MemoryError) and "allocate memory" not in said and "out of memory" not in said:
             raise
-        print(f"{failed}: the memory is full ({said:.200}). Fewer or shorter sentences at a time need less.", file=sys.stderr)
+        say(f"{failed}: the memory is full ({said:.200}). Fewer or shorter sentences at a time need less.")
         return 1
     except (RunError, OSError) as error:
-        print(f"{failed}: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and not flush(sys.stdout):
+            return 141
+        say(f"{failed}: {error}")
         return 1
     except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
+        say(stopped)
         return 130
+    finally:
+        flush(sys.stdout)
