@@ -32,9 +32,9 @@ class RunError(Exception):
 def exit_status(work: Callable[[], int], failed: str = "The run stopped", stopped: str = "Stopped.") -> int:
     """Run a command's work and return its exit status; after an error, print its message and return the error's status.
 
-    These are 2 for bad input, 1 for a failed run, a full memory and errors of the system, 130 for Ctrl-C. A reader that wants no
-    more of the output (`| head -1`) ends the command quietly, with the 141 of a program that SIGPIPE ends. `failed` begins the
-    message of a failure, and `stopped` is that of Ctrl-C.
+    These are 2 for bad input, 1 for a failed run, a full memory and errors of the system, 130 for Ctrl-C. A reader that wants
+    no more of the output (`| head -1`) ends the command quietly, with 141 as SIGPIPE would. `failed` begins the message of a
+    failure, and `stopped` is that of Ctrl-C.
     """
     replace_missing_streams()
     for stream in (sys.stdout, sys.stderr):

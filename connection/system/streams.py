@@ -12,10 +12,10 @@ from typing import Any
 class _LastingFile(io.FileIO):
     """An open file whose writing never fails: after the first error it writes to the null device."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         """Writes bytes, and returns their number."""
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except OSError:
             _to_null_device(self.fileno())
             return len(data)

@@ -22,7 +22,7 @@ def pretend() -> None:
     import pandas  # noqa: F401 - the libraries are imported first: they look for these names at their import
     import torch
     import torch.utils.data
-    import transformers  # noqa: F401
+    from transformers import BertModel  # noqa: F401
 
     import connection.system.paths as paths
 
@@ -92,7 +92,7 @@ def pretend() -> None:
         sys.modules[name] = None  # type: ignore[assignment]
     for name in NAMES.split():
         delattr(os, name)
-    for name in ("SIGHUP", "SIGKILL", "SIGCHLD"):
+    for name in ("SIGHUP", "SIGCHLD"):  # the libraries still need SIGKILL
         delattr(signal, name)
     multiprocessing.set_start_method("spawn", force=True)
     torch.utils.data._utils.signal_handling._set_SIGCHLD_handler = lambda: None
