@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,14 @@ class RunError(Exception):
     """Says why a run failed after it had started. The command prints it and exits with status 1."""
 
 
+def is_memory_full(error: BaseException) -> bool:
+    """Returns whether an error, which may be a library's own, says that the memory is full."""
+    said = (str(error).splitlines() or [""])[0].lower()
+    if isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
+        return True
+    return any(words in said for words in ("allocate memory", "out of memory", "memory allocation"))
+
+
 def exit_status(work: Callable[[], int], failed: str = "The run stopped", stopped: str = "Stopped.") -> int:
     """Run a command's work and return its exit status; after an error, print its message and return the error's status.
 
@@ -48,9 +57,9 @@ def exit_status(work: Callable[[], int], failed: str = "The run stopped", stoppe
         say(str(error))
         return 2
     except (RuntimeError, MemoryError) as error:
-        said = (str(error).splitlines() or [""])[0]
-        if not isinstance(error, MemoryError) and "allocate memory" not in said and "out of memory" not in said:
+        if not is_memory_full(error):
             raise
+        said = (str(error).splitlines() or [""])[0]
         say(f"{failed}: the memory is full ({said:.200}). Fewer or shorter sentences at a time need less.")
         return 1
     except (RunError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from connection.system.errors import exit_status
+from ConnectionBert import ConnectionBert
 from tests.conftest import DRIVER, ROOT, training_words, write_pairs
 
 SAYS = "import sys; from connection.system.errors import InputError, exit_status\n"
@@ -92,3 +95,15 @@ def test_a_training_whose_output_nobody_reads_and_whose_errors_find_no_room_is_f
     assert ended == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 4
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")])  # fmt: skip
+def test_short_memory_is_not_reported_as_a_damaged_model(tiny_folder, monkeypatch, capsys, error):
+    def full(file):
+        raise error
+
+    monkeypatch.setattr("connection.model.weights.load_file", full)
+    assert exit_status(lambda: ConnectionBert.load(tiny_folder) and 0) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"The run stopped: the memory is full (while {tiny_folder / 'model.safetensors'} was read: ")
