@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
-from connection.system.streams import flush, replace_missing_streams, say
+from connection.system.streams import flush, is_kept, replace_missing_streams, say
 
 
 class InputError(Exception):
@@ -63,7 +63,7 @@ def exit_status(work: Callable[[], int], failed: str = "The run stopped", stoppe
         say(f"{failed}: the memory is full ({said:.200}). Fewer or shorter sentences at a time need less.")
         return 1
     except (RunError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and not flush(sys.stdout):
+        if isinstance(error, BrokenPipeError) and not is_kept(sys.stdout):  # then it is no other pipe's
             return 141
         say(f"{failed}: {error}")
         return 1

@@ -43,6 +43,11 @@ def keep_streams() -> None:
             setattr(sys, name, lasting)
 
 
+def is_kept(stream: Any) -> bool:
+    """Returns whether `keep_streams` made this stream: writing to it never fails."""
+    return isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _LastingFile)
+
+
 def replace_missing_streams() -> None:
     """Open the null device as standard output and error where Python has none: they were closed, or Windows gave none."""
     for name in ("stdout", "stderr"):

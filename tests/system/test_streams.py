@@ -97,8 +97,10 @@ def test_a_training_whose_output_nobody_reads_and_whose_errors_find_no_room_is_f
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")])  # fmt: skip
+FULL = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), FULL])
 def test_short_memory_is_not_reported_as_a_damaged_model(tiny_folder, monkeypatch, capsys, error):
     def full(file):
         raise error
