@@ -35,17 +35,24 @@ def keep_streams() -> None:
     replace_missing_streams()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and type(getattr(stream.buffer, "raw", None)) is io.FileIO:
+        if type(_raw(stream)) is io.FileIO:
             flush(stream)
-            raw = _LastingFile(stream.fileno(), "w", closefd=False)
-            lines = stream.line_buffering
-            lasting = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=lines)
-            setattr(sys, name, lasting)
+            file: Any = _LastingFile(stream.fileno(), "w", closefd=False)
+            unbuffered = _raw(stream) is stream.buffer  # PYTHONUNBUFFERED, python -u
+            file = file if unbuffered else io.BufferedWriter(file)
+            how = {"line_buffering": stream.line_buffering, "write_through": unbuffered}
+            setattr(sys, name, io.TextIOWrapper(file, stream.encoding, stream.errors, **how))
+
+
+def _raw(stream: Any) -> Any:
+    """Returns the open file under a text stream; None where there is none."""
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
 
 
 def is_kept(stream: Any) -> bool:
     """Returns whether `keep_streams` made this stream: writing to it never fails."""
-    return isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _LastingFile)
+    return isinstance(_raw(stream), _LastingFile)
 
 
 def replace_missing_streams() -> None:

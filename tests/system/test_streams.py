@@ -74,8 +74,10 @@ def test_a_command_ends_with_its_status_whatever_becomes_of_its_output(tmp_path,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another shell")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("kind", ["pipe", "full", "closed"])
-def test_a_command_that_runs_to_the_end_goes_on_without_its_streams(tmp_path, kind):
+def test_a_command_that_runs_to_the_end_goes_on_without_its_streams(tmp_path, monkeypatch, kind, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     ended, _, _ = run(["-c", GOES_ON, tmp_path / "file"], tmp_path, out=kind, err=kind)
     assert ended == 7
     assert (tmp_path / "file").read_text() == "False done"  # and nothing of what was printed

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MODULES = ("fcntl", "resource", "termios", "pwd", "grp")
-NAMES = "pwrite pread O_NOFOLLOW O_NONBLOCK O_DIRECTORY register_at_fork fork sched_getaffinity mkfifo getuid geteuid statvfs"
+NAMES = "pwrite pread O_NOFOLLOW O_NONBLOCK O_DIRECTORY register_at_fork fork sched_getaffinity mkfifo getuid geteuid"
 
 
 def pretend() -> None:
