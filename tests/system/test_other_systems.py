@@ -19,7 +19,7 @@ from tests.conftest import ROOT, run_command, run_inside, training_words, write_
 def test_a_run_without_what_windows_lacks_trains_is_stopped_and_resumes_to_the_same_weights(tiny_folder, tmp_path):
     words = training_words(tiny_folder, write_pairs(tmp_path / "pairs.csv"), tmp_path / "no", "--checkpoint-steps", 1)
     words += ["--cache-dir", tmp_path / "cache", "--threads", 1, "--precision", "fp32"]
-    shown = run_command("-m", "tests.system.windows", tmp_path, *words)
+    shown = run_command("-m", "tests.system.windows", tmp_path, *words, timeout=900)
     assert shown.returncode == 0, shown.stderr
     told = ast.literal_eval(shown.stdout.splitlines()[-1])
     assert told == {"statuses": [0, 0, 130, 0], "stopped": 2, "same": True}, shown.stdout + shown.stderr
