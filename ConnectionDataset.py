@@ -18,9 +18,9 @@ from connection.data.prepare import Prepared, prepare
 from connection.data.split import split_by_sentence
 from connection.model.packing import PackedBatch, pack
 from connection.settings import TrainSettings
+from connection.system.batch_workers import leave_signals_to_parent
 from connection.system.errors import InputError
 from connection.system.paths import resolve
-from connection.system.signals import leave_signals_to_parent
 
 
 class Pair(NamedTuple):
@@ -40,8 +40,17 @@ class PairBatch(NamedTuple):
     rows: Tensor  # (B,) int64, indices in the Dataset
     sentences: Tensor  # (2, B) int64, sentence number in the store for each side; equal numbers are the same text
 
+    def __reduce__(self) -> Any:
+        """Sends arrays to another process, as bytes through one pipe: each tensor would take an open file and shared memory."""
+        return _batch_of_arrays, tuple(tensor.numpy() for tensor in (*self.tokens, *self[1:]))
+
     def to(self, device: torch.device) -> PairBatch:
         return PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:]))
+
+
+def _batch_of_arrays(*arrays: np.ndarray) -> PairBatch:
+    tensors = [torch.from_numpy(array) for array in arrays]
+    return PairBatch(PackedBatch(*tensors[:-3]), *tensors[-3:])
 
 
 class ConnectionDataset(Dataset[Pair]):

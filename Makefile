@@ -15,7 +15,7 @@ test: check $(MODEL)/model.safetensors
 check: .venv/installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
+	for system in linux darwin win32; do $(RUN) -m mypy --platform $$system || exit 1; done
 
 clean:
 	rm -rf .venv output/make-train output/cache .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -148,7 +148,10 @@ def train(settings: TrainSettings) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command. Exit status: 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
+    """Run the command, from any thread. Exit status: 0 done, 1 the run failed, 2 bad usage or input.
+
+    Ended by a signal, with what is done saved: 130 by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal.
+    """
     return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 

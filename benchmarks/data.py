@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 
 from connection.data.pair_file import PairFile
+from connection.system.devices import resident_peak_bytes
 from connection.system.errors import InputError, exit_status
 from tools.download.public_sets import find_public
 
@@ -98,7 +98,7 @@ def bare(file: Path, sentences: int) -> float:
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resident_peak_bytes()
 
 
 class OwnMemory(threading.Thread):

@@ -76,6 +76,8 @@ class Runs:
 
     def start(self, words: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
         """The number of a process that trains; what it prints goes to `log`. `prepare` is called in it first."""
+        if sys.platform != "linux":
+            raise NotImplementedError("forks are not known there")
         child = os.fork()
         if child:
             return child
@@ -128,6 +130,8 @@ def in_step(number: int, work: Callable[[], None]) -> Callable[[], None]:
 
 def at_operation(number: int, folder: Path, counted: Path) -> Callable[[], None]:
     """For `prepare`: SIGKILL before the file operation of this number in `folder`; how many there were goes to `counted`."""
+    if sys.platform != "linux":
+        raise NotImplementedError("forks are not known there")
     kinds = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "os.chmod")
 
     def prepare() -> None:
@@ -184,5 +188,7 @@ def newest_step(output: Path) -> int:
 
 def wait_for(condition: Callable[[], bool], child: int) -> None:
     """Until it holds, or the process has ended."""
+    if sys.platform != "linux":
+        raise NotImplementedError("forks are not known there")
     while not condition() and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(0.002)

@@ -17,6 +17,7 @@ POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)  # the point may also 
 TYPED_POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{2}0", re.ASCII)  # in a typed cell, a number has no 0 at its end
 MOST_WORDS = 100_000  # distinct cells that are no numbers; a column of more has no labels
 RATING = 10.0  # largest label of usual ratings: among these, 1.500 is no thousand
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2})?")
 
 
 def certain_number(cell: str, typed: bool) -> float:
@@ -57,6 +58,8 @@ class LabelColumn:
             return "blank"
         if cell.startswith(NO_TEXT):
             return cell[1:]
+        if DATE.fullmatch(text):
+            return f"{text!r} is a date: spreadsheets take a typed 1.5 for one. Format the column as text and type it again"
         number = self.number(cell)
         if math.isnan(number) and self.thousands and (TYPED_POINT if self.typed else POINT).fullmatch(text):
             return f"{cell!r:.60} is not clear: {self.thousands}"

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +31,6 @@ UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode c
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
 
 
-DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2})?")
 MOST_MARKS = 500  # combining marks in a row; putting n of them in order takes n * n steps
 
 

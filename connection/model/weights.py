@@ -17,7 +17,7 @@ from torch import Tensor
 from connection.model.checks.folder_entries import fetch_command, require_file
 from connection.model.checks.safetensors_header import check_safetensors
 from connection.model.checks.torch_archive import check_zip
-from connection.system.errors import InputError
+from connection.system.errors import InputError, is_memory_full
 from connection.system.versions import require_torch
 
 WORDS = "embeddings.word_embeddings.weight"
@@ -60,6 +60,8 @@ def _read_file(file: Path, limit: int | None) -> dict[str, Tensor]:
             f"{file} can't be read as plain weights (it is damaged, or holds more than tensors). {again}"
         ) from None
     except Exception as error:  # the libraries raise nearly any exception for a damaged file
+        if is_memory_full(error):
+            raise MemoryError(f"while {file} was read: {error!s:.150}") from None
         first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise InputError(f"{file} can't be read: {first_line[:200]}. {again}") from None
     plain = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from connection.reports.tables import (
     render,
 )
 from connection.system.escapes import printable
-from connection.system.paths import ROOT
+from connection.system.paths import ROOT, shell_line
 
 
 def print_start(
@@ -56,4 +55,4 @@ def print_next(model: Path) -> None:
     """Print where the model is, and the next command to type."""
     print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
     command = [sys.executable, "-m", "tools.similarity", str(model), "one sentence", "another sentence"]
-    print(f"  {'' if Path.cwd() == ROOT else f'cd {shlex.quote(str(ROOT))} && '}{shlex.join(command)}")
+    print(f"  {shell_line(command, ROOT)}")

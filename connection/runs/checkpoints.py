@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from connection.system.atomic_files import atomic_folder, remove_folder, remove_leftovers
-from connection.system.errors import InputError
+from connection.system.errors import InputError, is_memory_full
 from connection.system.paths import file_sha256
 from connection.system.plain_files import read_json, read_plain
 
@@ -76,6 +76,8 @@ class Checkpoints:
                     raise ValueError(f"{VALUES} holds no JSON object")
                 return Checkpoint(folder, load_file(folder / TENSORS), values, notes)
             except (OSError, SafetensorError, ValueError, RecursionError) as error:
+                if is_memory_full(error):
+                    raise MemoryError(f"while {folder} was read: {error!s:.150}") from None
                 notes.append(f"{folder} can't be read ({error!s:.200}) and is not used")
         title = f"There is no checkpoint to resume from in {self.folder}: --overwrite in place of --resume begins the run anew."
         raise InputError.listing(title, notes) if notes else InputError(title)

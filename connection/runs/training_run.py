@@ -33,11 +33,12 @@ from connection.runs.held_out import predict, score, write_figures
 from connection.runs.resume import read_checkpoint, require_same, run_record
 from connection.runs.run_folder import RunFolder, require_free
 from connection.settings import TrainSettings
+from connection.system.batch_workers import BatchWorkers
 from connection.system.devices import keep_pages, peak_memory_bytes, pick_device, pick_precision
 from connection.system.errors import RunError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
-from connection.system.signals import StopSignals, batch_workers
+from connection.system.signals import StopSignals
 from connection.training.loss_choice import choose_dims, choose_loss
 from connection.training.moving_average import WeightAverage
 from connection.training.optimizer import AdamW
@@ -62,6 +63,7 @@ class TrainingRun:
     ):
         self._started = time.perf_counter()
         self.settings, self._held, self._checkpoint, self._lock = settings, held, checkpoint, lock
+        self._workers = held.enter_context(BatchWorkers(settings.num_workers))
         self.progress = Progress()
         self.epoch = 0
         keep_pages()
@@ -79,7 +81,6 @@ class TrainingRun:
         resume, or if the settings differ from those of the run.
         """
         with contextlib.ExitStack() as held:
-            held.enter_context(batch_workers(settings.num_workers))
             if settings.resume:
                 settings, checkpoint, lock = read_checkpoint(settings, held)
                 yield cls(settings, held, checkpoint, lock)
@@ -191,7 +192,7 @@ class TrainingRun:
     def batches(self, loader: DataLoader[Pair]) -> Iterator[list[PairBatch]]:
         """Yield the batches of an epoch until a signal arrives. Between steps, evaluates and writes checkpoints when due."""
         self._clock = time.perf_counter()
-        for batch in loader:
+        for batch in self._workers.batches(loader, lambda: self.stop.asked):
             self._clock += self._between_steps()
             if self.stop.asked:
                 return

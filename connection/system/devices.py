@@ -88,9 +88,16 @@ def peak_memory_bytes(device: torch.device) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
+    return resident_peak_bytes()
+
+
+def resident_peak_bytes() -> int:
+    """Returns the most memory that was resident so far of this process; 0 where the system does not say it."""
+    if sys.platform == "win32":
+        return 0
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

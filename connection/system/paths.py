@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from connection.system.errors import InputError
@@ -60,8 +62,28 @@ def require_utf8(path: Path) -> Path:
 
 
 def expand(path: str | Path) -> Path:
-    """Returns the path with a leading ~ replaced by the home folder, if there is one of that name."""
-    return Path(os.path.expanduser(path))
+    """Returns the path with a leading ~ replaced by the home folder, if there is one of that name.
+
+    One written for Windows, with backslashes, counts on every system, unless there is a file of the very name.
+    """
+    plain = Path(os.path.expanduser(path))
+    if WINDOWS or "\\" not in str(path) or os.path.lexists(plain):
+        return plain
+    return Path(os.path.expanduser(str(path).replace("\\", "/")))
+
+
+def shell_line(words: Sequence[str], folder: Path) -> str:
+    """Returns the line that runs a command in a folder, as this system's shell (on Windows cmd) reads it."""
+    if not WINDOWS:
+        return f"{'' if Path.cwd() == folder else f'cd {shlex.quote(str(folder))} && '}{shlex.join(words)}"
+    cd = "" if Path.cwd() == folder else f"cd /d {_cmd_word(str(folder))} && "
+    return cd + " ".join(map(_cmd_word, words))
+
+
+def _cmd_word(word: str) -> str:
+    """Returns a word for cmd, which also reads &, ^ and some others as its own outside quotes."""
+    quoted = subprocess.list2cmdline([word])
+    return quoted if quoted.startswith('"') or not set("&|<>^()%!,;=") & set(word) else f'"{quoted}"'
 
 
 def file_sha256(path: Path) -> str:

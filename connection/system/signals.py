@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training ends after its step, complete and resumable, and so do the processes that prepare batches."""
+"""Ctrl-C, SIGTERM and a closed terminal: a training ends after its step, complete and resumable."""
 
 from __future__ import annotations
 
@@ -8,35 +8,56 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from connection.system.errors import RunError
+from connection.system.streams import keep_streams, say
+
+# A closed terminal sends SIGHUP, a closed window on Windows SIGBREAK; each system has one of them.
+SIGNALS: list[int] = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 def run_to_the_end(main: Callable[[], int]) -> NoReturn:
     """Run a command and end the process with its status, which no signal changes once the command has returned.
 
-    The first signal ends the command, which releases what it holds; further ones are ignored, so that this can finish.
+    The first signal ends the command, which releases what it holds; further ones are ignored, so that this can finish. A closed
+    or full output does not end it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+    keep_streams()
+    _handle_signals(_end)
     status = main()
-    _ignore_signals()
+    _handle_signals(signal.SIG_IGN)
     sys.exit(status)
 
 
-def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _handle_signals(handler: Any) -> dict[int, Any]:
+    """Set the handler of all signals that end a run, and return the earlier handlers of those that it was set for.
+
+    Only a process's main thread can set handlers: in others a run has none, and ends when it is done. `nohup` makes a process
+    ignore SIGHUP, which is left so.
+    """
+    before: dict[int, Any] = {}
+    for number in SIGNALS:
+        earlier = signal.getsignal(number)
+        if earlier is None or (earlier == signal.SIG_IGN and number not in (signal.SIGINT, signal.SIGTERM)):
+            continue
+        with contextlib.suppress(ValueError):
+            signal.signal(number, handler)
+            before[number] = earlier
+    return before
+
+
+def ignore_signals() -> None:
+    """Make this process ignore the signals that end a run."""
+    _handle_signals(signal.SIG_IGN)
 
 
 def _end(number: int, frame: Any) -> None:
-    _ignore_signals()
+    ignore_signals()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into a request: the first one sets `asked` to its number, and the training loop looks at it.
+    """Turns the signals that end a run into a request: the first one sets `asked` to its number, and the training loop looks.
 
     Further signals change nothing, as the run is ending already. Call `restore` at the end.
     """
@@ -44,7 +65,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.asked = 0
         self._at_once = False
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = _handle_signals(self._handle)
 
     @property
     def status(self) -> int:
@@ -61,7 +82,8 @@ class StopSignals:
     def _handle(self, number: int, frame: Any) -> None:
         if not self.asked:
             self.asked = number
-            print("\nEnds after this step ...", file=sys.stderr, flush=True)
+            with contextlib.suppress(RuntimeError):  # it came while something was being written to standard error
+                say("\nEnds after this step ...")
         if self._at_once:
             self._at_once = False
             raise KeyboardInterrupt
@@ -81,37 +103,3 @@ class StopSignals:
         """Give the signals back to their earlier handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def batch_workers(count: int) -> Iterator[None]:
-    """Ends the `count` processes that prepare batches when the block ends: they ignore signals (see `leave_signals_to_parent`).
-
-    If one of them was killed, raises `RunError` in place of the DataLoader's error.
-    """
-    import multiprocessing  # late: --help has no use for it
-
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if not count or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
-            raise
-        raise RunError(
-            "a process that prepares batches was ended from outside; a system does that when its memory is full. "
-            "--num-workers 0 starts no such processes. --resume goes on from the last checkpoint."
-        ) from None
-    finally:
-        for process in multiprocessing.active_children() if count else ():
-            process.kill()
-            process.join()
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """Make a process that prepares batches ignore Ctrl-C and SIGTERM, and print no traceback (a DataLoader's worker_init_fn).
-
-    A terminal sends Ctrl-C to all of its processes, and a container SIGTERM; only the training process may act on them. If that
-    one ends first, the worker's thread which hands over batches would print a traceback. Errors of the Dataset do not need it:
-    they reach the training process as the DataLoader's.
-    """
-    _ignore_signals()
-    sys.excepthook = lambda *error: None

@@ -140,8 +140,9 @@ def test_leftovers_of_files_and_folders_go_and_others_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd", ".results.json.0123abcd.x", "results.json"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes in folders")
 def test_a_pipe_among_leftovers_is_not_waited_for(tmp_path):
+    if sys.platform == "win32":
+        pytest.skip("Windows has no pipes in folders")
     os.mkfifo(tmp_path / ".store.0123abcd")
     os.utime(tmp_path / ".store.0123abcd", (1e9, 1e9))
     remove_leftovers(tmp_path, "store")
