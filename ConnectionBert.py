@@ -24,7 +24,7 @@ from connection.data.tokenization import tokenize
 from connection.model.calibration import Calibration
 from connection.model.checks.config import bert_config, check_size, read_config
 from connection.model.checks.folder_entries import read_consistently
-from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, weights_name
+from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, model_of, weights_name
 from connection.model.encoding_settings import EncodingSettings, read_encoding_settings
 from connection.model.flat_weights import FlatWeights
 from connection.model.packed_bert import PackedBert
@@ -101,7 +101,7 @@ class ConnectionBert(nn.Module):
         `pooling` and `max_length` default to the folder's own; a plain BERT has none, and gets mean pooling and 128 tokens.
         Raises `InputError` that says what is missing or wrong in the folder, and how to fix it.
         """
-        path = resolve(folder)
+        path = model_of(resolve(folder))
         return read_consistently(path, lambda: cls._read(check_folder(path), pooling, max_length))
 
     @classmethod
@@ -326,7 +326,7 @@ def module_tree(folder: str | Path) -> str:
 
     Raises `InputError` for an unusable folder, and for a config that is not a BERT's.
     """
-    model = find_model(resolve(folder))
+    model = find_model(model_of(resolve(folder)))
     file = model.encoder.path / "config.json"
     config = read_config(model.encoder)
     with torch.device("meta"):
@@ -335,7 +335,7 @@ def module_tree(folder: str | Path) -> str:
 
 def load_tokenizer(folder: str | Path) -> Any:
     """Load the tokenizer of a model folder, without the model. Raises `InputError` as `ConnectionBert.load` does."""
-    path = resolve(folder)
+    path = model_of(resolve(folder))
 
     def read() -> Any:
         folder = check_folder(path)

@@ -150,7 +150,7 @@ def at_operation(number: int, folder: Path, counted: Path) -> Callable[[], None]
             watch("open", [str(folder)])
             fsync(handle)
 
-        os.fsync = watched_fsync  # type: ignore[assignment]
+        os.fsync = watched_fsync  # type: ignore[assignment, unused-ignore]
         sys.addaudithook(watch)
 
     return prepare

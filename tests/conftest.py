@@ -76,6 +76,13 @@ def write_bert(folder: Path, encoder: BertModel) -> Path:
     return folder
 
 
+def make_pipe(path: Path) -> None:
+    """A named pipe, which a careless open() waits for; the test is skipped where the system has none."""
+    if sys.platform == "win32":
+        pytest.skip("Windows has no named pipes in folders")
+    os.mkfifo(path)
+
+
 def write_pairs(path: Path, rows=PAIRS, header=("sentence1", "sentence2", "score"), delimiter=",") -> Path:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter)

@@ -53,8 +53,11 @@ class Calibration:
             raise ValueError("calibration should be two lists of numbers, cosine and label")
         cosine, label = sides
         rising = all(a < b for a, b in itertools.pairwise(cosine))
-        if len(cosine) != len(label) or not rising or label not in (sorted(label), sorted(label, reverse=True)):
-            raise ValueError("calibration: cosine and label should be as long as each other, and ascend (label may descend)")
+        ends: list[Any] = [content.get(name) for name in ("label_min", "label_max")]
+        reverse = bool(_numbers(ends) and ends[0] > ends[1])
+        if len(cosine) != len(label) or not rising or label != sorted(label, reverse=reverse):
+            how = "cosine ascend, and label descend" if reverse else "ascend"
+            raise ValueError(f"calibration: cosine and label should be as long as each other, and {how}")
         return cls(threshold, (tuple(cosine), tuple(label)))
 
 

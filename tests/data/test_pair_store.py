@@ -25,7 +25,7 @@ from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset, ShuffledBatches, make_loader
-from tests.conftest import PAIRS, write_pairs
+from tests.conftest import PAIRS, make_pipe, write_pairs
 
 INFINITE = (-np.inf, np.inf)
 
@@ -359,7 +359,7 @@ def test_what_stands_in_the_place_of_a_store_is_not_believed(tokenizer, tmp_path
         (folder / "ids").symlink_to(tmp_path / "ids")
     elif kind == "pipe in it":
         (folder / "label").unlink()
-        os.mkfifo(folder / "label")
+        make_pipe(folder / "label")
     else:
         folder.rename(tmp_path / "moved")
         if kind.startswith("link"):
@@ -367,7 +367,7 @@ def test_what_stands_in_the_place_of_a_store_is_not_believed(tokenizer, tmp_path
         elif kind == "file":
             folder.write_text("mine")
         else:
-            os.mkfifo(folder)
+            make_pipe(folder)
     assert contents(load(path, tokenizer, cache)) == whole
     assert "it is built again" in capsys.readouterr().err
     assert folder.is_dir()

@@ -151,5 +151,5 @@ def test_labels_in_words_without_a_header_are_declared_and_no_row_is_lost(tmp_pa
     lines = [f"the door {number} stops,look at it {number},{words[number % 3]}" for number in range(12)]
     path = write(tmp_path / "p.csv", "\n".join(lines))
     assert "--columns sentence1=1,sentence2=2,label=3" in refused(path)
-    file = PairFile.open(path, "sentence1=1,sentence2=2,label=3", "weak=0,fair=0.5,strong=1")
+    file = PairFile.open(path, "sentence1=1,sentence2=2,label=3", label_map="weak=0,fair=0.5,strong=1")
     assert [chunk.label.tolist() for chunk in file.chunks()] == [[0, 1, 0.5] * 4]

@@ -14,7 +14,7 @@ from connection.data.pair_store import load_pairs
 from connection.evaluation.similarity import pair_similarities, remembered_cosines
 from connection.system.sealed_files import read_sealed
 from ConnectionBert import ConnectionBert
-from tests.conftest import write_pairs
+from tests.conftest import make_pipe, write_pairs
 
 
 def test_base_cosines_are_remembered_and_never_of_another_model(tiny_folder, tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_damaged_or_foreign_cosines_are_computed_again(tiny_folder, tmp_path, ca
         assert file.read_bytes() == content
     if os.name != "nt":
         file.unlink()
-        os.mkfifo(file)
+        make_pipe(file)
         assert np.array_equal(remembered(), expected)
         file.unlink()
         (tmp_path / "mine").write_bytes(content)

@@ -19,6 +19,7 @@ import bertFineTuningWithConnectionData as driver
 from connection.model.checks.model_folder import check_folder
 from connection.model.tokenizer import _normalization
 from connection.runs.resume import SAME, require_same
+from connection.system.errors import InputError
 from connection.system.paths import ROOT, file_sha256
 from connection.system.versions import describe
 from ConnectionBert import ConnectionBert, load_tokenizer
@@ -219,3 +220,20 @@ def test_a_run_of_before_a_library_was_recorded_resumes_without_a_remark():
     checkpoint.values = {"settings": record | {"versions": {"torch": "0"}}}
     assert "torch 0 -> 1" in require_same(checkpoint, record)[0]
     assert "tokenizers" not in require_same(checkpoint, record)[0]
+
+
+# --- the wrong folder ----------------------------------------------------------------------------------------------------
+
+
+def test_a_runs_folder_is_taken_for_its_model(tiny_folder, tmp_path):
+    ConnectionBert.load(tiny_folder).save(tmp_path / "run" / "model")
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    assert ConnectionBert.load(tmp_path / "run").folder == tmp_path / "run" / "model"
+    (tmp_path / "run" / "settings.json").unlink()
+    with pytest.raises(InputError, match="give that folder"):
+        ConnectionBert.load(tmp_path / "run")
+
+
+def test_a_folder_that_is_not_there_names_the_models_beside_it(tiny_folder, tmp_path):
+    with pytest.raises(InputError, match=f"There is: --model-dir {tiny_folder}"):
+        ConnectionBert.load(tiny_folder.parent / "bert-base-uncased")

@@ -18,7 +18,7 @@ from connection.reports.html_report import write_html
 from connection.reports.results import read_results
 from connection.runs.checkpoints import _write_manifest
 from connection.system.errors import InputError
-from tests.conftest import PAIRS, run_inside, tiny_config, training_words, write_bert, write_pairs
+from tests.conftest import PAIRS, make_pipe, run_inside, tiny_config, training_words, write_bert, write_pairs
 from tools import compare
 
 UNIX = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows; pipes are Unix's")
@@ -143,7 +143,7 @@ def test_a_pair_file_that_the_run_would_replace_is_refused(finished, there, flag
 @pytest.mark.parametrize("name", ["settings.json", "results.json"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(finished, there, name):
     (there / "run" / name).unlink()
-    os.mkfifo(there / "run" / name)
+    make_pipe(there / "run" / name)
     shown = begin(finished, there / "run", "--overwrite")
     assert (shown.returncode, f"holds {name}, but not of a run" in shown.stderr) == (2, True)
     shown = run_inside(compare.main, there / "run", finished / "run")

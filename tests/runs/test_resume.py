@@ -395,7 +395,8 @@ def test_the_newest_checkpoints_stay_and_overwrite_clears_them(tiny_folder, pair
     assert train(tiny_folder, pairs, output, "--checkpoint-steps", 3, "--keep-checkpoints", 3).returncode == 0
     assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-000015", "step-000018", "step-000020"]
     (output / ".model.0123abcd").mkdir()  # of a process that was killed
-    assert train(tiny_folder, pairs, output, "--overwrite", "--epochs", 1, "--dev-file", "").returncode == 0
+    flags = ["--overwrite", "--epochs", 1, "--dev-file", "", "--dev-fraction", 0, "--test-fraction", 0]
+    assert train(tiny_folder, pairs, output, *flags).returncode == 0
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-000010"]
     assert not list(output.glob(".*"))
     (output / "report.html").unlink()

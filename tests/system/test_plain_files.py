@@ -10,6 +10,7 @@ import pytest
 from connection.system.errors import InputError
 from connection.system.plain_files import append_plain, is_own, read_json, read_plain, require_no_links
 from connection.system.sealed_files import find_damage, make_private, read_sealed, seal_folder, write_sealed
+from tests.conftest import make_pipe
 
 UNIX = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows; pipes and modes are Unix's")
 
@@ -21,7 +22,7 @@ def put(path: Path, kind: str) -> None:
     elif kind == "link to nothing":
         path.symlink_to(path.with_name("nothing"))
     elif kind == "pipe":
-        os.mkfifo(path)
+        make_pipe(path)
     elif kind == "device":
         path.symlink_to("/dev/zero")
     else:

@@ -19,7 +19,7 @@ import pytest
 
 from connection.system.errors import RunError
 from ConnectionBert import ConnectionBert
-from tests.conftest import run_inside
+from tests.conftest import make_pipe, run_inside
 from tests.tools.fake_hub import FakeHub, Server, git_blob_id
 from tools.download import __main__ as download
 from tools.download import bounded_http
@@ -395,7 +395,7 @@ def test_nothing_is_written_through_what_lies_in_the_place_of_a_part(hub, tmp_pa
         come.mkdir(parents=True)
         part = come / "vocab.txt.part"
         if kind == "pipe":
-            os.mkfifo(part)
+            make_pipe(part)
         else:
             (os.link if kind == "hard link" else os.symlink)(mine / "kept", part)
     shown = fetch("some/bert", "--to", tmp_path / "bert")
@@ -410,7 +410,7 @@ def test_a_part_that_is_no_plain_file_is_not_opened_for_writing(tmp_path, kind):
     (tmp_path / "mine").write_text("mine")
     part = tmp_path / "vocab.txt.part"
     if kind == "pipe":
-        os.mkfifo(part)
+        make_pipe(part)
     else:
         (os.link if kind == "hard link" else os.symlink)(tmp_path / "mine", part)
     with pytest.raises((RunError, OSError)):

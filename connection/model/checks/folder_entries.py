@@ -68,7 +68,7 @@ def check_entries(path: Path) -> CheckedFolder:
     or are too large to read.
     """
     if not require_utf8(path).is_dir():
-        raise InputError(f"There is no model folder {path}. {how_to_get(path)}.")
+        raise InputError(f"There is no model folder {path}. {_beside(path)}{how_to_get(path)}.")
     files, problems = set(), []
     home = os.path.realpath(path)
     with os.scandir(home) as entries:
@@ -107,6 +107,16 @@ def fetch_command(folder: Path) -> str:
     known = folder.parent == ROOT / "transformers" / "bert"
     again = " --overwrite" if known and folder.exists() else ""
     return f"python -m tools.download {folder.name if known else 'bert-base-uncased'}{again}"
+
+
+def _beside(folder: Path) -> str:
+    """A sentence that names the models beside a folder that is not there; "" if there are none."""
+    try:
+        found = sorted(path for path in folder.parent.iterdir() if (path / "config.json").is_file())
+    except OSError:
+        return ""
+    listed = ", ".join(f"--model-dir {path}" for path in found[:5])
+    return f"There is: {listed}. " if found else ""
 
 
 def how_to_get(folder: Path) -> str:

@@ -76,6 +76,13 @@ def find_model(path: Path) -> ModelFolder:
     return ModelFolder(root, modules, module_folder(root, modules[0][1]) if modules else root)
 
 
+def model_of(path: Path) -> Path:
+    """The folder itself, or the model/ of the run whose folder it is."""
+    inside = path / "model"
+    is_run = not (path / "config.json").is_file() and (path / "settings.json").is_file()
+    return inside if is_run and (inside / "config.json").is_file() else path
+
+
 def check_folder(path: Path) -> ModelFolder:
     """The checked folder of a model that has all its files: config, weights and vocabulary.
 
