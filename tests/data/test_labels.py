@@ -185,7 +185,10 @@ def test_figures_on_a_reversed_scale_are_those_of_the_mirrored_labels():
     fitted = [fit_calibration(cosine, np.array(labels), scale) for labels, scale in zip((far, near), scales, strict=True)]
     assert fitted[0].label(cosine) == pytest.approx(1 - fitted[1].label(cosine))
     assert fitted[0].knots
-    assert Calibration.from_json({"calibration": {"cosine": list(fitted[0].knots[0]), "label": list(fitted[0].knots[1])}}).knots
+    saved = {"calibration": {"cosine": list(fitted[0].knots[0]), "label": list(fitted[0].knots[1])}}
+    assert Calibration.from_json(saved | {"label_min": 1, "label_max": 0}) == fitted[0]
+    with pytest.raises(ValueError, match="ascend"):
+        Calibration.from_json(saved | {"label_min": 0, "label_max": 1})
     assert Calibration().predicted_label(np.array([0.0, 1.0]), 1, 0).tolist() == [1, 0]
 
 
