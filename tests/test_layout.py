@@ -213,7 +213,7 @@ def test_what_make_train_runs(minilm, tmp_path):
     planned = subprocess.run(["make", "-n", "train"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     command = shlex.split(next(line for line in planned.splitlines() if DRIVER.name in line))
     assert command[1] == DRIVER.name
-    more = ["--epochs", 1, "--output-dir", tmp_path / "run"]
+    more = ["--epochs", 1, "--output-dir", tmp_path / "run", "--threads", os.cpu_count() or 1]  # tests have one thread
     shown = run_inside(driver.main, *command[2:], *more, cwd=ROOT)
     assert shown.returncode == 0, shown.stderr
     gain = re.search(r"test +115 +([\d.]+) +([\d.]+) +([+-][\d.]+)", shown.stdout)
