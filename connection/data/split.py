@@ -10,7 +10,6 @@ from connection.system.errors import InputError
 
 FEWEST = 10  # pairs; a correlation over fewer says nothing
 AT_ONCE = 1 << 17  # pairs or sentences in one slice, which bounds memory
-PASSES = 16  # sentences are grouped by hash, one value of its top 4 bits per pass
 
 
 def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> tuple[dict[str, np.ndarray], list[str]]:

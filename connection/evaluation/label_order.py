@@ -13,6 +13,7 @@ import numpy as np
 
 from connection.evaluation.correlation import spearman
 from connection.evaluation.similarity import pair_similarities
+from connection.evaluation.slices import token_overlap
 from connection.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,24 +32,24 @@ def require_label_order(model: ConnectionBert, data: ConnectionDataset) -> None:
     with the base model's cosines, are below `CONTRADICTION` and their 95% intervals below 0. The model is asked only where the
     tokens say so: most files cost nothing.
     """
-    scale = data.scale
-    places = np.arange(len(data.store))[data.places]
+    scale, store = data.scale, data.store
+    places = np.arange(len(store))[data.places]
     if len(places) > SAMPLE:
         places = np.sort(np.random.default_rng(0).choice(places, SAMPLE, replace=False))
-    label = scale.target(data.store.label[places])
+    label = scale.target(store.label[places])
     if scale.how == "declared" or len(label) < FEWEST or len(np.unique(label)) < 2:
         return
-    by_tokens = correlation(token_overlap(data, places), label)
+    by_tokens = correlation(token_overlap(store, store.index1[places], store.index2[places]), label)
     if not by_tokens[2] < 0:
         return
-    by_model = correlation(pair_similarities(model, data.store, places)["cosine"], label)
+    by_model = correlation(pair_similarities(model, store, places)["cosine"], label)
     if not (by_tokens[0] < CONTRADICTION and by_model[0] < CONTRADICTION and by_model[2] < 0):
         return
-    seen = data.store.labels
+    seen = store.labels
     codes = all(value.is_integer() for value in seen)  # whose ends are those that were seen
     low, high = (f"{end:g}" for end in ((seen[0], seen[-1]) if codes else (scale.low, scale.high)))
     raise InputError(
-        f"{data.store.path}: the labels seem to be the wrong way round. The larger the label, the less alike the pairs are: "
+        f"{store.path}: the labels seem to be the wrong way round. The larger the label, the less alike the pairs are: "
         f"Spearman with the base model's cosines {_said(by_model)}, with the words that pairs share {_said(by_tokens)}, on "
         f"{len(label)} pairs.\n"
         f"  - if a small label means a strong connection (distances, school marks, NLI's 0 for entailment), declare the scale "
@@ -56,16 +57,6 @@ def require_label_order(model: ConnectionBert, data: ConnectionDataset) -> None:
         f"  - if the labels are codes of classes, replace them by numbers that rise with the connection\n"
         f"  - if they are right as they are, declare them: --label-min {low} --label-max {high}"
     )
-
-
-def token_overlap(data: ConnectionDataset, places: np.ndarray) -> np.ndarray:
-    """The Jaccard index of the two sentences' token sets, (n,) float64 in [0, 1], of the store's pairs at `places`."""
-    store = data.store
-    found = np.empty(len(places))
-    for number, place in enumerate(places):
-        one, two = (set(store.tokens[index[place]].tolist()) for index in (store.index1, store.index2))
-        found[number] = (len(one & two) - 2) / max(1, len(one | two) - 2)  # without [CLS] and [SEP]
-    return found
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

@@ -108,11 +108,17 @@ def _lengths(words: np.ndarray) -> Groups:
     return [*names, f"more than {edges[-1]} words"], np.searchsorted(edges, words)
 
 
-def _overlaps(store: PairStore, one: np.ndarray, two: np.ndarray) -> Groups:
-    """Four ranges of the Jaccard index of both sentences' distinct word pieces, which work in every language."""
+def token_overlap(store: PairStore, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """The Jaccard index of the distinct word pieces of sentences `one` and `two`, (N,) each: (N,) float64 in [0, 1]."""
     share = np.empty(len(one))
     for row, sides in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
         a, b = (set(store.tokens[side][1:-1].tolist()) for side in sides)  # without [CLS] and [SEP]
         share[row] = len(a & b) / max(1, len(a | b))
+    return share
+
+
+def _overlaps(store: PairStore, one: np.ndarray, two: np.ndarray) -> Groups:
+    """Four ranges of `token_overlap`, which work in every language."""
+    share = token_overlap(store, one, two)
     names = ["below 25% in common", "25 to 50% in common", "50 to 75% in common", "75% and more in common"]
     return names, np.minimum((4 * share).astype(np.int64), 3)

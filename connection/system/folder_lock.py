@@ -17,11 +17,9 @@ from typing import Any
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 from connection.system.paths import WINDOWS
+from connection.system.plain_files import FLAGS
 
 FILE = ".lock"
-# A link in the lock file's place must not be followed, nor the other end of a pipe be waited for; Windows would write \r\n.
-# Each system has some of these.
-FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Lock:

@@ -16,7 +16,8 @@ from connection.system.errors import InputError
 
 JSON_LIMIT = 64 << 20  # bytes; settings.json has some kilobytes, results.json of thousands of epochs some megabytes
 MOST_DIGITS = 300  # of a whole number: more than a float holds
-# Without a link in the last place, and without waiting for the other end of a pipe; each system has some of these.
+# Without a link in the last place, without waiting for the other end of a pipe, and on Windows without \r before \n; each
+# system has some of these.
 FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, RunError
-from connection.system.folder_lock import FLAGS, try_lock
+from connection.system.folder_lock import try_lock
 from connection.system.paths import file_sha256
+from connection.system.plain_files import FLAGS
 from tools.download.bounded_http import BoundedRequests, bounded_requests
 from tools.download.hub_errors import hub_errors
 
