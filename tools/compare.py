@@ -11,7 +11,6 @@ from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.paths import resolve
-from connection.system.plain_files import read_json
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -76,15 +75,11 @@ def compare(run_a: Path, run_b: Path) -> int:
 
 def _read_settings(run: Path) -> dict[str, Any]:
     """Return the content of settings.json in a run folder. Raises `InputError` if it is missing or damaged."""
-    file = run / "settings.json"
-    try:
-        content = read_json(file)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run} has no {file.name}: it is not the folder of a finished run.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} can't be read: {error}") from None
+    from connection.reports.results import read_run_json
+
+    content = read_run_json(run, "settings.json")
     if not isinstance(content, dict):
-        raise InputError(f"{file} is damaged: it should hold a JSON object.")
+        raise InputError(f"{run / 'settings.json'} is damaged: it should hold a JSON object.")
     return content
 
 

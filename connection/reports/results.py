@@ -72,20 +72,24 @@ class RunResults(TypedDict, total=False):
     over_seeds: dict[str, OverSeeds]  # by split
 
 
+def read_run_json(run: Path, name: str) -> Any:
+    """Return the value in a JSON file of a run folder. Raises `InputError` if it is missing or can't be read."""
+    try:
+        return read_json(run / name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{run} has no {name}: it is not the folder of a finished run.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run / name} can't be read: {error}") from None
+
+
 def read_results(run: Path) -> RunResults:
     """Return the content of results.json in a run folder. Raises `InputError` if it is missing or damaged."""
-    file = run / FILE
-    try:
-        content = read_json(file)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run} has no {FILE}: it is not the folder of a finished run.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} can't be read: {error}") from None
+    content = read_run_json(run, FILE)
     figures = content if isinstance(content, dict) else {}
     if not all(isinstance(figures.get(key), dict) for key in ("base", "final")) or not all(
         _holds_numbers(figures.get(key)) for key in NUMBERS
     ):
-        raise InputError(f"{file} is damaged: it should hold a JSON object with the figures of a run.")
+        raise InputError(f"{run / FILE} is damaged: it should hold a JSON object with the figures of a run.")
     return cast(RunResults, content)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import re
 import stat
@@ -12,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from connection.system.bounded_json import parse_json
 from connection.system.errors import InputError
 
 JSON_LIMIT = 64 << 20  # bytes; settings.json has some kilobytes, results.json of thousands of epochs some megabytes
-MOST_DIGITS = 300  # of a whole number: more than a float holds
 # Without a link in the last place, without waiting for the other end of a pipe, and on Windows without \r before \n; each
 # system has some of these.
 FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -53,31 +51,7 @@ def read_json(file: Path, most: int = JSON_LIMIT, undefined: bool = False) -> An
     undefined: it may hold NaN and infinities, as a checkpoint does. Raises `OSError` as `read_plain` does, and `ValueError` for
     what is no JSON, for numbers beyond a float, and for nesting too deep to be read.
     """
-    try:
-        return json.loads(
-            read_plain(file, most).decode("utf-8"),
-            parse_constant=None if undefined else _no_number,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
-    except RecursionError:
-        raise ValueError("its brackets are nested too deeply") from None
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"the number {text:.40} is too large")
-    return number
-
-
-def _whole(text: str) -> int:
-    if len(text) > MOST_DIGITS:
-        raise ValueError(f"the number {text:.40}... is too large")
-    return int(text)
+    return parse_json(read_plain(file, most), constants=undefined, overflow=False)
 
 
 def is_link(path: Path) -> bool:

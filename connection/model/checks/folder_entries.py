@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from connection.model.checks.bounded_json import parse_json
+from connection.system.bounded_json import parse_json
 from connection.system.errors import InputError
 from connection.system.paths import ROOT, require_utf8
 

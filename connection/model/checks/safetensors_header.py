@@ -10,8 +10,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from connection.model.checks.bounded_json import parse_json
 from connection.model.checks.folder_entries import MIB
+from connection.system.bounded_json import parse_json
 from connection.system.errors import InputError
 
 HEADER_LIMIT = MIB  # enough for about 10,000 tensors; a BERT of 24 layers has 400
