@@ -10,7 +10,7 @@ train: .venv/installed $(MODEL)/model.safetensors
 	$(RUN) bertFineTuningWithConnectionData.py --model-dir $(MODEL) --output-dir output/make-train --overwrite --epochs 8
 
 test: check $(MODEL)/model.safetensors
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist worksteal
 
 check: .venv/installed-dev
 	$(RUN) -m ruff check .
