@@ -86,11 +86,15 @@ class ConnectionDataset(Dataset[Pair]):
     @property
     def summary(self) -> str:
         """One line for the user: number of pairs, label range, and number of sentences truncated to the maximum length."""
-        label, tokens = self.store.label[self.places], self.store.tokens
-        cut = int(tokens.cut[self.store.index1[self.places]].sum() + tokens.cut[self.store.index2[self.places]].sum())
-        return (
-            f"{len(self):,} pairs, labels {label.min():g} to {label.max():g}, {cut} sentences cut at {tokens.max_length} tokens"
-        )
+        label, longest = self.store.label[self.places], self.store.tokens.max_length
+        labels = f"labels {label.min():g} to {label.max():g}"
+        return f"{len(self):,} pairs, {labels}, {self.cut_sentences} sentences cut at {longest} tokens"
+
+    @property
+    def cut_sentences(self) -> int:
+        """Number of sides of pairs that are longer than the maximum length, of which the end is not seen."""
+        cut = self.store.tokens.cut
+        return int(cut[self.store.index1[self.places]].sum() + cut[self.store.index2[self.places]].sum())
 
     def collate(self, items: Sequence[Pair]) -> PairBatch:
         """Packs both sides of B pairs into one batch of rows, so that one encoder call reads them all."""

@@ -46,6 +46,15 @@ class OverSeeds(TypedDict):
     seeds: int
 
 
+class SplitData(TypedDict):
+    """What one part of the data was."""
+
+    file: str  # its name, without the folder
+    sha256: str
+    pairs: int
+    cut_sentences: int  # sides of pairs that are longer than the maximum length
+
+
 class RunResults(TypedDict, total=False):
     """Content of results.json. Splits are "dev" and "test", if the run has them."""
 
@@ -53,6 +62,7 @@ class RunResults(TypedDict, total=False):
     final: dict[str, Figures]  # by split; of the fine-tuned model
     gain: dict[str, Gain]  # only "test"
     slices: dict[str, dict[str, list[dict[str, Any]]]]  # by split, then by kind: see `connection.evaluation.slices.find_slices`
+    splits: dict[str, SplitData]  # by split, "train" too
     epochs: int  # planned
     epoch_figures: list[EpochFigures]  # one row for each finished epoch
     measure: str  # that decided: "spearman", or "average_precision" of binary labels

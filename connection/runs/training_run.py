@@ -26,6 +26,7 @@ from connection.evaluation.similarity import model_digest, remembered_cosines
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_start
 from connection.reports.html_report import write_html
+from connection.reports.model_card import write_card
 from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
@@ -228,6 +229,7 @@ class TrainingRun:
         """Measure the best model on test, write results and reports, and print them. Returns the exit status."""
         self._bar.close()
         results = self._results()
+        write_card(self.folder.model, self.model, self.record, results)
         write_html(self.folder.path / "report.html", self.record, results)
         print_end(results, self.steps, self.stop.name, bool(self.settings.keep_checkpoints))
         if self.settings.seeds == 1:  # with several seeds, the best model is not known yet
@@ -326,9 +328,19 @@ class TrainingRun:
                 folder.save(self.model)
             progress.best_step = progress.step
         cosines = {} if progress.best_cosine is None else {"dev": progress.best_cosine}
+        parts = self.record["parts_sha256"]
         results: RunResults = {
             "base": self._base,
             "final": {"dev": progress.best} if progress.best else {},
+            "splits": {
+                split: {
+                    "file": part.store.path.name,
+                    "sha256": parts.get(split, parts["train"]),  # of the training file, for pairs split off from it
+                    "pairs": len(part),
+                    "cut_sentences": part.cut_sentences,
+                }
+                for split, part in self.data.items()
+            },
             "epochs": self.settings.epochs,
             **self._machine,  # type: ignore[typeddict-item]
             "seed": self.settings.seed,

@@ -15,7 +15,7 @@ from connection.system.errors import InputError
 from connection.system.paths import ROOT
 
 LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub", "tokenizers")
-UNRECORDED = ("filelock",)  # no figure depends on its version
+UNRECORDED = ("filelock", "jinja2")  # no figure depends on its version
 OLDEST_TORCH = (2, 10)
 
 

@@ -1,0 +1,99 @@
+"""The card of model/: read back by the hub's library, its figures the run's, its code run, hostile names harmless."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+import bertFineTuningWithConnectionData as driver
+from connection.reports.model_card import inline_code
+from ConnectionBert import ConnectionBert
+from tests.conftest import MANY, binary, run_inside, signal_in_step, train_and_test, training_words, write_pairs
+
+
+def card_of(output) -> ModelCard:
+    return ModelCard.load(output / "model" / "README.md")
+
+
+def metrics_of(card: ModelCard) -> dict[str, float]:
+    return {result.metric_type: result.metric_value for result in card.data.eval_results or ()}
+
+
+@pytest.mark.parametrize("labels", ["graded", "binary"])
+def test_the_hubs_library_reads_the_card_and_finds_the_runs_figures(tiny_folder, tmp_path, labels):
+    flags = ["--matryoshka-dims", "8", "--loss", "cosent+cosine-mse:0.5"] if labels == "graded" else []
+    output = tmp_path / "my doors"
+    _, results, _ = train_and_test(tiny_folder, output, MANY if labels == "graded" else binary(MANY), *flags)
+    card = card_of(output)
+    data = card.data.to_dict()
+    assert (data["base_model"], data["library_name"]) == (tiny_folder.name, "sentence-transformers")
+    assert data["pipeline_tag"] == "sentence-similarity"
+    assert "dataset_size:40" in data["tags"]
+    losses = [tag for tag in data["tags"] if tag.startswith("loss:")]
+    test, found = results["final"]["test"], metrics_of(card)
+    assert found["spearman_cosine"] == test["spearman"]
+    if labels == "graded":
+        assert losses == ["loss:MatryoshkaLoss", "loss:CoSENTLoss", "loss:CosineSimilarityLoss"]
+        assert not any(metric.startswith("cosine_") for metric in found)
+    else:
+        assert losses == ["loss:OnlineContrastiveLoss"]
+        assert found["cosine_ap"] == test["binary"]["average_precision"]
+        assert found["cosine_accuracy"] == test["binary"]["accuracy"]
+        threshold = ConnectionBert.load(output / "model").calibration.threshold
+        assert f"a cosine of {threshold:.4f} or more are connected" in card.text
+    assert {part: told["pairs"] for part, told in results["splits"].items()} == {"train": 40, "dev": 30, "test": 30}
+    assert "`my doors-train.csv`" in card.text
+    assert str(tmp_path) not in card.content
+    assert not any(sentence in card.text for row in MANY for sentence in row[:2])
+
+
+def test_its_code_gives_the_same_cosine_in_three_libraries(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(".")
+    pairs, output = write_pairs(tmp_path / "pairs.csv", MANY), tmp_path / "run"
+    assert run_inside(driver.main, *training_words(tiny_folder, pairs, output)).returncode == 0
+    blocks = re.findall(r"```python\n(.*?)```", card_of(output).text, re.DOTALL)
+    shown = []
+    for block in blocks:
+        capsys.readouterr()
+        exec(block.replace("path/to/this/folder", str(output / "model")), {})
+        numbers = map(float, re.findall(r"-?\d\.\d+", capsys.readouterr().out))
+        shown.append(max(number for number in numbers if number < 0.99999))  # not a text's with itself
+    assert len(shown) == 3
+    torch.testing.assert_close(torch.tensor(shown), torch.tensor(shown[:1] * 3), rtol=0, atol=1e-4)
+
+
+def test_hostile_names_are_no_markup(tiny_folder, tmp_path):
+    name = "a`|<b>_x_ ---"
+    folder = shutil.copytree(tiny_folder, tmp_path / "base\x1b[31m ``` : # [x](y)")
+    pairs, output = write_pairs(tmp_path / f"{name}.csv", MANY), tmp_path / "<img src=x>: - run"
+    assert run_inside(driver.main, *training_words(folder, pairs, output)).returncode == 0
+    card = card_of(output)
+    assert card.data.base_model == folder.name
+    assert "\x1b" not in card.content
+    assert "<img" not in card.text
+    assert f"| ``{name.replace('|', chr(92) + '|')}.csv`` |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("a.csv", "`a.csv`"), ("a`b", "``a`b``"), ("`", "`` ` ``"), ("a\nb|c", r"`a\nb\|c`"), (" ", "`   `")],
+)
+def test_inline_code(text, code):
+    assert inline_code(text) == code
+
+
+def test_without_test_pairs_and_when_interrupted_it_says_so(tiny_folder, tmp_path, monkeypatch):
+    pairs = write_pairs(tmp_path / "pairs.csv", MANY)
+    flags = ["--dev-file", "", "--dev-fraction", 0, "--test-fraction", 0]
+    assert run_inside(driver.main, *training_words(tiny_folder, pairs, tmp_path / "all", *flags)).returncode == 0
+    card = card_of(tmp_path / "all")
+    assert not metrics_of(card)
+    assert "It was not measured" in card.text
+    assert "No curve from cosines to labels" in card.text
+    signal_in_step(monkeypatch, 2, 2)
+    assert run_inside(driver.main, *training_words(tiny_folder, pairs, tmp_path / "cut")).returncode == 130
+    assert "**The training was interrupted** after step 2" in card_of(tmp_path / "cut").text
