@@ -1,7 +1,7 @@
 """Fine-tune a local BERT on labelled sentence pairs (siamese Sentence-BERT, arXiv 1908.10084).
 
-Run it with flags, or edit the constants below: each is the default of the flag with the same name, such as EPOCHS for --epochs.
-connection/settings.py defines the meaning and valid values of each setting; --help prints them.
+Run it with flags, or edit the constants at the top of bertFineTuningWithConnectionData.py: each is the default of the flag with
+the same name, such as EPOCHS for --epochs. connection/settings.py defines the meaning and valid values of each setting.
 """
 
 from __future__ import annotations
