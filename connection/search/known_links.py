@@ -37,6 +37,9 @@ class KnownLinks(NamedTuple):
         return np.union1d(self.links, self.others)
 
 
+NONE_KNOWN = KnownLinks(np.zeros(0, np.int64), np.zeros(0, np.int64), [])
+
+
 def read_known(paths: Sequence[Path], a: Rows, b: Rows, width: int, labels: tuple[float, float] | None) -> KnownLinks:
     """Returns the known links in files of any form that the data reader takes. width: M, the number of rows of B.
 

@@ -6,12 +6,13 @@ A pair of row a of list A and row b of list B has the number a * M + b; M is the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
 from connection.evaluation.ranking import DEPTH, RECALL_AT, ranking_figures
 from connection.model.calibration import Calibration
+from connection.search.known_links import NONE_KNOWN, KnownLinks
+from connection.search.top_k import top_k
 
 ALL_PAIRS = 4_000_000  # up to so many pairs of two lists, a one-to-one assignment looks at all of them
 NEAREST = 100  # beyond that, at so many candidates of each row
@@ -30,6 +31,11 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.a)
 
+    def __add__(self, other: Candidates) -> Candidates:
+        """Returns the pairs of both, one after the other."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return Candidates(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
     def __getitem__(self, which: np.ndarray) -> Candidates:
         """Returns some of the pairs, by a mask (P,) or by their places."""
         return Candidates(self.a[which], self.b[which], self.cosine[which], self.rank[which])
@@ -39,22 +45,27 @@ class Candidates:
         return self.a * width + self.b
 
 
-def nearest(
-    top_k: Callable[[int], tuple[np.ndarray, np.ndarray]], top: int, shape: tuple[int, int], left_out: np.ndarray
-) -> Candidates:
-    """Returns each row's `top` best candidates that are not left out, by row and rank.
+def nearest(queries: np.ndarray, corpus: np.ndarray, top: int, left_out: np.ndarray) -> Candidates:
+    """Returns the `top` best rows of B for each row of A, without the pairs left out, by row of A and rank.
 
-    top_k: k -> cosines and row numbers of the k best rows of B for each row of A, both (N, k), best first. shape: (N, M).
-    left_out: numbers of pairs that are no candidates; ranks are counted without them.
+    queries (N, H), corpus (M, H): vectors of length 1 of A and B. left_out: numbers of pairs that are no candidates; ranks are
+    counted without them.
     """
-    n, m = shape
-    most = int(np.bincount(left_out // m, minlength=1).max()) if len(left_out) else 0
-    scores, rows = top_k(min(m, top + most))  # (N, k) twice
-    a = np.repeat(np.arange(n, dtype=np.int64), rows.shape[1])  # (N k,)
-    keep = ~np.isin(a * m + rows.ravel(), left_out)
-    rank = np.cumsum(keep.reshape(rows.shape), axis=1).ravel()
-    found = Candidates(a, rows.ravel().astype(np.int64), scores.ravel().clip(-1, 1), rank)
-    return found[keep & (rank <= top)]
+    n, m = len(queries), len(corpus)
+    missing = np.bincount(left_out // m, minlength=n)  # (N,)
+    parts = []
+    groups = np.ceil(np.log2(missing + 1)).astype(int)  # rows that need about as many more candidates, together
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        everyone = len(members) == n
+        scores, rows = top_k(queries if everyone else queries[members], corpus, min(m, top + int(missing[members].max())))
+        a = np.repeat(members, rows.shape[1])  # (rows of A times candidates,)
+        keep = ~np.isin(a * m + rows.ravel(), left_out)
+        rank = np.cumsum(keep.reshape(rows.shape), axis=1).ravel()
+        keep &= rank <= top
+        parts.append((a[keep], rows.ravel()[keep].astype(np.int64), scores.ravel()[keep].clip(-1, 1), rank[keep]))
+    found = Candidates(*map(np.concatenate, zip(*parts, strict=True)))
+    return found if len(parts) == 1 else found[np.lexsort((found.rank, found.a))]
 
 
 def each_once(candidates: Candidates) -> Candidates:
@@ -97,7 +108,7 @@ def above(candidates: Candidates, threshold: float | None) -> np.ndarray:
 
 
 def mutual(candidates: Candidates, backward: Candidates, width: int) -> np.ndarray:
-    """Returns which pairs are each other's best, (P,) bool. backward: the best of each row of B, as (b, a); width: rows of B."""
+    """Returns which pairs are each other's best, (P,) bool. backward: the best of each row of B, as (b, a). width: M."""
     best = backward[backward.rank == 1]
     return (candidates.rank == 1) & np.isin(candidates.numbers(width), best.b * width + best.a)
 
@@ -128,18 +139,24 @@ def one_to_one(candidates: Candidates, shape: tuple[int, int], threshold: float 
 
 
 def link_figures(
-    candidates: Candidates, connected: np.ndarray, known: np.ndarray, judged: np.ndarray, width: int
+    candidates: Candidates, connected: np.ndarray, known: np.ndarray, judged: np.ndarray, width: int, top: int
 ) -> dict[str, float | int]:
     """Returns precision, recall, F1, MRR@10 and recall@k against known links, in [0, 1], NaN where undefined, and counts.
 
     candidates: of each judged row of A, its 10 best rows of B or more, and every known link, whatever its rank. connected (P,)
-    bool: those that are linked. known: numbers of the known links. judged: the rows of A whose links are all known; the other
-    rows are left out. A pair of a judged row that is not known counts as no link. M = width.
+    bool: those that are linked. known: numbers of the known links. judged: the rows of A whose links are known; the others are
+    left out. A pair of a judged row that is not known counts as no link. width: M. "best_f1" is that of linking the `top` best
+    candidates of each row from "best_threshold" on, the best threshold there is for these known links.
     """
-    kept = candidates[np.isin(candidates.a, judged)]
-    numbers, linked = kept.numbers(width), connected[np.isin(candidates.a, judged)]
-    relevant = np.isin(numbers, known)
+    of_judged = np.isin(candidates.a, judged)
+    kept, linked = candidates[of_judged], connected[of_judged]
+    relevant = np.isin(kept.numbers(width), known)
     right, called, wanted = int((linked & relevant).sum()), int(linked.sum()), len(np.unique(known))
+    order = np.flatnonzero(kept.rank <= top)
+    order = order[np.argsort(-kept.cosine[order], kind="stable")]
+    f1 = 2 * np.cumsum(relevant[order]) / (np.arange(1, len(order) + 1) + wanted)  # if the first 1, 2, ... were linked
+    last = np.append(np.diff(kept.cosine[order]) != 0, True)  # a threshold can't part equal cosines
+    best = int(np.argmax(np.where(last, f1, -1))) if len(order) else -1
     ranking = ranking_figures(kept.a, kept.cosine, relevant.astype(float))
     return {
         "rows": len(np.unique(judged)),
@@ -149,5 +166,71 @@ def link_figures(
         "precision": right / called if called else float("nan"),
         "recall": right / wanted if wanted else float("nan"),
         "f1": 2 * right / (called + wanted) if called + wanted else float("nan"),
+        "best_f1": float(f1[best]) if best >= 0 else float("nan"),
+        "best_threshold": float(kept.cosine[order][best]) if best >= 0 else float("nan"),
         **{name: ranking[name] for name in RANKING},
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Links:
+    """What `find_links` finds."""
+
+    candidates: Candidates  # of a list with itself, each pair once
+    connected: np.ndarray  # (P,) bool
+    best: tuple[Candidates, Candidates]  # the best candidate of rows of A as (a, b), and of rows of B as (b, a)
+    figures: dict[str, float | int] | None  # against the known links
+
+
+def find_links(
+    a: np.ndarray,
+    b: np.ndarray | None,
+    top: int,
+    threshold: float | None,
+    rule: str = "",
+    known: KnownLinks = NONE_KNOWN,
+    known_as: str = "mark",
+) -> Links:
+    """Link the rows of two lists by their vectors of length 1, a (N, H) and b (M, H); without b, the rows of a with each other.
+
+    top: candidates of each row of A. threshold: connected from this cosine on; None: the best candidate of each row is. rule:
+    "one-to-one" or "mutual" allow some of these links only. known_as: "exclude" leaves the known pairs out, "evaluate" measures
+    the links against them. Under one-to-one all pairs are looked at, or beyond `ALL_PAIRS` the `NEAREST` best of each row, and
+    a link may rank below `top`.
+    """
+    corpus = a if b is None else b
+    n, m = len(a), len(corpus)
+
+    def both_ways(numbers: np.ndarray) -> np.ndarray:
+        return np.union1d(numbers, numbers % m * n + numbers // m) if b is None else numbers
+
+    left_out = np.arange(n) * (n + 1) if b is None else np.zeros(0, np.int64)
+    if known_as == "exclude":
+        left_out = np.union1d(left_out, both_ways(known.pairs))
+    depth = max(top, DEPTH) if known_as == "evaluate" else top
+    if rule == "one-to-one":
+        depth = m if n * m <= ALL_PAIRS else max(depth, NEAREST)
+    forward = nearest(a, corpus, depth, left_out)
+    backward = forward if b is None else nearest(b, a, 1, left_out % m * n + left_out // m)
+    if rule == "one-to-one":
+        connected = one_to_one(forward, (n, m), threshold)
+    elif rule == "mutual":
+        connected = mutual(forward, backward, m) & above(forward, threshold)
+    else:
+        connected = above(forward, threshold) & (forward.rank <= top)
+    figures = None
+    if known_as == "evaluate":
+        links = both_ways(known.links)
+        more = np.setdiff1d(links, forward.numbers(m))  # they rank below the candidates
+        cosine = np.einsum("ph,ph->p", a[more // m], corpus[more % m])
+        every = forward + Candidates(more // m, more % m, cosine, np.full(len(more), m))
+        judged = np.unique(both_ways(known.pairs) // m)
+        figures = link_figures(every, np.append(connected, np.zeros(len(more), bool)), links, judged, m, top)
+    listed = (forward.rank <= top) | connected
+    best = tuple(side[side.rank == 1] for side in (forward, backward))
+    candidates, connected = forward[listed], connected[listed]
+    if b is None:
+        numbers = both_ways(candidates.numbers(m)[connected])
+        candidates = each_once(candidates)
+        connected = np.isin(candidates.numbers(m), numbers)
+    return Links(candidates, connected, (best[0], best[1]), figures)

@@ -6,17 +6,15 @@ The page is one file that loads nothing and sends nothing. It saves the decision
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from connection.search.linking import Candidates
+from connection.search.link_tables import LinkedLists, names_of
 from connection.system.atomic_files import atomic_file
 from connection.system.csv_output import FORMULA, INNER_FORMULA
 
@@ -24,47 +22,30 @@ TEMPLATE = Path(__file__).with_name("review.html")
 MOST_GRADES = 10  # labels that have a key each, 0 to 9
 
 
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One of the two lists: its name, and the id and text of each row."""
-
-    name: str
-    ids: Sequence[str]
-    texts: Sequence[str]
-
-
 def write_review(
-    path: Path,
-    sides: tuple[Side, Side],
-    candidates: Candidates,
-    connected: np.ndarray,
-    known: Sequence[bool | None],
-    predicted: np.ndarray | None,
-    labels: tuple[float, float] | None,
-    threshold: float | None,
-    about: str,
+    path: Path, linked: LinkedLists, labels: tuple[float, float] | None, threshold: float | None, about: str
 ) -> None:
-    """Write the page for P candidates.
+    """Write the page for the candidates of two lists.
 
-    connected (P,) bool: what the model says. known: whether each is a known link, None if that is not known. predicted (P,):
-    labels on the model's scale `labels`, (no connection, full connection); without them, 1 and 0 are saved. about: one
-    sentence below the title.
+    labels: the model's scale, (no connection, full connection); accepted and rejected pairs are saved with its ends, without a
+    scale with 1 and 0. about: one sentence below the title.
     """
-    low, high = labels or (0.0, 1.0)
+    low, high = map(float, labels or (0, 1))
+    candidates, predicted = linked.found.candidates, linked.predicted
     places, lists = [], []
-    for side, rows in zip(sides, (candidates.a, candidates.b), strict=True):
+    for side, rows in zip(linked.sides, (candidates.a, candidates.b), strict=True):
         used, place = np.unique(rows, return_inverse=True)  # rows that no candidate names stay out of the page
         places.append(place.tolist())
-        texts, ids = ([column[row] for row in used.tolist()] for column in (side.texts, side.ids))
-        lists.append({"name": side.name, "ids": ids, "texts": texts})
+        texts, ids = ([column[row] for row in used.tolist()] for column in (side.texts, names_of(side)))
+        lists.append({"name": side.path.name, "ids": ids, "texts": texts})
     content: dict[str, Any] = {
         "sides": lists,
         "a": places[0],
         "b": places[1],
         "cosine": [round(value, 4) for value in candidates.cosine.tolist()],
         "rank": candidates.rank.tolist(),
-        "connected": connected.tolist(),
-        "known": list(known),
+        "connected": linked.found.connected.tolist(),
+        "known": linked.known_marks(),
         "predicted": [None] * len(candidates) if predicted is None else [round(value, 2) for value in predicted.tolist()],
         "low": _whole(low),
         "high": _whole(high),
