@@ -39,7 +39,7 @@ def lists_of(one, two, cosines, known=((), ())) -> LinkedLists:
     rank = (np.argsort(np.argsort(-cosines, axis=1), axis=1) + 1).ravel()
     candidates = Candidates(a, b, cosines.astype(np.float32).ravel(), rank)
     found = Links(candidates, candidates.cosine >= 0.5, (candidates[rank == 1], candidates[:0]), None)
-    links = KnownLinks(*(np.array(numbers, np.int64) for numbers in known), [])
+    links = KnownLinks(np.array(known[0], np.int64), np.array(known[1], np.int64), [])
     return LinkedLists(texts_of("<reqs>.csv", one, "R"), texts_of("tests.csv", two, "T"), found, 5 * cosines.ravel(), links)
 
 

@@ -81,6 +81,7 @@ def test_the_models_own_threshold_and_predicted_label_are_used_and_said(tiny_fol
     rows = [(f"the {one} sees", f"a {two} is red", int(one == two)) for one in NOUNS for two in NOUNS]
     train_and_test(tiny_folder, tmp_path / "run", rows, "--cache-dir", tmp_path / "cache")
     threshold = ConnectionBert.load(tmp_path / "run").calibration.threshold
+    assert threshold is not None
     shown = run_inside(link.main, tmp_path / "run", *lists, "-o", tmp_path / "links.csv")
     assert f"cosine {threshold:.4f} or more (fitted on the model's dev pairs)" in shown.stdout
     for row in read(tmp_path / "links.csv"):
