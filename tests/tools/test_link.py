@@ -84,7 +84,7 @@ def test_the_models_own_threshold_and_predicted_label_are_used_and_said(tiny_fol
     threshold = ConnectionBert.load(tmp_path / "run").calibration.threshold
     assert threshold is not None
     shown = run_inside(link.main, tmp_path / "run", *lists, "-o", tmp_path / "links.csv")
-    assert f"cosine {threshold:.4f} or more (fitted on the model's dev pairs)" in shown.stdout
+    assert f"cosine {threshold:.4f} or more (the model's own, fitted on dev pairs)" in shown.stdout
     for row in read(tmp_path / "links.csv"):
         assert (row["connected"] == "yes") == (float(row["cosine"]) >= threshold)
         assert 0 <= float(row["predicted"]) <= 1
@@ -127,7 +127,7 @@ def test_known_links_are_marked_left_out_or_measured(tiny_folder, lists, tmp_pat
     cosines = cosines_of(tiny_folder, [row[1] for row in A], [row[1] for row in B])
     assert figures["mrr@10"] == pytest.approx(1 / (1 + (cosines[0] > cosines[0, 9]).sum()))
     assert figures["rows"] == 2
-    assert "Against the 1 known links of 2 rows" in shown.stdout
+    assert "Against 1 known links of 2 rows" in shown.stdout
 
 
 PARTNER = dict(zip(NOUNS[:5], NOUNS[5:], strict=True))  # no shared word: only training can tell
