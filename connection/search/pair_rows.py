@@ -1,0 +1,95 @@
+"""Reads the rows of a file of sentence pairs that needs no labels, chunk by chunk, with all their cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from connection.data.columns import SENTENCE_NAMES
+from connection.data.formats.table import TableFile, open_table
+from connection.data.pair_file import text_problem
+from connection.system.errors import InputError
+
+ROWS_AT_ONCE = 20_000
+ROLES = ("sentence1", "sentence2")
+SHOWN = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class PairRows:
+    """A file of pairs whose two columns of sentences are known."""
+
+    table: TableFile
+    names: list[str]
+    places: tuple[int, int]
+    header: bool  # whether the first row holds the names
+
+    def chunks(self) -> Iterator[tuple[list[list[str]], list[str], list[str], list[str]]]:
+        """Yields rows with a cell for each name, both sentences, and what is wrong with them ("" where nothing is)."""
+        rows = itertools.islice(self.table.rows(), int(self.header), None)
+        width, (one, two) = len(self.names), self.places
+        while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
+            cells = [row[:width] + [""] * (width - len(row)) for _, row in block]
+            first, second = [row[one] for row in cells], [row[two] for row in cells]
+            wrong = [
+                f"{self.table.unit} {number}: {why}" if why else ""
+                for (number, _), a, b in zip(block, first, second, strict=True)
+                for why in [text_problem(a) or text_problem(b)]
+            ]
+            yield cells, first, second, wrong
+
+
+def open_pairs(path: Path, declared: str = "") -> PairRows:
+    """Finds the columns of the two sentences: by usual names, in a file of two columns, or as declared.
+
+    declared: "sentence1=NAME,sentence2=NAME", names or 1-based numbers. Raises `InputError` if they can't be found.
+    """
+    table = open_table(path)
+    first = next((cells for _, cells in table.rows()), None)
+    if first is None:
+        raise InputError(f"{path} has no rows ({table.form})")
+    names = [name.strip() for name in (table.names if table.names is not None else first)]
+    plain = [_plain(name) for name in names]
+    if declared:
+        places = [_declared(part, names, plain, path) for part in _parts(declared, path)]
+        by_name = any(_parts(declared, path)[side] in names for side in range(2))
+        header = table.names is None and by_name
+    else:
+        known = [pair for pair in SENTENCE_NAMES if set(pair) <= set(plain)]
+        header = table.names is None and len(known) == 1
+        places = [plain.index(name) for name in known[0]] if len(known) == 1 else [0, 1] if len(names) == 2 else []
+    if len(set(places)) != 2:
+        listed = ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(names[:SHOWN], 1))
+        raise InputError(
+            f"{path}: which columns hold the two sentences? The first row: {listed}. Say which: "
+            "--columns sentence1=NAME,sentence2=NAME (or numbers)"
+        )
+    if not header and table.names is None:
+        names = [f"column {place}" for place in range(1, len(names) + 1)]
+    return PairRows(table, names, (places[0], places[1]), header)
+
+
+def _parts(declared: str, path: Path) -> list[str]:
+    given = {role.strip(): name.strip() for role, _, name in (part.partition("=") for part in declared.split(","))}
+    if not all(given.get(role) for role in ROLES):
+        raise InputError(f"{path}: --columns {declared:.200}: give sentence1=NAME,sentence2=NAME (or numbers)")
+    return [given[role] for role in ROLES]
+
+
+def _declared(name: str, names: Sequence[str], plain: Sequence[str], path: Path) -> int:
+    found = [place for place, here in enumerate(names) if here == name]
+    found = found or [place for place, here in enumerate(plain) if here == _plain(name)]
+    if not found and name.isascii() and name.isdecimal() and 1 <= int(name) <= len(names):
+        found = [int(name) - 1]
+    if len(found) != 1:
+        listed = ", ".join(f"{place} {here!r:.40}" for place, here in enumerate(names[:SHOWN], 1))
+        raise InputError(
+            f"{path}: {'no column is' if not found else f'{len(found)} columns are'} named {name}; it has {listed}"
+        )
+    return found[0]
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter not in " -_.")

@@ -1,0 +1,91 @@
+"""Encode a column of texts to a file of vectors. Killed and started again, it goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
+from connection.system.flags import Flags
+from connection.system.paths import expand, resolve
+from connection.system.plain_files import is_link
+from connection.system.versions import require_libraries
+
+EXAMPLES = (
+    "python -m tools.encode output/run requirements.csv -o vectors.npy",
+    "python -m tools.encode output/run texts.parquet --column text -o v.parquet --dtype int8",
+)
+ENDINGS = (".npy", ".safetensors", ".parquet")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit status: 0 done, 1 the file could not be written, 2 bad usage, model folder or file."""
+    parser = Flags("python -m tools.encode", __doc__ or "", EXAMPLES)
+    parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
+    parser.add_argument("file", help="a list of texts: a file in any form of the data reader")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=f"the vectors: {', '.join(ENDINGS)}")
+    parser.add_argument("--column", default="", help="name or number of the column of texts (default: by its name or content)")
+    parser.add_argument("--dtype", choices=("float32", "float16", "int8"), default="float32", help="(default: float32)")
+    parser.add_argument("--dim", type=int, default=0, metavar="N", help="the first N numbers alone, for Matryoshka models")
+    parser.add_argument("--normalize", action="store_true", help="vectors of length 1 (default: as the model folder says)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    given = parser.parse_args(argv)
+    return exit_status(lambda: encode(given), failed="The vectors could not be written")
+
+
+def encode(given: argparse.Namespace) -> int:
+    """Write the vectors of a file's texts. Returns the exit status."""
+    target, source = expand(given.output), resolve(given.file)
+    if target.suffix.lower() not in ENDINGS:
+        raise InputError(f"-o {printable(target)}: the name should end in {', '.join(ENDINGS)}")
+    if target.is_dir() or not target.parent.is_dir() or is_link(target):
+        raise InputError(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target.resolve() == source:
+        raise InputError(f"-o {printable(target)} would replace the file that is read: give another name")
+    if given.dim < 0:
+        raise InputError(f"--dim {given.dim}: give the number of numbers to keep")
+    require_libraries()
+    import numpy as np
+
+    from connection.search.row_files import unique
+    from connection.search.texts import read_texts
+    from connection.search.vector_files import Form, encode_to_file, write_vectors
+    from connection.system.devices import pick_device
+    from ConnectionBert import ConnectionBert
+
+    texts = read_texts(source, given.column, other=target.suffix == ".parquet")
+    model = ConnectionBert.load(given.model).to(pick_device(given.device))
+    form = Form(given.dtype, given.dim, given.normalize)
+    npy = target if target.suffix == ".npy" else target.with_name(f".{target.name}.npy")
+    vectors, scales, cut = encode_to_file(model, texts.texts, form, npy)
+    written = [target]
+    if target.suffix == ".npy":
+        if scales is not None:
+            from connection.system.atomic_files import atomic_file
+
+            written.append(target.with_suffix(".scales.npy"))
+            with atomic_file(written[1]) as file:
+                np.save(file, scales)
+    else:
+        columns = {"id": texts.ids} if texts.ids else {}
+        columns |= {texts.column: texts.texts, **texts.others}
+        names = unique([*columns, "vector"])[:-1]
+        write_vectors(target, vectors, scales, lambda: dict(zip(names, columns.values(), strict=True)))
+        npy.unlink()
+    told: dict[str, Any] = {"files": [str(file) for file in written], "texts": len(texts.texts), "cut": cut}
+    told |= {"shape": list(vectors.shape), "dtype": given.dtype, "column": texts.column}
+    if given.json:
+        print(json.dumps(told))
+    else:
+        shape = f"{vectors.shape[0]:,} x {vectors.shape[1]} {given.dtype}"
+        print(f"{', '.join(map(printable, written))}: {shape}, of column {printable(texts.column)}")
+        print(f"{cut:,} texts cut at {model.max_length} tokens")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

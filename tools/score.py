@@ -1,0 +1,177 @@
+"""Score pairs: the cosine, the label that it stands for and the decision, for two sentences or for each row of a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
+from connection.system.flags import Flags
+from connection.system.paths import expand, resolve
+from connection.system.plain_files import is_link
+from connection.system.versions import require_libraries
+
+if TYPE_CHECKING:
+    from connection.search.pair_rows import PairRows
+    from ConnectionBert import ConnectionBert
+
+EXAMPLES = (
+    'python -m tools.score output/run "The door shall lock" "Check the lock"',
+    "python -m tools.score output/run pairs.xlsx -o scored.xlsx",
+)
+DIGITS = 4
+SHOWN = 5
+
+
+def main(argv: list[str] | None = None, name: str = "score") -> int:
+    """Return the exit status: 0 done, 1 the file could not be written, 2 bad usage, model folder or file."""
+    parser = Flags(f"python -m tools.{name}", __doc__ or "", EXAMPLES)
+    parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
+    parser.add_argument("pairs", nargs="+", metavar="PAIRS", help="a file of pairs; or two sentences")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the scored rows: .csv, .tsv, .jsonl, .parquet or .xlsx")
+    parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME (or 1-based numbers)")
+    parser.add_argument("--json", action="store_true", help="print JSON: of two sentences, or a line for each row")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    given = parser.parse_args(argv)
+    return exit_status(lambda: score(given), failed="The scores could not be written")
+
+
+def score(given: argparse.Namespace) -> int:
+    """Score two sentences, or the rows of a file. Returns the exit status."""
+    if len(given.pairs) > 2:
+        raise InputError("Give one file of pairs, or two sentences")
+    two = given.pairs if len(given.pairs) == 2 else None
+    target = expand(given.output) if given.output else None
+    if two and target:
+        raise InputError("-o is of a file of pairs; the score of two sentences is printed")
+    for sentence in two or ():
+        if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):  # bytes that are not UTF-8
+            raise InputError(f"{sentence!r} is no sentence")
+    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
+        raise InputError(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and target.resolve() == resolve(given.pairs[0]):
+        raise InputError(f"-o {printable(target)} would replace the file that is read: give another name")
+    require_libraries()
+    from connection.search.pair_rows import open_pairs
+    from connection.search.row_files import ENDINGS, require_openpyxl
+    from connection.system.devices import pick_device
+    from ConnectionBert import ConnectionBert
+
+    if target and target.suffix.lower() not in ENDINGS:
+        raise InputError(f"-o {printable(target)}: the name should end in {', '.join(ENDINGS)}")
+    if target and target.suffix.lower() == ".xlsx":
+        require_openpyxl()
+    file = None if two else open_pairs(resolve(given.pairs[0]), given.columns)
+    model = ConnectionBert.load(given.model).to(pick_device(given.device))
+    if two:
+        return _score_two(model, two, given.json)
+    assert file
+    return _score_file(model, file, target, given.json)
+
+
+def added_columns(model: ConnectionBert) -> list[str]:
+    """Returns the names of the columns that a model can fill."""
+    predicted = ["predicted"] * bool(model.labels and model.calibration.knots)  # without dev pairs no label is known
+    return ["cosine", *predicted, *["connected"] * (threshold_of(model)[0] is not None)]
+
+
+def threshold_of(model: ConnectionBert) -> tuple[float | None, str]:
+    """Returns the cosine from which a model calls a pair connected, and how it is known; None and "" if it is not."""
+    from connection.search.linking import decision_threshold
+
+    return decision_threshold(model.calibration, model.labels)
+
+
+def scores_of(model: ConnectionBert, cosine: Any) -> list[list[Any]]:
+    """Returns the cells of `added_columns` for cosines (N,), N rows."""
+    columns: list[list[Any]] = [[round(float(value), DIGITS) for value in cosine]]
+    if model.labels and model.calibration.knots:
+        columns.append([round(float(label), DIGITS) for label in model.calibration.predicted_label(cosine, *model.labels)])
+    threshold, _ = threshold_of(model)
+    if threshold is not None:
+        columns.append(["yes" if value >= threshold else "no" for value in cosine])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _score_two(model: ConnectionBert, sentences: list[str], as_json: bool) -> int:
+    cosine = model.similarity(*[[sentence] for sentence in sentences])
+    names = added_columns(model)
+    (cells,) = scores_of(model, cosine)
+    if as_json:
+        print(json.dumps(dict(zip(names, cells, strict=True))))
+        return 0
+    print(f"cosine {float(cosine[0]):.4f}")
+    threshold, how = threshold_of(model)
+    if threshold is not None:
+        print(f"{'connected' if cosine[0] >= threshold else 'not connected'}: the threshold is {threshold:.4f} ({how})")
+    if "predicted" in names and model.labels:
+        low, high = model.labels
+        print(f"score  {cells[1]:.2f} on the scale {low:g} to {high:g}")
+    return 0
+
+
+def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_json: bool) -> int:
+    """Write the rows of a file with their scores to `target`, or print them. Says the counts on stderr."""
+    from connection.search.row_files import new_rows, shown, unique
+
+    names = [*file.names, *added_columns(model)]
+    counts = {"rows": 0, "cut": 0, "connected": 0}
+    problems: list[str] = []
+    rows = _scored(model, file, counts, problems)
+    if target:
+        with new_rows(target, names, len(added_columns(model))) as output:
+            for chunk in rows:
+                output.write(chunk)
+    elif as_json:
+        for chunk in rows:
+            for row in chunk:
+                print(json.dumps(dict(zip(unique(names), row, strict=True)), ensure_ascii=False))
+    else:
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(map(shown, unique(names)))
+        for chunk in rows:
+            writer.writerows([shown(cell) for cell in row] for row in chunk)
+    if not counts["rows"]:
+        raise InputError(f"{printable(file.table.path)} has no rows below its header")
+    said = f"{counts['rows']:,} pairs scored, {counts['cut']:,} sentences cut at {model.max_length} tokens"
+    threshold, how = threshold_of(model)
+    if threshold is not None:
+        said += f", {counts['connected']:,} connected (cosine {threshold:.4f} or more: {how})"
+    print(said, *([f"{printable(target)}: the rows with their scores"] if target else []), sep="\n", file=sys.stderr)
+    if problems:
+        print(f"{len(problems):,} rows have no score:", *map(printable, problems[:SHOWN]), sep="\n  ", file=sys.stderr)
+    return 0
+
+
+def _scored(model: ConnectionBert, file: PairRows, counts: dict[str, int], problems: list[str]) -> Iterator[list[list[Any]]]:
+    """Yields the rows with their scores; those without two sentences have empty ones. Adds to `counts` and `problems`."""
+    from connection.search.vectors import encode_texts
+
+    empty, (threshold, _) = [None] * len(added_columns(model)), threshold_of(model)
+    for cells, first, second, wrong in file.chunks():
+        good = [place for place, why in enumerate(wrong) if not why]
+        problems += [f"{file.table.path}, {why}" for why in wrong if why]
+        added = [list(empty) for _ in cells]
+        if good:
+            start = counts["rows"]
+            texts = [first[place] for place in good] + [second[place] for place in good]
+            vectors, cut = encode_texts(model, texts, what=f"rows {start + 1:,} on")  # (2G, H)
+            cosine = (vectors[: len(good)] * vectors[len(good) :]).sum(1).clip(-1, 1)
+            for place, row in zip(good, scores_of(model, cosine), strict=True):
+                added[place] = row
+            counts["cut"] += cut
+            if threshold is not None:
+                counts["connected"] += int((cosine >= threshold).sum())
+        counts["rows"] += len(cells)
+        yield [[*row, *more] for row, more in zip(cells, added, strict=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
