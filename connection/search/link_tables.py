@@ -86,7 +86,7 @@ class LinkedLists:
             side, other = self.sides[number], self.sides[1 - number]
             place_of = dict(zip(best.a.tolist(), range(len(best)), strict=True))
             for row in np.flatnonzero(~linked).tolist():
-                line = [side.path.name, names[number][row], side.texts[row]]
+                line: list[Any] = [side.path.name, names[number][row], side.texts[row]]
                 if row in place_of:
                     place = place_of[row]
                     partner = int(best.b[place])
