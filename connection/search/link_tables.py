@@ -70,9 +70,9 @@ class LinkedLists:
         names = [names_of(side) for side in sides]
         for place, (a, b) in enumerate(zip(candidates.a.tolist(), candidates.b.tolist(), strict=True)):
             row: list[Any] = [int(candidates.rank[place]), names[0][a], names[1][b], sides[0].texts[a], sides[1].texts[b]]
-            row.append(f"{candidates.cosine[place]:.{DIGITS}f}")
+            row.append(round(float(candidates.cosine[place]), DIGITS))  # a number: a text "-0.1" would be taken for a formula
             if self.predicted is not None:
-                row.append(f"{self.predicted[place]:.2f}")
+                row.append(round(float(self.predicted[place]), 2))
             row.append(YES_NO[bool(self.found.connected[place])])
             if marks is not None:
                 row.append(YES_NO[marks[place]])
@@ -86,11 +86,11 @@ class LinkedLists:
             side, other = self.sides[number], self.sides[1 - number]
             place_of = dict(zip(best.a.tolist(), range(len(best)), strict=True))
             for row in np.flatnonzero(~linked).tolist():
-                line = [side.path.name, names[number][row], side.texts[row]]
+                line: list[Any] = [side.path.name, names[number][row], side.texts[row]]
                 if row in place_of:
                     place = place_of[row]
                     partner = int(best.b[place])
-                    line += [f"{best.cosine[place]:.{DIGITS}f}", names[1 - number][partner], other.texts[partner]]
+                    line += [round(float(best.cosine[place]), DIGITS), names[1 - number][partner], other.texts[partner]]
                 yield line
 
     def counts(self) -> dict[str, Any]:

@@ -120,6 +120,11 @@ def test_known_links_are_marked_left_out_or_measured(tiny_folder, lists, tmp_pat
     assert "known.csv, line 4: 'R7' and 'T77': not in the lists" in shown.stdout
     marks = {(row["id1"], row["id2"]): row["known"] for row in read(tmp_path / "links.csv") if row["known"]}
     assert marks == {("R0", "T9"): "yes", ("R1", "T0"): "no"}
+    run_inside(link.main, *words, "--threshold", 1)  # nothing is found; a known link is one all the same
+    assert len(read(tmp_path / "uncovered.csv")) == 18
+    assert not {"R0", "T9"} & {row["id"] for row in read(tmp_path / "uncovered.csv")}
+    run_inside(link.main, *words, "--threshold", 1, "--known-as", "evaluate")
+    assert len(read(tmp_path / "uncovered.csv")) == 20
     assert run_inside(link.main, *words, "--known-as", "exclude").returncode == 0
     assert len(read(tmp_path / "links.csv")) == 98
     shown = run_inside(link.main, *words, "--known-as", "evaluate", "--json", tmp_path / "links.json")
