@@ -203,7 +203,7 @@ def test_after_ctrl_c_the_whole_command_that_goes_on_is_printed_and_works(tiny_f
         signal_in_step(patch, 3, 2)
         shown = run_inside(driver.main, *training_words(tiny_folder, pairs, tmp_path / "my run"))
     assert shown.returncode == 130
-    assert "tools.similarity" not in shown.stdout
+    assert "tools.score" not in shown.stdout
     command = shown.stdout.split("To go on from there:\n")[1].strip()
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert ended.returncode == 0, ended.stderr

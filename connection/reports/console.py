@@ -64,5 +64,5 @@ def print_resume(output: Path, seeds: int = 1) -> None:
 def print_next(model: Path) -> None:
     """Print where the model is, and the next command to type."""
     print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
-    command = [sys.executable, "-m", "tools.similarity", str(model), "one sentence", "another sentence"]
+    command = [sys.executable, "-m", "tools.score", str(model), "one sentence", "another sentence"]
     print(f"  {shell_line(command, ROOT)}")

@@ -1,6 +1,6 @@
 """An index of a corpus: the vectors of its texts in a folder, mapped into memory; only texts that are new are encoded again.
 
-vectors.npy has a row for each distinct text, of length 1; texts.npy its SHA-256, cut to 16 bytes; index.json the model's digest.
+vectors.npy has a row for each distinct text, of length 1; texts.npy its SHA-256, cut to 16 bytes; index.json the model's.
 """
 
 from __future__ import annotations

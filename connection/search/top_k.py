@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 
@@ -22,9 +24,9 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     groups = -(-m // GROUP)
     at_once = max(1, min(QUERIES_AT_ONCE, n, SCORES_AT_ONCE // max(1, m)))
     buffer = torch.full((at_once, groups * GROUP), -torch.inf)  # what is beyond M stays so
-    other = torch.from_numpy(corpus).T  # (H, M)
+    other = _tensor(corpus).T  # (H, M)
     for start in range(0, n, at_once):
-        block = torch.from_numpy(queries[start : start + at_once])  # (Q, H)
+        block = _tensor(queries[start : start + at_once])  # (Q, H)
         part = buffer[: len(block)]
         torch.mm(block, other, out=part[:, :m])  # (Q, M)
         best, places = _largest(part, k, m)
@@ -49,3 +51,10 @@ def _largest(scores: torch.Tensor, k: int, m: int) -> tuple[torch.Tensor, torch.
     inside = grouped.gather(1, nearest[..., None].expand(-1, -1, GROUP)).flatten(1)  # (Q, k GROUP)
     found = inside.topk(k)
     return found.values, nearest.gather(1, found.indices // GROUP) * GROUP + found.indices % GROUP
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """An array as a tensor, which is only read: also of a file that is mapped into memory for reading alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)

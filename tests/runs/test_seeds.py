@@ -231,7 +231,7 @@ def test_overwrite_removes_earlier_seeds_and_nothing_else_of_such_a_name(run, tm
 
 def test_the_one_next_command_is_of_the_model_that_is_kept(run, tmp_path):
     shown = run("--output-dir", tmp_path / "out", "--seeds", 2)
-    (line,) = (line for line in shown.stdout.splitlines() if "tools.similarity" in line)
+    (line,) = (line for line in shown.stdout.splitlines() if "tools.score" in line)
     assert str(tmp_path / "out" / "model") in line
     assert "<h2>Epochs</h2>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 

@@ -121,7 +121,7 @@ def test_one_epoch_from_the_command_line(tiny_folder, tmp_path):
     shown = train(tiny_folder, train_file, output, "--dev-file", dev, "--test-file", test, "--epochs", 2, "--log-steps", 1,
                   "--learning-rate", "1e-3", run=as_a_person(tmp_path))  # fmt: skip
     assert shown.returncode == 0, shown.stderr
-    for part in ("measuring the base model", "training loss", "dev Spearman", "95% interval", "tools.similarity"):
+    for part in ("measuring the base model", "training loss", "dev Spearman", "95% interval", "tools.score"):
         assert part in shown.stdout
 
     results = json.loads((output / "results.json").read_text())
