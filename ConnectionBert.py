@@ -222,6 +222,11 @@ class ConnectionBert(nn.Module):
 
     def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32") -> Tensor:
         """Return one float32 vector per sentence, not cut: N sentences -> (N, H)."""
+        vectors = pool(self.pooling, *self.token_states(tokens, precision))  # (N, T, H) -> (N, H)
+        return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
+
+    def token_states(self, tokens: PackedBatch, precision: str = "fp32") -> tuple[Tensor, Tensor]:
+        """Return the float32 state of each token, (N, T, H), and which of them are pooled, (N, T) int64."""
         if self.training and self.packed_bert:
             states = self.packed_bert(tokens)  # (R, L, H)
         else:
@@ -234,8 +239,7 @@ class ConnectionBert(nn.Module):
                     return_dict=True,
                 ).last_hidden_state
         mask = without_prompt(tokens.attention_mask, self._skipped) if self._skipped else tokens.attention_mask
-        vectors = pool(self.pooling, tokens.by_sentence(states).float(), mask)  # (N, T, H) -> (N, H)
-        return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
+        return tokens.by_sentence(states).float(), mask
 
     def encode(
         self, sentences: Iterable[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"

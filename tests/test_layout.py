@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "ConnectionDataset": (*MODEL, "settings"),
     "evaluation": (*MODEL, "ConnectionBert", "ConnectionDataset"),
     "training": (*MODEL, "ConnectionBert", "ConnectionDataset"),
-    "reports": (*TRAINING, "evaluation"),
+    "search": (*MODEL, "ConnectionBert", "evaluation"),
+    "reports": (*TRAINING, "evaluation", "search"),
     "runs": (*TRAINING, "evaluation", "reports"),
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")

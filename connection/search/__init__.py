@@ -1,0 +1,1 @@
+"""Use of the vectors of many sentences: linking, search, explanation, and which pairs to label next."""
