@@ -1,0 +1,209 @@
+"""Suggest which pairs to label next: those that the model is least sure of, of many texts, no two about the same."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
+from connection.system.paths import expand, resolve
+from connection.system.plain_files import is_link
+from connection.system.versions import require_libraries
+from tools.link import print_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from connection.search.suggestion import Pool
+    from connection.search.texts import Texts
+    from ConnectionBert import ConnectionBert
+
+EXAMPLES = """examples:
+  python -m tools.suggest output/run requirements.csv tests.xlsx --labelled my-pairs.csv -o to-label.csv
+  python -m tools.suggest output/run unlabelled-pairs.csv --count 50 -o to-label.csv
+"""
+COUNT = 100
+CANDIDATES = 100  # of each row of A: its nearest rows of B
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit status: 0 done, 1 the pairs could not be written, 2 bad usage, model folder or file."""
+    parser = argparse.ArgumentParser(prog="python -m tools.suggest", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
+    parser.add_argument("a", metavar="A", help="a list of texts; or, without B, a file of unlabelled pairs")
+    parser.add_argument("b", metavar="B", nargs="?", help="the other list")
+    parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"pairs to suggest (default: {COUNT})")
+    parser.add_argument("--labelled", action="append", default=[], metavar="FILE", help="pair files: not suggested again")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the pairs as CSV, with an empty score column (default: stdout)")
+    for side in "ab":
+        name = side.upper()
+        parser.add_argument(f"--column-{side}", default="", metavar="COLUMN",
+                            help=f"name or number of the column of {name}'s texts")  # fmt: skip
+        parser.add_argument(f"--id-{side}", default="", metavar="COLUMN", help=f"name or number of {name}'s column of ids")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    parser.add_argument("--json", action="store_true", help="print the pairs as JSON")
+    given = parser.parse_args(argv)
+    return exit_status(lambda: suggest_pairs(given), failed="The pairs could not be written")
+
+
+def suggest_pairs(given: argparse.Namespace) -> int:
+    """Write the pairs to label; say on stderr how they were chosen. Returns the exit status."""
+    target = _checked_usage(given)
+    require_libraries()
+    from connection.search.linking import decision_threshold
+    from connection.search.suggestion import suggest
+    from connection.search.texts import read_texts
+    from connection.system.csv_output import new_csv
+    from connection.system.devices import pick_device
+    from ConnectionBert import ConnectionBert
+
+    if given.b:
+        a = read_texts(resolve(given.a), given.column_a, given.id_a, False)
+        b = read_texts(resolve(given.b), given.column_b, given.id_b, False)
+    else:
+        a, b = _sides(resolve(given.a), given)
+    labelled = _labelled_pairs(given.labelled)
+    model = ConnectionBert.load(given.model).to(pick_device(given.device))
+    _tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    pool = _pool(model, a, b, both_lists=bool(given.b))
+    new = _unlabelled(pool, a, b, labelled)
+    _tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
+    if not len(new):
+        raise InputError("No pair is left: all candidates are labelled already. Give other lists.")
+    threshold, source = decision_threshold(model.calibration, model.labels)
+    if threshold is None:
+        threshold, source = (
+            0.5,
+            "this model has no threshold of its own: one trained on some labels, with dev pairs, knows better",
+        )
+    pool = pool.only(new)
+    chosen = suggest(pool, given.count, threshold)
+    _tell(f"chosen {len(chosen):,} of {len(pool):,}, near the cosine {threshold:.4f} ({source})")
+    header, rows = _rows(model, a, b, pool.only(chosen))
+    if target:
+        with new_csv(target) as output:
+            output.rows([header, *rows])
+        _tell(f"{printable(target)}: fill in the score column, and add its rows to the training file")
+    if given.json:
+        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
+    elif not target:
+        print_rows([header, *rows])
+    return 0
+
+
+def _tell(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def _checked_usage(given: argparse.Namespace) -> Path | None:
+    """Returns the file to write. Raises `InputError` for flags that can't be used, and for a file that can't be written."""
+    problems = [] if given.count > 0 else [f"--count {given.count}: give 1 or more"]
+    target = expand(given.output) if given.output else None
+    inputs = [resolve(name) for name in (given.a, given.b, *given.labelled) if name]
+    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
+        problems.append(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    elif target and target.resolve() in inputs:
+        problems.append(f"-o {printable(target)} would replace a file that is read: give another name")
+    if not given.b:
+        problems += [
+            f"--id-{side} is of two lists; a file of pairs has no ids" for side in "ab" if getattr(given, f"id_{side}")
+        ]
+    if problems:
+        raise InputError(problems[0]) if len(problems) == 1 else InputError.listing("These flags can't be used:", problems)
+    return target
+
+
+def _sides(path: Path, given: argparse.Namespace) -> tuple[Texts, Texts]:
+    """Both sides of a file of pairs. Raises `InputError` unless its columns have known names or are given."""
+    from connection.data.columns import SENTENCE_NAMES
+    from connection.data.formats.table import open_table
+    from connection.search.texts import read_texts
+
+    columns = (given.column_a, given.column_b)
+    if not all(columns):
+        table = open_table(path)
+        names = table.names or next((cells for _, cells in table.rows()), [])
+        plain = ["".join(letter for letter in name.lower() if letter not in " -_.") for name in names]
+        known = [pair for pair in SENTENCE_NAMES if set(pair) <= set(plain)]
+        if any(columns) or len(known) != 1:
+            listed = ", ".join(f"{place} {printable(name)!r:.40}" for place, name in enumerate(names[:30], 1))
+            raise InputError(
+                f"{printable(path)}: which columns hold the two texts? Its first row: {listed}. Give --column-a and "
+                "--column-b, by name or number; or a second list."
+            )
+        columns = (names[plain.index(known[0][0])], names[plain.index(known[0][1])])
+    return read_texts(path, columns[0]), read_texts(path, columns[1])
+
+
+def _labelled_pairs(files: list[str]) -> set[tuple[str, str]]:
+    """The pairs that have a label, as they are compared, in both orders. A row without a label is none of them."""
+    from connection.data.pair_file import PairFile
+    from connection.data.text_hashes import plain
+
+    found = set()
+    for name in files:
+        for chunk in PairFile.open(resolve(name)).chunks():
+            for one, two in zip(map(plain, chunk.sentence1), map(plain, chunk.sentence2), strict=True):
+                found |= {(one, two), (two, one)}
+    return found
+
+
+def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
+    """The candidates: rows of A and B that are near each other, or the rows of a file of pairs."""
+    import numpy as np
+
+    from connection.search.suggestion import Pool
+    from connection.search.top_k import top_k
+    from connection.search.vectors import encode_texts
+
+    vectors = []
+    for side in (a, b):
+        encoded, cut = encode_texts(model, side.texts, what=side.path.name)
+        vectors.append(encoded)
+        texts = f"{len(side.texts):,} texts in column {printable(side.column)}"
+        _tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")
+    if both_lists:
+        cosine, rows = top_k(*vectors, min(CANDIDATES, len(b.texts)))
+        return Pool(np.repeat(np.arange(len(a.texts)), rows.shape[1]), rows.ravel(), cosine.ravel(), *vectors)
+    place = {row: number for number, row in enumerate(b.rows)}  # a row may lack one of its texts
+    both = np.array([(number, place[row]) for number, row in enumerate(a.rows) if row in place], int).reshape(-1, 2)
+    return Pool(both[:, 0], both[:, 1], (vectors[0][both[:, 0]] * vectors[1][both[:, 1]]).sum(axis=1), *vectors)
+
+
+def _unlabelled(pool: Pool, a: Texts, b: Texts, labelled: set[tuple[str, str]]) -> np.ndarray:
+    """The rows of the pool without a label, each two texts once, in whichever order."""
+    import numpy as np
+
+    from connection.data.text_hashes import plain
+
+    known, new = set(labelled), []
+    texts = [[plain(text) for text in side.texts] for side in (a, b)]
+    for row, (one, two) in enumerate(zip(pool.a.tolist(), pool.b.tolist(), strict=True)):
+        pair = (texts[0][one], texts[1][two])
+        if pair not in known and pair[0] != pair[1]:
+            new.append(row)
+            known |= {pair, pair[::-1]}
+    return np.array(new, int)
+
+
+def _rows(model: ConnectionBert, a: Texts, b: Texts, pool: Pool) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of the pairs: the suite's own form, and after it the model's guess and where the texts are from."""
+    header = ["sentence1", "sentence2", "score", "guess", "cosine", "row1", "row2"]
+    header += ["id1"] * bool(a.ids) + ["id2"] * bool(b.ids)
+    guesses = [""] * len(pool)
+    if model.labels and model.calibration.knots:
+        guesses = [round(label, 2) for label in model.calibration.predicted_label(pool.cosine, *model.labels).tolist()]
+    rows = []
+    for one, two, guess, cosine in zip(pool.a.tolist(), pool.b.tolist(), guesses, pool.cosine.tolist(), strict=True):
+        ids = [side.ids[place] for side, place in ((a, one), (b, two)) if side.ids]
+        rows.append([a.texts[one], b.texts[two], "", guess, round(cosine, 4), a.rows[one], b.rows[two], *ids])
+    return header, rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
