@@ -138,6 +138,8 @@ def _show(
     change: Explanation | None, top: int,
 ) -> None:  # fmt: skip
     """Print both texts, the cosine, the strongest pairs of words and each word's share."""
+    from connection.search.explanation import shown
+
     if pair:
         facts = ("split", "line", "label", "predicted", "residual")
         print(f"row {pair['rank']}: " + ", ".join(f"{name} {printable(pair[name])}" for name in facts if name in pair))
@@ -155,11 +157,11 @@ def _show(
         print("    now    base  change")
     for place in places:
         numbers = [part.contributions[place] for part in (explanation, base, change) if part]
-        both = f"{printable(explanation.first[place[0]])} | {printable(explanation.second[place[1]])}"
+        both = f"{shown(explanation.first[place[0]])} | {shown(explanation.second[place[1]])}"
         print("".join(f"{number:+8.4f}" for number in numbers) + f"  {both}")
     for name, words, shares in zip(("first", "second"), (explanation.first, explanation.second), ordered.shares, strict=True):
         print(f"\n{'change of ' if change else ''}each word's share, {name} text:")
-        listed = "  ".join(f"{printable(word)}\xa0{share:+.3f}" for word, share in zip(words, shares.tolist(), strict=True))
+        listed = "  ".join(f"{shown(word)}\xa0{share:+.3f}" for word, share in zip(words, shares.tolist(), strict=True))
         filled = textwrap.fill(listed, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         print(filled.replace("\xa0", " "))  # textwrap leaves a word and its number together for it
 

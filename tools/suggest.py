@@ -192,16 +192,17 @@ def _unlabelled(pool: Pool, a: Texts, b: Texts, labelled: set[tuple[str, str]]) 
 
 
 def _rows(model: ConnectionBert, a: Texts, b: Texts, pool: Pool) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of the pairs: the suite's own form, and after it the model's guess and where the texts are from."""
-    header = ["sentence1", "sentence2", "score", "guess", "cosine", "row1", "row2"]
-    header += ["id1"] * bool(a.ids) + ["id2"] * bool(b.ids)
+    """Header and rows of the pairs: the suite's own form, and after it the model's guess, and where the texts are from."""
+    from connection.search.link_tables import names_of
+
+    header = ["sentence1", "sentence2", "score", "predicted", "cosine"]
+    header += [f"{'id' if side.ids is not None else 'line'}{number}" for number, side in ((1, a), (2, b))]
     guesses = [""] * len(pool)
     if model.labels and model.calibration.knots:
         guesses = [round(label, 2) for label in model.calibration.predicted_label(pool.cosine, *model.labels).tolist()]
-    rows = []
+    names, rows = [names_of(a), names_of(b)], []
     for one, two, guess, cosine in zip(pool.a.tolist(), pool.b.tolist(), guesses, pool.cosine.tolist(), strict=True):
-        ids = [side.ids[place] for side, place in ((a, one), (b, two)) if side.ids]
-        rows.append([a.texts[one], b.texts[two], "", guess, round(cosine, 4), a.rows[one], b.rows[two], *ids])
+        rows.append([a.texts[one], b.texts[two], "", guess, round(cosine, 4), names[0][one], names[1][two]])
     return header, rows
 
 

@@ -24,9 +24,12 @@ from connection.data.tokenization import tokenize
 from connection.model.packing import pack
 from connection.model.pooling import POOLING
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 from ConnectionBert import ConnectionBert
 
 ONE_TOKEN = ("cls", "last", "pooler")  # poolings that take the vector from one token
+
+LONGEST = 40  # characters of a word that are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,11 @@ class Explanation:
             for name, words, shares in zip(("first", "second"), (self.first, self.second), self.shares, strict=True)
         }
         return {"cosine": self.cosine, **sides, "contributions": self.contributions.tolist()}
+
+
+def shown(word: str) -> str:
+    """Returns a word to print, or its beginning: what no tokenizer splits may be of any length."""
+    return printable(word if len(word) <= LONGEST else f"{word[: LONGEST - 3]}...")
 
 
 def require_words(model: ConnectionBert) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from connection.search.explanation import Explanation
+from connection.search.explanation import Explanation, shown
 from connection.system.atomic_files import atomic_file
-from connection.system.escapes import printable, printable_lines
+from connection.system.escapes import printable_lines
 
 STRONGEST = 0.6  # opacity of the strongest colour: the numbers on it stay readable, light and dark
 LEAST = 0.01
@@ -27,7 +27,7 @@ def write_page(path: Path, texts: tuple[str, str], explanation: Explanation, bas
         loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8"), autoescape=True, undefined=StrictUndefined
     )
     page = templates.get_template("explanation.html").render(
-        maps=maps, texts=[printable_lines(text) for text in texts], cut=explanation.cut
+        cosine=explanation.cosine, maps=maps, texts=[printable_lines(text) for text in texts], cut=explanation.cut
     )
     with atomic_file(path) as file:
         file.write(page.encode("utf-8"))
@@ -39,7 +39,7 @@ def _map(title: str, remark: str, explanation: Explanation) -> dict[str, Any]:
     strength = STRONGEST * np.abs(values) / max(float(np.abs(values).max(initial=0)), 1e-12)
     rows = [
         {
-            "word": printable(word),
+            "word": shown(word),
             "cells": [
                 {"number": _hundreds(value), "sign": "plus" if value > 0 else "minus",
                  "strength": f"{opacity:.2f}" if opacity >= LEAST else ""}
@@ -52,7 +52,7 @@ def _map(title: str, remark: str, explanation: Explanation) -> dict[str, Any]:
     return {
         "title": title,
         "remark": remark,
-        "explanation": explanation,
+        "columns": [shown(word) for word in explanation.second],
         "rows": rows,
         "shares": [_hundreds(share) for share in explanation.shares[1].tolist()],
         "total": _hundreds(explanation.cosine),
@@ -60,4 +60,4 @@ def _map(title: str, remark: str, explanation: Explanation) -> dict[str, Any]:
 
 
 def _hundreds(value: float) -> str:
-    return f"{100 * value:.1f}".replace("-0.0", "0.0")
+    return f"{round(100 * value, 2) + 0.0:.2f}"  # + 0.0: no -0.00

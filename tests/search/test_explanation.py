@@ -141,6 +141,14 @@ def test_json_holds_all_of_it_and_the_base(tiny_folder, tiny, tmp_path):
     assert content["base"]["cosine"] == pytest.approx(found.cosine, abs=1e-9)
 
 
+def test_a_word_of_100_000_characters(tiny_folder, tmp_path):
+    shown = run_inside(command.main, tiny_folder, "dog " + "z" * 99_996, "a dog", "-o", tmp_path / "why.html")
+    assert shown.returncode == 0, shown.stderr
+    assert f"  {'z' * 37}... +0." in shown.stdout.replace("... -0.", "... +0.")
+    assert max(map(len, shown.stdout.splitlines())) < 400
+    assert len((tmp_path / "why.html").read_text()) < 120_000  # the text once, its beginning as the word
+
+
 class Cells(HTMLParser):
     """The words and numbers of a page's tables, row by row, and the addresses that it would load."""
 
@@ -184,8 +192,8 @@ def test_the_page_holds_every_pair_and_escapes_what_it_shows(tiny_folder, tiny, 
     assert table[0][1:] == [*found.second, "sum"]
     assert [row[0] for row in table[1:-1]] == [word.replace("\u202e", r"\u202e") for word in found.first]
     numbers = np.array([[float(cell) for cell in row[1:-1]] for row in table[1:-1]])
-    assert np.allclose(numbers, 100 * found.contributions, atol=0.0501)
-    assert float(table[-1][-1]) == pytest.approx(100 * found.cosine, abs=0.0501)
+    assert np.allclose(numbers, 100 * found.contributions, atol=0.00501)
+    assert float(table[-1][-1]) == pytest.approx(100 * found.cosine, abs=0.00501)
     change = cells.rows[len(table) : 2 * len(table)]
     assert {float(cell) for row in change[1:] for cell in row[1:]} == {0.0}  # the base is the model itself
 

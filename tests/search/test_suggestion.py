@@ -115,15 +115,15 @@ def test_a_file_of_pairs(model, tmp_path):
     shown = run_inside(command.main, model, unlabelled(tmp_path / "all.csv", MANY), "--count", 12, "-o", tmp_path / "next.csv")
     assert shown.returncode == 0, shown.stderr
     rows = read_rows(tmp_path / "next.csv")
-    assert list(rows[0]) == ["sentence1", "sentence2", "score", "guess", "cosine", "row1", "row2"]
+    assert list(rows[0]) == ["sentence1", "sentence2", "score", "predicted", "cosine", "line1", "line2"]
     assert len({(row["sentence1"], row["sentence2"]) for row in rows}) == 12
     bert = ConnectionBert.load(model)
     cosine = bert.similarity([row["sentence1"] for row in rows], [row["sentence2"] for row in rows])
     assert np.allclose([float(row["cosine"]) for row in rows], cosine, atol=1e-4)
-    assert np.allclose([float(row["guess"]) for row in rows], np.interp(cosine, [0, 0.9, 1], [0, 2, 5]), atol=0.01)
+    assert np.allclose([float(row["predicted"]) for row in rows], np.interp(cosine, [0, 0.9, 1], [0, 2, 5]), atol=0.01)
     assert {row["score"] for row in rows} == {""}
     for row in rows:  # the line of the file, on which the pair stands
-        assert MANY[int(row["row1"]) - 2][:2] == (row["sentence1"], row["sentence2"])
+        assert MANY[int(row["line1"]) - 2][:2] == (row["sentence1"], row["sentence2"])
     middle = 0.9 + 0.1 * 0.5 / 3  # where the calibration reaches 2.5
     assert f"near the cosine {middle:.4f}" in shown.stderr
     near = np.abs(bert.similarity([str(pair[0]) for pair in MANY], [str(pair[1]) for pair in MANY]) - middle)
@@ -162,7 +162,7 @@ def test_a_pair_is_suggested_once_and_no_text_with_itself(model, tmp_path):
     one, two = PAIRS[0][:2]
     file = unlabelled(tmp_path / "all.csv", [(one, two), (two, one), (one, two.upper()), (one, one), PAIRS[1]])
     shown = run_inside(command.main, model, file, "--json")
-    assert [row["row1"] for row in sorted(json.loads(shown.stdout), key=lambda row: row["row1"])] == [2, 6]
+    assert sorted(row["line1"] for row in json.loads(shown.stdout)) == ["2", "6"]
 
 
 def test_what_a_spreadsheet_would_run_is_text(model, tmp_path):
@@ -179,7 +179,7 @@ def test_a_model_without_a_threshold_says_so(tiny_folder, tmp_path):
     shown = run_inside(command.main, tiny_folder, unlabelled(tmp_path / "all.csv", MANY), "--count", 2)
     assert shown.returncode == 0, shown.stderr
     assert "near the cosine 0.5000 (this model has no threshold of its own" in shown.stderr
-    assert next(csv.DictReader(shown.stdout.splitlines()))["guess"] == ""
+    assert next(csv.DictReader(shown.stdout.splitlines()))["predicted"] == ""
 
 
 def test_bad_usage_is_one_line_each_and_writes_nothing(model, tmp_path):
