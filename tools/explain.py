@@ -161,7 +161,9 @@ def _show(
         print("".join(f"{number:+8.4f}" for number in numbers) + f"  {both}")
     for name, words, shares in zip(("first", "second"), (explanation.first, explanation.second), ordered.shares, strict=True):
         print(f"\n{'change of ' if change else ''}each word's share, {name} text:")
-        listed = "  ".join(f"{shown(word)}\xa0{share:+.3f}" for word, share in zip(words, shares.tolist(), strict=True))
+        listed = "  ".join(
+            f"{shown(word)}\xa0{round(share, 3) + 0.0:+.3f}" for word, share in zip(words, shares.tolist(), strict=True)
+        )
         filled = textwrap.fill(listed, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         print(filled.replace("\xa0", " "))  # textwrap leaves a word and its number together for it
 

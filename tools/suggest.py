@@ -28,6 +28,7 @@ EXAMPLES = """examples:
 """
 COUNT = 100
 CANDIDATES = 100  # of each row of A: its nearest rows of B
+NO_THRESHOLD = (0.5, "this model has no threshold of its own: one trained on some labels, with dev pairs, knows better")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,6 +56,9 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     """Write the pairs to label; say on stderr how they were chosen. Returns the exit status."""
     target = _checked_usage(given)
     require_libraries()
+    import numpy as np
+
+    from connection.data.text_hashes import plain
     from connection.search.linking import decision_threshold
     from connection.search.suggestion import suggest
     from connection.search.texts import read_texts
@@ -67,20 +71,19 @@ def suggest_pairs(given: argparse.Namespace) -> int:
         b = read_texts(resolve(given.b), given.column_b, given.id_b, False)
     else:
         a, b = _sides(resolve(given.a), given)
-    labelled = _labelled_pairs(given.labelled)
+    number: dict[str, int] = {}  # equal texts have the same
+    of_a, of_b = (np.array([number.setdefault(plain(text), len(number)) for text in side.texts], np.int64) for side in (a, b))
+    labelled = _labelled(given.labelled, number)
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
     _tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
     pool = _pool(model, a, b, both_lists=bool(given.b))
-    new = _unlabelled(pool, a, b, labelled)
+    new = _unlabelled(of_a[pool.a], of_b[pool.b], labelled, len(number))
     _tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
     if not len(new):
         raise InputError("No pair is left: all candidates are labelled already. Give other lists.")
     threshold, source = decision_threshold(model.calibration, model.labels)
     if threshold is None:
-        threshold, source = (
-            0.5,
-            "this model has no threshold of its own: one trained on some labels, with dev pairs, knows better",
-        )
+        threshold, source = NO_THRESHOLD
     pool = pool.only(new)
     chosen = suggest(pool, given.count, threshold)
     _tell(f"chosen {len(chosen):,} of {len(pool):,}, near the cosine {threshold:.4f} ({source})")
@@ -140,17 +143,41 @@ def _sides(path: Path, given: argparse.Namespace) -> tuple[Texts, Texts]:
     return read_texts(path, columns[0]), read_texts(path, columns[1])
 
 
-def _labelled_pairs(files: list[str]) -> set[tuple[str, str]]:
-    """The pairs that have a label, as they are compared, in both orders. A row without a label is none of them."""
+def _labelled(files: list[str], number: dict[str, int]) -> np.ndarray:
+    """The keys of the pairs that have a label, (L,) int64. A row without one, as suggested before, is none of them.
+
+    number: of each text in the lists, by its form in which texts are compared.
+    """
+    import numpy as np
+
     from connection.data.pair_file import PairFile
     from connection.data.text_hashes import plain
 
-    found = set()
+    found = [np.zeros(0, np.int64)]
     for name in files:
         for chunk in PairFile.open(resolve(name)).chunks():
-            for one, two in zip(map(plain, chunk.sentence1), map(plain, chunk.sentence2), strict=True):
-                found |= {(one, two), (two, one)}
-    return found
+            one, two = (np.array([number.get(plain(text), -1) for text in side], np.int64)
+                        for side in (chunk.sentence1, chunk.sentence2))  # fmt: skip
+            found.append(_keys(one, two, len(number))[(one >= 0) & (two >= 0)])
+    return np.unique(np.concatenate(found))
+
+
+def _keys(one: np.ndarray, two: np.ndarray, texts: int) -> np.ndarray:
+    """A number for each pair of text numbers, (N,) and (N,) -> (N,) int64, the same in both orders."""
+    import numpy as np
+
+    keys: np.ndarray = np.minimum(one, two) * texts + np.maximum(one, two)
+    return keys
+
+
+def _unlabelled(one: np.ndarray, two: np.ndarray, labelled: np.ndarray, texts: int) -> np.ndarray:
+    """Which of N pairs of text numbers have no label, (N,) and (N,) -> rows (R,): each pair once, no text with itself."""
+    import numpy as np
+
+    keys = _keys(one, two, texts)
+    first = np.zeros(len(keys), bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return np.flatnonzero(first & (one != two) & ~np.isin(keys, labelled))
 
 
 def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
@@ -173,22 +200,6 @@ def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
     place = {row: number for number, row in enumerate(b.rows)}  # a row may lack one of its texts
     both = np.array([(number, place[row]) for number, row in enumerate(a.rows) if row in place], int).reshape(-1, 2)
     return Pool(both[:, 0], both[:, 1], (vectors[0][both[:, 0]] * vectors[1][both[:, 1]]).sum(axis=1), *vectors)
-
-
-def _unlabelled(pool: Pool, a: Texts, b: Texts, labelled: set[tuple[str, str]]) -> np.ndarray:
-    """The rows of the pool without a label, each two texts once, in whichever order."""
-    import numpy as np
-
-    from connection.data.text_hashes import plain
-
-    known, new = set(labelled), []
-    texts = [[plain(text) for text in side.texts] for side in (a, b)]
-    for row, (one, two) in enumerate(zip(pool.a.tolist(), pool.b.tolist(), strict=True)):
-        pair = (texts[0][one], texts[1][two])
-        if pair not in known and pair[0] != pair[1]:
-            new.append(row)
-            known |= {pair, pair[::-1]}
-    return np.array(new, int)
 
 
 def _rows(model: ConnectionBert, a: Texts, b: Texts, pool: Pool) -> tuple[list[str], list[list[Any]]]:

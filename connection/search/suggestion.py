@@ -13,6 +13,7 @@ import numpy as np
 NEAR = 4  # times as many pairs near the threshold as are wanted: one of each cluster of these is chosen
 ROUNDS = 10  # of k-means
 SEED = 0  # of its first centres
+ROWS_AT_ONCE = 4096  # of the distances to all centres
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,9 @@ def one_per_cluster(features: np.ndarray, count: int, rank: np.ndarray) -> np.nd
 
 def _nearest(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """The number of the nearest centre of each feature: (N, D), (K, D) -> (N,)."""
-    nearest: np.ndarray = ((centres**2).sum(axis=1) - 2 * features @ centres.T).argmin(axis=1)  # (N, K) -> (N,)
-    return nearest
+    squares = (centres**2).sum(axis=1)  # (K,)
+    starts = range(0, len(features), ROWS_AT_ONCE)
+    return np.concatenate([(squares - 2 * features[row : row + ROWS_AT_ONCE] @ centres.T).argmin(axis=1) for row in starts])
 
 
 def _place_in_group(group: np.ndarray) -> np.ndarray:
