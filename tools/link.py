@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import importlib.util
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ FILES = {
     UNCOVERED: "the rows without a link, each with its best candidate",
     "--html": "a page to accept and reject them with the keyboard: open it in a browser",
 }
-SHOWN = 3  # rows of --known that are not used
+SHOWN = 3  # ids that repeat, rows of --known that are not used
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,6 +111,9 @@ def link(given: argparse.Namespace) -> int:
         cut.append(too_long)
         column = f"{len(side.texts)} texts in column {printable(side.column)}"
         tell(f"list   {printable(side.path.name)}: {column}, {too_long} cut at {model.max_length} tokens")
+        if repeated := [name for name, count in Counter(side.ids or ()).items() if count > 1]:
+            shown = ", ".join(repeated[:SHOWN])
+            tell(f"       {printable(side.path.name)}: {len(repeated)} ids are there more than once ({printable(shown)})")
     threshold, source = given.threshold, ""
     if threshold is None:
         threshold, source = decision_threshold(model.calibration, model.labels)
@@ -126,7 +131,7 @@ def link(given: argparse.Namespace) -> int:
     if not outputs["--output"]:
         print_rows(lists.candidate_rows())
     if outputs["--html"]:
-        write_review(outputs["--html"], lists, model.labels, threshold, f"{model.summary}. Connected: {rule}")
+        write_review(outputs["--html"], lists, model.labels, threshold, f"model {given.model}; connected: {rule}")
     tell("", *lists.summary(given.top), sep="\n")
     for flag, what in FILES.items():
         if outputs[flag]:
@@ -148,6 +153,8 @@ def checked_usage(given: argparse.Namespace) -> dict[str, Path | None]:
         problems += [f"{flag} needs a second list" for flag, value in
                      (("--one-to-one", given.rule == "one-to-one"), ("--column-b", given.column_b), ("--id-b", given.id_b))
                      if value]  # fmt: skip
+    if given.rule == "one-to-one" and importlib.util.find_spec("scipy") is None:
+        problems.append("--one-to-one needs scipy. Type: pip install -r requirements-search.txt")
     if given.known_as != "mark" and not given.known:
         problems.append(f"--known-as {given.known_as} needs --known FILE")
     names = {"--output": given.output, "--html": given.html, "--json": given.json}

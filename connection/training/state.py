@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import PairBatch
 
-SKIPPED_AT_MOST = 5  # consecutive batches that may be skipped because loss or gradient is not finite
+STOP_AT_SKIPPED = 5  # a batch whose loss or gradient is not finite stops the run if it is the fifth in a row
 
 
 # The columns of the table of epochs.

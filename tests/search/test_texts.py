@@ -1,0 +1,55 @@
+"""Lists of texts as people have them: which column is read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from connection.search.texts import read_texts
+from connection.system.errors import InputError
+from tests.conftest import write_pairs
+
+
+def test_columns_by_their_usual_names_by_content_and_as_asked(tmp_path):
+    rows = [("R1", "The door shall lock.", "high"), ("R2", "The lamp shall light up.", "low")]
+    found = read_texts(write_pairs(tmp_path / "a.csv", rows, ("Req ID", "Requirements", "Priority")), other=True)
+    assert (found.texts, found.ids, found.rows) == ([row[1] for row in rows], ["R1", "R2"], [2, 3])
+    assert (found.column, found.others) == ("Requirements", {"Priority": ["high", "low"]})
+    rows = [(f"R-{row}", f"The door {row} shall lock at night.") for row in range(12)]
+    unusual = write_pairs(tmp_path / "b.csv", rows, ("Nummer", "Anforderung"))
+    assert read_texts(unusual).texts == [row[1] for row in rows]
+    assert read_texts(unusual).ids is None
+    assert read_texts(unusual, "anforderung", "1").ids == [row[0] for row in rows]
+    assert read_texts(unusual, "2").column == "Anforderung"
+
+
+def test_a_file_of_one_text_a_line_and_json(tmp_path):
+    (tmp_path / "list.txt").write_text("The door shall lock.\nThe lamp, too, is on.\n")
+    found = read_texts(tmp_path / "list.txt")
+    assert (len(found.texts), found.rows, found.ids) == (2, [1, 2], None)
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps({"id": n, "text": f"text {n}"}) + "\n" for n in range(3)))
+    found = read_texts(tmp_path / "list.jsonl")
+    assert (found.texts, found.ids) == (["text 0", "text 1", "text 2"], ["0", "1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is empty"),
+        ("id,text\n", "has no rows"),
+        ("id,text\n1,a dog\n2,\n3, \n", "rows without a text; fill or remove them\n  - line 3: column text is blank"),
+        ("a,b\nThe dog plays here,The cat is there\nOne more,And another\n", "which column holds the texts"),
+    ],
+)
+def test_what_is_no_list_is_refused(tmp_path, content, said):
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(InputError) as error:
+        read_texts(tmp_path / "list.csv")
+    assert said in str(error.value)
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    file = write_pairs(tmp_path / "a.csv", [("1", "a dog")], ("id", "text"))
+    with pytest.raises(InputError, match="no column is named body for the texts; it has 1 'id', 2 'text'"):
+        read_texts(file, "body")
