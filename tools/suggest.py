@@ -194,12 +194,12 @@ def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
         vectors.append(encoded)
         texts = f"{len(side.texts):,} texts in column {printable(side.column)}"
         _tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")
+    u, v = vectors
     if both_lists:
-        cosine, rows = top_k(*vectors, min(CANDIDATES, len(b.texts)))
-        return Pool(np.repeat(np.arange(len(a.texts)), rows.shape[1]), rows.ravel(), cosine.ravel(), *vectors)
-    place = {row: number for number, row in enumerate(b.rows)}  # a row may lack one of its texts
-    both = np.array([(number, place[row]) for number, row in enumerate(a.rows) if row in place], int).reshape(-1, 2)
-    return Pool(both[:, 0], both[:, 1], (vectors[0][both[:, 0]] * vectors[1][both[:, 1]]).sum(axis=1), *vectors)
+        cosine, rows = top_k(u, v, CANDIDATES)
+        return Pool(np.repeat(np.arange(len(u)), rows.shape[1]), rows.ravel(), cosine.ravel(), u, v)
+    rows = np.arange(len(u))
+    return Pool(rows, rows, (u * v).sum(axis=1), u, v)
 
 
 def _rows(model: ConnectionBert, a: Texts, b: Texts, pool: Pool) -> tuple[list[str], list[list[Any]]]:
