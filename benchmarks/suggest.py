@@ -14,15 +14,15 @@ import argparse
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.data import MODEL, rows_of
 from connection.evaluation.correlation import spearman
 from connection.search.linking import decision_threshold
-from connection.search.suggestion import Pool, one_per_cluster, suggest
+from connection.search.suggestion import Pool, near_threshold, one_per_cluster, over_scale, suggest
 from connection.system.atomic_files import write_json
 from connection.system.errors import RunError, exit_status
 from connection.system.paths import ROOT, output_folder
@@ -31,48 +31,27 @@ from ConnectionBert import ConnectionBert
 from tools.download.public_sets import find_public
 
 DEV_PAIRS = 200  # for the first model's calibration
-BANDS = 5  # of the label scale
 HIGHEST = 5  # label of both data sets, whose lowest is 0
 
 Pair = tuple[str, str, float]
 
 
-class Seen(NamedTuple):
-    """Unlabelled pairs, as the first model sees them."""
-
-    pool: Pool
-    threshold: float  # where its calibration reaches the middle of the scale
-    predicted: np.ndarray  # (N,) from 0 to 1
+Rule = Callable[[Pool, int, float, int], np.ndarray]  # pool, count, threshold, seed -> rows of the pool
 
 
-def at_random(seen: Seen, count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).choice(len(seen.pool), count, replace=False)
-
-
-def near_threshold(seen: Seen, count: int, seed: int) -> np.ndarray:
-    """The rule of tools.suggest."""
-    return suggest(seen.pool, count, seen.threshold)
-
-
-def over_scale(seen: Seen, count: int, seed: int) -> np.ndarray:
-    """As many of each band of predicted labels, no topic twice. A band with fewer leaves the rest to the others."""
-    band = np.minimum((seen.predicted * BANDS).astype(int), BANDS - 1)
-    random = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for place, number in enumerate(sorted(range(BANDS), key=lambda number: (band == number).sum())):  # the smallest first
-        rows = np.flatnonzero(band == number)
-        share = (count - len(chosen)) // (BANDS - place)
-        chosen += rows[one_per_cluster(seen.pool.topics(rows), share, random.random(len(rows)))].tolist() if share else []
-    return np.array(chosen)
-
-
-def coverage(seen: Seen, count: int, seed: int) -> np.ndarray:
+def coverage(pool: Pool, count: int, seed: int) -> np.ndarray:
     """One pair of each cluster of what distinguishes the two texts and what they share."""
-    u, v = seen.pool.vectors_a[seen.pool.a], seen.pool.vectors_b[seen.pool.b]
+    u, v = pool.vectors_a[pool.a], pool.vectors_b[pool.b]
     return one_per_cluster(np.hstack([np.abs(u - v), u * v]), count, np.random.default_rng(seed).random(len(u)))
 
 
-RULES = {"random": at_random, "threshold": near_threshold, "scale": over_scale, "coverage": coverage}
+RULES: dict[str, Rule] = {
+    "random": lambda pool, count, threshold, seed: np.random.default_rng(seed).choice(len(pool), count, replace=False),
+    "suggest": lambda pool, count, threshold, seed: suggest(pool, count, threshold),  # tools.suggest
+    "threshold": lambda pool, count, threshold, seed: near_threshold(pool, count, threshold),
+    "scale": lambda pool, count, threshold, seed: over_scale(pool, count),
+    "coverage": lambda pool, count, threshold, seed: coverage(pool, count, seed),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,7 +84,7 @@ def measure(given: argparse.Namespace) -> int:
     for seed in range(given.seeds):
         order = np.random.default_rng(seed).permutation(len(train))
         begin, rest = order[: given.begin], order[given.begin :]
-        first: Seen | None = None
+        first: tuple[Pool, float] | None = None
         for name in ("begin", *given.rules.split(",")):
             key = f"{kind}, seed {seed}, {name}"
             if key in _results(output):
@@ -114,19 +93,20 @@ def measure(given: argparse.Namespace) -> int:
                 model = _train([train[row] for row in begin], dev[:DEV_PAIRS], output, seed, given)
                 first = see(model, [train[row] for row in rest])
             if name != "begin":
-                rows = RULES[name](first, given.more, seed)
+                pool, threshold = first
+                rows = RULES[name](pool, given.more, threshold, seed)
                 if len(np.unique(rows)) != given.more:
                     raise RunError(f"{name} chose {len(np.unique(rows))} pairs")
                 model = _train([train[row] for row in [*begin, *rest[rows]]], [], output, seed, given)
-            found = spearman(see(model, test).pool.cosine, np.array([pair[2] for pair in test]))
+            found = spearman(see(model, test)[0].cosine, np.array([pair[2] for pair in test]))
             write_json(output / "results.json", _results(output) | {key: found})
             print(f"{key}: {100 * found:.2f}", flush=True)
     _show(_results(output), kind, given)
     return 0
 
 
-def see(model: ConnectionBert, pairs: list[Pair]) -> Seen:
-    """What a model makes of pairs; their labels are not looked at."""
+def see(model: ConnectionBert, pairs: list[Pair]) -> tuple[Pool, float]:
+    """What a model makes of pairs, and its threshold; their labels are not looked at."""
     texts = list(dict.fromkeys([text for pair in pairs for text in pair[:2]]))
     vectors = model.encode(texts, progress=False)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -135,7 +115,7 @@ def see(model: ConnectionBert, pairs: list[Pair]) -> Seen:
     cosine = (vectors[a] * vectors[b]).sum(axis=1)
     threshold, _ = decision_threshold(model.calibration, (0, HIGHEST))
     predicted = model.calibration.predicted_label(cosine, 0, HIGHEST) / HIGHEST
-    return Seen(Pool(a, b, cosine, vectors, vectors), 0.5 if threshold is None else threshold, predicted)
+    return Pool(a, b, cosine, predicted, vectors, vectors), 0.5 if threshold is None else threshold
 
 
 def _train(pairs: list[Pair], dev: list[Pair], output: Path, seed: int, given: argparse.Namespace) -> ConnectionBert:

@@ -197,9 +197,13 @@ def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
     u, v = vectors
     if both_lists:
         cosine, rows = top_k(u, v, CANDIDATES)
-        return Pool(np.repeat(np.arange(len(u)), rows.shape[1]), rows.ravel(), cosine.ravel(), u, v)
-    rows = np.arange(len(u))
-    return Pool(rows, rows, (u * v).sum(axis=1), u, v)
+        one, two, cosine = np.repeat(np.arange(len(u)), rows.shape[1]), rows.ravel(), cosine.ravel()
+    else:
+        one = two = np.arange(len(u))
+        cosine = (u * v).sum(axis=1)
+    low, high = model.labels or (0, 1)
+    predicted = (model.calibration.predicted_label(cosine, low, high) - low) / (high - low)
+    return Pool(one, two, cosine, predicted, u, v)
 
 
 def _rows(model: ConnectionBert, a: Texts, b: Texts, pool: Pool) -> tuple[list[str], list[list[Any]]]:

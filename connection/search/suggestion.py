@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+BANDS = 5  # parts of the label scale
 NEAR = 4  # times as many pairs near the threshold as are wanted: one of each cluster of these is chosen
 ROUNDS = 10  # of k-means
 SEED = 0  # of its first centres
@@ -23,6 +24,7 @@ class Pool:
     a: np.ndarray  # (N,) int64
     b: np.ndarray  # (N,) int64
     cosine: np.ndarray  # (N,) float
+    predicted: np.ndarray  # (N,) float, the predicted label as a share of the scale: 0 no connection, 1 full connection
     vectors_a: np.ndarray  # of list A, of length 1: (texts, H) float32
     vectors_b: np.ndarray  # of list B likewise
 
@@ -30,7 +32,9 @@ class Pool:
         return len(self.a)
 
     def only(self, rows: np.ndarray) -> Pool:
-        return dataclasses.replace(self, a=self.a[rows], b=self.b[rows], cosine=self.cosine[rows])
+        return dataclasses.replace(
+            self, a=self.a[rows], b=self.b[rows], cosine=self.cosine[rows], predicted=self.predicted[rows]
+        )
 
     def topics(self, rows: np.ndarray) -> np.ndarray:
         """What pairs are about: the means of their two vectors, rows (R,) -> (R, H)."""
@@ -38,7 +42,17 @@ class Pool:
 
 
 def suggest(pool: Pool, count: int, threshold: float) -> np.ndarray:
-    """Choose pairs to label, the nearest to the threshold first: (count,) rows of the pool, or all if it has fewer.
+    """Choose pairs to label: (count,) rows of the pool, or all if it has fewer.
+
+    Half of them are near the threshold, the others are spread over the predicted labels.
+    """
+    near = near_threshold(pool, -(-count // 2), threshold)
+    others = np.setdiff1d(np.arange(len(pool)), near)
+    return np.concatenate([near, others[over_scale(pool.only(others), count - len(near))]])
+
+
+def near_threshold(pool: Pool, count: int, threshold: float) -> np.ndarray:
+    """Choose the pairs that the model is least sure of: (count,) rows, or all, the nearest to the threshold first.
 
     Of the pairs nearest to the threshold, no more than an equal share is of one text of list A. They are grouped by what they
     are about, and of each group the nearest is chosen.
@@ -51,6 +65,22 @@ def suggest(pool: Pool, count: int, threshold: float) -> np.ndarray:
         near = order[: NEAR * count]
     chosen = near[one_per_cluster(pool.topics(near), count, distance[near])]
     return chosen[np.argsort(distance[chosen], kind="stable")]
+
+
+def over_scale(pool: Pool, count: int) -> np.ndarray:
+    """Choose as many pairs of each band of predicted labels, one of each group: (count,) rows, or all.
+
+    A band with fewer pairs than its share leaves the rest to the others.
+    """
+    band = np.minimum((pool.predicted * BANDS).astype(int), BANDS - 1)
+    random = np.random.default_rng(SEED)
+    chosen: list[int] = []
+    for place, number in enumerate(np.argsort(np.bincount(band, minlength=BANDS))):  # the smallest first
+        rows = np.flatnonzero(band == number)
+        share = (count - len(chosen)) // (BANDS - place)
+        if share:
+            chosen += rows[one_per_cluster(pool.topics(rows), share, random.random(len(rows)))].tolist()
+    return np.array(chosen, int)
 
 
 def one_per_cluster(features: np.ndarray, count: int, rank: np.ndarray) -> np.ndarray:
