@@ -27,7 +27,8 @@ EXAMPLES = """examples:
   python -m tools.suggest output/run unlabelled-pairs.csv --count 50 -o to-label.csv
 """
 COUNT = 100
-CANDIDATES = 100  # of each row of A: its nearest rows of B
+NEAREST = 100  # candidates of each row of A: its nearest rows of B, and others, which the model may rate too low
+AT_RANDOM = 20
 NO_THRESHOLD = (0.5, "this model has no threshold of its own: one trained on some labels, with dev pairs, knows better")
 
 
@@ -196,7 +197,11 @@ def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
         _tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")
     u, v = vectors
     if both_lists:
-        cosine, rows = top_k(u, v, CANDIDATES)
+        cosine, rows = top_k(u, v, NEAREST)
+        if len(v) > NEAREST:  # else all pairs are there
+            others = np.random.default_rng(0).integers(len(v), size=(len(u), AT_RANDOM))
+            cosine = np.hstack([cosine, np.column_stack([(u * v[column]).sum(axis=1) for column in others.T])])
+            rows = np.hstack([rows, others])
         one, two, cosine = np.repeat(np.arange(len(u)), rows.shape[1]), rows.ravel(), cosine.ravel()
     else:
         one = two = np.arange(len(u))

@@ -165,6 +165,21 @@ def test_two_lists_and_nothing_that_is_labelled(model, tmp_path):
     assert "100 candidates, 95 of them labelled already" in shown.stderr
 
 
+def test_pairs_that_are_far_apart_are_candidates_too(model, tmp_path):
+    ones = [f"the {noun} plays" for noun in NOUNS]
+    twos = [f"a {b} sees the {c} {d}" for b, c, d in itertools.product(NOUNS[:6], NOUNS[:5], NOUNS)]
+    shown = run_inside(command.main, model, write_list(tmp_path / "a.csv", ones), write_list(tmp_path / "b.csv", twos),
+                       "--count", 1200, "--json")  # fmt: skip
+    rows = json.loads(shown.stdout)
+    assert "1,200 candidates" in shown.stderr  # of each of 10 texts the nearest 100 of 300, and 20 others
+    bert = ConnectionBert.load(model)
+    for text in ones[:3]:
+        cosine = np.sort(bert.similarity([text] * 300, twos))
+        found = np.array([row["cosine"] for row in rows if row["sentence1"] == text])
+        assert (found >= cosine[-100] - 1e-3).sum() >= 100
+        assert found.min() < cosine[150]
+
+
 def test_the_filled_in_file_is_a_pair_file(model, tmp_path):
     run_inside(command.main, model, unlabelled(tmp_path / "all.csv", MANY), "--count", 12, "-o", tmp_path / "next.csv")
     lines = (tmp_path / "next.csv").read_text(encoding="utf-8-sig").splitlines()
