@@ -1,4 +1,4 @@
-"""Measures what labelling the suggested pairs brings, beside as many pairs at random: `python -m tools.suggest`.
+"""Measures what labelling the pairs that tools.suggest chooses brings, beside as many pairs at random.
 
     python -m benchmarks.suggest --data stsb --begin 500 --more 500 --seeds 5
     python -m benchmarks.suggest --data bundled --begin 120 --more 120 --epochs 8 --seeds 5
@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.data import MODEL, rows_of
 from connection.evaluation.correlation import spearman
 from connection.search.linking import decision_threshold
-from connection.search.suggestion import Pool, near_threshold, one_per_cluster, over_scale, suggest
+from connection.search.suggestion import Pool, near_threshold, one_per_cluster, over_scale
 from connection.system.atomic_files import write_json
 from connection.system.errors import RunError, exit_status
 from connection.system.paths import ROOT, output_folder
@@ -47,7 +47,6 @@ def coverage(pool: Pool, count: int, seed: int) -> np.ndarray:
 
 RULES: dict[str, Rule] = {
     "random": lambda pool, count, threshold, seed: np.random.default_rng(seed).choice(len(pool), count, replace=False),
-    "suggest": lambda pool, count, threshold, seed: suggest(pool, count, threshold),  # tools.suggest
     "threshold": lambda pool, count, threshold, seed: near_threshold(pool, count, threshold),
     "scale": lambda pool, count, threshold, seed: over_scale(pool, count),
     "coverage": lambda pool, count, threshold, seed: coverage(pool, count, seed),
@@ -78,6 +77,7 @@ def measure(given: argparse.Namespace) -> int:
         train, dev, test = (rows_of(next(folder.glob(f"*-{part}.*"))) for part in ("train", "dev", "test"))
     else:
         train, dev, test = (rows_of(ROOT / f"data/requirements-{part}.csv") for part in ("train", "dev", "test"))
+        test = dev + test  # it is small; dev decides about nothing but the first model: its epoch and its calibration
     output = output_folder(given.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     kind = f"{given.data}, {given.begin} + {given.more} labels, {given.epochs} epochs"
@@ -129,17 +129,8 @@ def _train(pairs: list[Pair], dev: list[Pair], output: Path, seed: int, given: a
     command = [sys.executable, str(ROOT / "bertFineTuningWithConnectionData.py"), "--model-dir", MODEL, "--overwrite"]
     command += ["--train-file", files["train"], "--dev-file", files["dev"], "--test-file", "", "--dev-fraction", "0"]
     command += ["--test-fraction", "0", "--label-min", "0", "--label-max", str(HIGHEST), "--output-dir", str(output / "run")]
-    command += [
-        "--epochs",
-        str(given.epochs),
-        "--seed",
-        str(seed),
-        "--threads",
-        str(given.threads),
-        "--cache-dir",
-        str(output / "cache"),
-    ]
-    command += ["--allow", "leaked-pair,contradiction", "--keep-checkpoints", "0"]
+    command += ["--epochs", str(given.epochs), "--seed", str(seed), "--threads", str(given.threads)]
+    command += ["--cache-dir", str(output / "cache"), "--allow", "leaked-pair,contradiction", "--keep-checkpoints", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"the training ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

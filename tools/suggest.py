@@ -1,4 +1,4 @@
-"""Suggest which pairs to label next: those that the model is least sure of, of many texts, no two about the same."""
+"""Suggest which pairs to label next: spread over the labels that the model predicts, of many texts, no two about the same."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("a", metavar="A", help="a list of texts; or, without B, a file of unlabelled pairs")
     parser.add_argument("b", metavar="B", nargs="?", help="the other list")
     parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"pairs to suggest (default: {COUNT})")
+    parser.add_argument("--by", choices=("scale", "threshold"), default="scale",
+                        help="spread over the scale, or near the decision threshold (default: scale)")  # fmt: skip
     parser.add_argument("--labelled", action="append", default=[], metavar="FILE", help="pair files: not suggested again")
     parser.add_argument("-o", "--output", metavar="FILE", help="the pairs as CSV, with an empty score column (default: stdout)")
     for side in "ab":
@@ -61,7 +63,7 @@ def suggest_pairs(given: argparse.Namespace) -> int:
 
     from connection.data.text_hashes import plain
     from connection.search.linking import decision_threshold
-    from connection.search.suggestion import suggest
+    from connection.search.suggestion import near_threshold, over_scale
     from connection.search.texts import read_texts
     from connection.system.csv_output import new_csv
     from connection.system.devices import pick_device
@@ -82,12 +84,15 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     _tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
     if not len(new):
         raise InputError("No pair is left: all candidates are labelled already. Give other lists.")
-    threshold, source = decision_threshold(model.calibration, model.labels)
-    if threshold is None:
-        threshold, source = NO_THRESHOLD
     pool = pool.only(new)
-    chosen = suggest(pool, given.count, threshold)
-    _tell(f"chosen {len(chosen):,} of {len(pool):,}, near the cosine {threshold:.4f} ({source})")
+    if given.by == "scale":
+        chosen, how = over_scale(pool, given.count), "spread over the predicted labels"
+    else:
+        threshold, source = decision_threshold(model.calibration, model.labels)
+        if threshold is None:
+            threshold, source = NO_THRESHOLD
+        chosen, how = near_threshold(pool, given.count, threshold), f"near the cosine {threshold:.4f} ({source})"
+    _tell(f"chosen {len(chosen):,} of {len(pool):,}, {how}")
     header, rows = _rows(model, a, b, pool.only(chosen))
     if target:
         with new_csv(target) as output:

@@ -1,7 +1,7 @@
-"""Which pairs to label next: those near the decision threshold, of many texts, no two about the same.
+"""Which pairs to label next: spread over the predicted labels, or near the decision threshold; no two about the same.
 
-Uncertainty sampling (Lewis & Gale 1994) with one pair from each cluster, so that a batch does not ask the same question twice
-(Zhdanov 2019, arXiv 1901.05954). What it brings beside other rules: python -m benchmarks.suggest, docs/using.md.
+The second is uncertainty sampling (Lewis & Gale 1994). In both, one pair is chosen from each cluster, so that a batch does not
+ask the same question twice (Zhdanov 2019, arXiv 1901.05954). What they bring: python -m benchmarks.suggest, docs/using.md.
 """
 
 from __future__ import annotations
@@ -39,16 +39,6 @@ class Pool:
     def topics(self, rows: np.ndarray) -> np.ndarray:
         """What pairs are about: the means of their two vectors, rows (R,) -> (R, H)."""
         return (self.vectors_a[self.a[rows]] + self.vectors_b[self.b[rows]]) / 2
-
-
-def suggest(pool: Pool, count: int, threshold: float) -> np.ndarray:
-    """Choose pairs to label: (count,) rows of the pool, or all if it has fewer.
-
-    Half of them are near the threshold, the others are spread over the predicted labels.
-    """
-    near = near_threshold(pool, -(-count // 2), threshold)
-    others = np.setdiff1d(np.arange(len(pool)), near)
-    return np.concatenate([near, others[over_scale(pool.only(others), count - len(near))]])
 
 
 def near_threshold(pool: Pool, count: int, threshold: float) -> np.ndarray:

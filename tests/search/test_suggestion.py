@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 
 from connection.data.pair_file import PairFile
 from connection.model.calibration import Calibration
-from connection.search.suggestion import BANDS, NEAR, Pool, near_threshold, one_per_cluster, over_scale, suggest
+from connection.search.suggestion import NEAR, Pool, near_threshold, one_per_cluster, over_scale
 from connection.system.csv_output import from_cell
 from ConnectionBert import ConnectionBert
 from tests.conftest import MANY, NOUNS, PAIRS, run_inside, write_pairs
@@ -87,20 +87,10 @@ def test_bands_of_the_scale_have_equal_shares_and_an_empty_one_leaves_its_own():
     assert [int((predicted[chosen] == value).sum()) for value in (0.1, 0.3)] == [3, 20]
 
 
-def test_half_near_the_threshold_half_over_the_scale():
-    cosine = np.random.default_rng(4).uniform(0, 1, 400)
-    pool = pool_of(cosine)
-    chosen = suggest(pool, 40, 0.5)
-    assert len(set(chosen.tolist())) == 40
-    assert chosen[:20].tolist() == near_threshold(pool, 20, 0.5).tolist()
-    assert np.histogram(cosine[chosen[20:]], BANDS, (0, 1))[0].tolist() == [4] * BANDS
-    assert suggest(pool, 40, 0.5).tolist() == chosen.tolist()
-
-
 @pytest.mark.parametrize("count", [6, 7, 8, 100])
 def test_all_pairs_where_there_are_no_more(count):
-    chosen = suggest(pool_of(np.zeros(7)), count, 0.5).tolist()
-    assert len(set(chosen)) == len(chosen) == min(count, 7)
+    for chosen in (near_threshold(pool_of(np.zeros(7)), count, 0.5), over_scale(pool_of(np.zeros(7)), count)):
+        assert len(set(chosen.tolist())) == len(chosen) == min(count, 7)
 
 
 def test_few_texts_do_not_make_fewer_suggestions():
@@ -132,7 +122,8 @@ def model(tiny_folder, tmp_path):
 
 
 def test_a_file_of_pairs(model, tmp_path):
-    shown = run_inside(command.main, model, unlabelled(tmp_path / "all.csv", MANY), "--count", 12, "-o", tmp_path / "next.csv")
+    shown = run_inside(command.main, model, unlabelled(tmp_path / "all.csv", MANY), "--count", 12, "--by", "threshold",
+                       "-o", tmp_path / "next.csv")  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     rows = read_rows(tmp_path / "next.csv")
     assert list(rows[0]) == ["sentence1", "sentence2", "score", "predicted", "cosine", "line1", "line2"]
@@ -147,7 +138,22 @@ def test_a_file_of_pairs(model, tmp_path):
     middle = 0.9 + 0.1 * 0.5 / 3  # where the calibration reaches 2.5
     assert f"near the cosine {middle:.4f}" in shown.stderr
     near = np.sort(np.abs(bert.similarity([str(pair[0]) for pair in MANY], [str(pair[1]) for pair in MANY]) - middle))
-    assert (np.abs(cosine[:6] - middle) <= near[6 * NEAR - 1] + 1e-4).all()  # the first half
+    assert np.abs(cosine - middle).max() <= near[12 * NEAR - 1] + 1e-4
+
+
+def test_by_default_the_predicted_labels_are_spread(model, tmp_path):
+    bert = ConnectionBert.load(model)
+    bert.calibration = Calibration(None, ((-1.0, 1.0), (5.0, 0.0)))  # a reversed scale: 5 is no connection
+    bert.labels = (5.0, 0.0)
+    cosine = np.sort(bert.similarity([pair[0] for pair in MANY], [pair[1] for pair in MANY]))
+    knots = ((float(cosine[0]), float(cosine[-1])), (5.0, 0.0))
+    bert.calibration = Calibration(None, knots)
+    bert.save(tmp_path / "reversed")
+    shown = run_inside(command.main, tmp_path / "reversed", unlabelled(tmp_path / "all.csv", MANY), "--count", 10, "--json")
+    predicted = [row["predicted"] for row in json.loads(shown.stdout)]
+    share = np.histogram(np.interp(cosine, *knots), 5, (0, 5))[0]
+    assert (np.histogram(predicted, 5, (0, 5))[0] >= np.minimum(share, 2)).all()
+    assert "spread over the predicted labels" in shown.stderr
 
 
 def test_two_lists_and_nothing_that_is_labelled(model, tmp_path):
@@ -211,7 +217,7 @@ def test_what_a_spreadsheet_would_run_is_text(model, tmp_path):
 
 
 def test_a_model_without_a_threshold_says_so(tiny_folder, tmp_path):
-    shown = run_inside(command.main, tiny_folder, unlabelled(tmp_path / "all.csv", MANY), "--count", 2)
+    shown = run_inside(command.main, tiny_folder, unlabelled(tmp_path / "all.csv", MANY), "--count", 2, "--by", "threshold")
     assert shown.returncode == 0, shown.stderr
     assert "near the cosine 0.5000 (this model has no threshold of its own" in shown.stderr
     assert next(csv.DictReader(shown.stdout.splitlines()))["predicted"] == ""
