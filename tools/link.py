@@ -99,8 +99,8 @@ def link(given: argparse.Namespace) -> int:
     tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     known = NONE_KNOWN
     if given.known:
-        sides = [named_rows(names_of(side), side.texts) for side in (a, b or a)]
-        known = read_known([resolve(name) for name in given.known], *sides, len((b or a).texts), model.labels)
+        one, two = (named_rows(names_of(side), side.texts) for side in (a, b or a))
+        known = read_known([resolve(name) for name in given.known], one, two, len((b or a).texts), model.labels)
         tell(f"known  {len(known.links)} links, {len(known.others)} pairs that are none; {len(known.unused)} rows not used")
         for text in known.unused[:SHOWN]:
             tell(f"       not used: {printable(text)}")
@@ -124,10 +124,10 @@ def link(given: argparse.Namespace) -> int:
     if model.labels and model.calibration.knots:
         predicted = model.calibration.predicted_label(found.candidates.cosine, *model.labels)
     lists = LinkedLists(a, b, found, predicted, known, known_counts=given.known_as != "evaluate")
-    for flag, write in (("--output", lists.candidate_rows), (UNCOVERED, lists.uncovered_rows)):
-        if outputs[flag]:
-            with new_csv(outputs[flag]) as output:
-                output.rows(write())
+    for target, rows in ((outputs["--output"], lists.candidate_rows), (outputs[UNCOVERED], lists.uncovered_rows)):
+        if target:
+            with new_csv(target) as output:
+                output.rows(rows())
     if not outputs["--output"]:
         print_rows(lists.candidate_rows())
     if outputs["--html"]:

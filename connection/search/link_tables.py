@@ -39,10 +39,10 @@ class LinkedLists:
         numbers = [candidates.numbers(width)]
         if self.b is None:
             numbers.append(candidates.b * width + candidates.a)
-        is_link, is_none = (np.isin(numbers, pairs).any(axis=0) for pairs in (self.known.links, self.known.others))
-        return [
-            True if link else False if none else None for link, none in zip(is_link.tolist(), is_none.tolist(), strict=True)
-        ]
+        marks = np.full(len(candidates), None, object)
+        for pairs, is_link in ((self.known.others, False), (self.known.links, True)):
+            marks[np.isin(numbers, pairs).any(axis=0)] = is_link
+        return list(marks)
 
     def linked(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns which rows of A and of B have a link, found or known, as two masks."""

@@ -36,8 +36,8 @@ class Candidates:
         names = [field.name for field in dataclasses.fields(self)]
         return Candidates(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 
-    def __getitem__(self, which: np.ndarray) -> Candidates:
-        """Returns some of the pairs, by a mask (P,) or by their places."""
+    def __getitem__(self, which: np.ndarray | slice) -> Candidates:
+        """Returns some of the pairs, by a mask (P,), by their places or by a slice."""
         return Candidates(self.a[which], self.b[which], self.cosine[which], self.rank[which])
 
     def numbers(self, width: int) -> np.ndarray:

@@ -105,3 +105,11 @@ def chromium(tmp_path_factory):
     browser = Chromium(program, tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.close()
+
+
+def saved(browser: Chromium, page: Path) -> Path:
+    """Press the key that saves, and return the file that the browser has put beside the page."""
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(page.parent), eventsEnabled=True)
+    browser.press("s")
+    browser.wait("Browser.downloadProgress", state="completed")
+    return page.parent / f"{page.stem}-decisions.csv"

@@ -18,7 +18,7 @@ from connection.search.link_tables import LinkedLists
 from connection.search.linking import Candidates, Links
 from connection.search.review import write_review
 from connection.search.texts import Texts
-from tests.search.chromium import Chromium, chromium  # noqa: F401
+from tests.search.chromium import Chromium, chromium, saved  # noqa: F401
 
 HOSTILE = [
     "</script><script>document.title='owned'</script>", "<!--<script>", "<!--DATA--><!--POLICY-->", "=HYPERLINK(1)",
@@ -39,7 +39,7 @@ def lists_of(one, two, cosines, known=((), ())) -> LinkedLists:
     rank = (np.argsort(np.argsort(-cosines, axis=1), axis=1) + 1).ravel()
     candidates = Candidates(a, b, cosines.astype(np.float32).ravel(), rank)
     found = Links(candidates, candidates.cosine >= 0.5, (candidates[rank == 1], candidates[:0]), None)
-    links = KnownLinks(*(np.array(numbers, np.int64) for numbers in known), [])
+    links = KnownLinks(np.array(known[0], np.int64), np.array(known[1], np.int64), [])
     return LinkedLists(texts_of("<reqs>.csv", one, "R"), texts_of("tests.csv", two, "T"), found, 5 * cosines.ravel(), links)
 
 
@@ -107,13 +107,6 @@ def counts(browser: Chromium) -> str:
     return browser.value("document.getElementById('counts').textContent")
 
 
-def saved(browser: Chromium, page: Path) -> Path:
-    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(page.parent), eventsEnabled=True)
-    browser.press("s")
-    browser.wait("Browser.downloadProgress", state="completed")
-    return page.parent / f"{page.stem}-decisions.csv"
-
-
 def troubles(browser: Chromium) -> list[str]:
     """Errors of the script, refusals of the policy, and requests for anything but the page."""
     return [
@@ -155,6 +148,16 @@ def test_in_chromium_the_keys_decide_undo_and_save_what_the_training_takes(chrom
     with open(file, encoding="utf-8-sig", newline="") as stream, open(file.with_name("texts.csv"), "w", newline="") as other:
         csv.writer(other).writerows([row[:2] for row in csv.reader(stream)])
     assert read_known([file.with_name("texts.csv")], *ids, 10, None).links.tolist() == [0, 1, 2, 5, 7, 50]  # texts as well
+
+
+def test_in_chromium_a_page_without_candidates_says_so(chromium, tmp_path):  # noqa: F811
+    write_review(tmp_path / "empty.html", lists_of([], [], np.zeros((0, 0))), None, None, "about")
+    chromium.events.clear()
+    chromium.open(tmp_path / "empty.html")
+    chromium.press("a", "u", "j", "n", "s")
+    assert chromium.value("document.getElementById('none').hidden") is False
+    assert counts(chromium) == "0 accepted, 0 rejected, 0 undecided of 0; 0 shown."
+    assert troubles(chromium) == []
 
 
 def test_in_chromium_decisions_are_remembered_filtered_and_sorted(chromium, tmp_path):  # noqa: F811

@@ -16,11 +16,11 @@ def test_columns_by_their_usual_names_by_content_and_as_asked(tmp_path):
     found = read_texts(write_pairs(tmp_path / "a.csv", rows, ("Req ID", "Requirements", "Priority")), other=True)
     assert (found.texts, found.ids, found.rows) == ([row[1] for row in rows], ["R1", "R2"], [2, 3])
     assert (found.column, found.others) == ("Requirements", {"Priority": ["high", "low"]})
-    rows = [(f"R-{row}", f"The door {row} shall lock at night.") for row in range(12)]
-    unusual = write_pairs(tmp_path / "b.csv", rows, ("Nummer", "Anforderung"))
-    assert read_texts(unusual).texts == [row[1] for row in rows]
+    plain = [(f"R-{row}", f"The door {row} shall lock at night.") for row in range(12)]
+    unusual = write_pairs(tmp_path / "b.csv", plain, ("Nummer", "Anforderung"))
+    assert read_texts(unusual).texts == [row[1] for row in plain]
     assert read_texts(unusual).ids is None
-    assert read_texts(unusual, "anforderung", "1").ids == [row[0] for row in rows]
+    assert read_texts(unusual, "anforderung", "1").ids == [row[0] for row in plain]
     assert read_texts(unusual, "2").column == "Anforderung"
 
 

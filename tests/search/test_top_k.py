@@ -27,8 +27,8 @@ def test_the_nearest_are_those_of_a_full_sort_and_of_sentence_transformers(monke
     np.testing.assert_allclose(np.take_along_axis(products, rows, 1), scores, rtol=1e-4, atol=1e-5)
     assert all(len(set(row)) == len(row) for row in rows.tolist())
     unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (queries, corpus)]
-    found = [[hit["score"] for hit in hits] for hits in semantic_search(*unit, top_k=k)]
-    np.testing.assert_allclose(top_k(*unit, k)[0], found, atol=1e-5)
+    found = [[hit["score"] for hit in hits] for hits in semantic_search(unit[0], unit[1], top_k=k)]
+    np.testing.assert_allclose(top_k(unit[0], unit[1], k)[0], found, atol=1e-5)
 
 
 def test_texts_become_vectors_of_length_1_each_distinct_text_once(tiny_folder, monkeypatch):
@@ -36,7 +36,12 @@ def test_texts_become_vectors_of_length_1_each_distinct_text_once(tiny_folder, m
     texts = ["the dog plays", "a cat", "the dog plays", "the man sees the dog in the park at night", "a cat"]
     seen: list[int] = []
     real = bert.encode_tokens
-    monkeypatch.setattr(bert, "encode_tokens", lambda tokens, *words: seen.append(len(tokens)) or real(tokens, *words))
+
+    def counted(tokens, *words):
+        seen.append(len(tokens))
+        return real(tokens, *words)
+
+    monkeypatch.setattr(bert, "encode_tokens", counted)
     vectors, cut = encode_texts(bert, texts)
     assert seen == [3]  # the distinct ones
     assert cut == 1

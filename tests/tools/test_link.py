@@ -15,6 +15,7 @@ import pytest
 import bertFineTuningWithConnectionData as driver
 from ConnectionBert import ConnectionBert
 from tests.conftest import NOUNS, ROOT, run_inside, train_and_test, training_words, write_pairs
+from tests.search.chromium import chromium, saved  # noqa: F401
 from tools import link
 
 A = [(f"R{row}", f"the {noun} plays", f"=note {row}") for row, noun in enumerate(NOUNS)]
@@ -81,6 +82,7 @@ def test_the_models_own_threshold_and_predicted_label_are_used_and_said(tiny_fol
     rows = [(f"the {one} sees", f"a {two} is red", int(one == two)) for one in NOUNS for two in NOUNS]
     train_and_test(tiny_folder, tmp_path / "run", rows, "--cache-dir", tmp_path / "cache")
     threshold = ConnectionBert.load(tmp_path / "run").calibration.threshold
+    assert threshold is not None
     shown = run_inside(link.main, tmp_path / "run", *lists, "-o", tmp_path / "links.csv")
     assert f"cosine {threshold:.4f} or more (fitted on the model's dev pairs)" in shown.stdout
     for row in read(tmp_path / "links.csv"):
@@ -128,20 +130,39 @@ def test_known_links_are_marked_left_out_or_measured(tiny_folder, lists, tmp_pat
     assert "Against the 1 known links of 2 rows" in shown.stdout
 
 
-def test_decisions_train_a_model_that_links_better(tiny_folder, tmp_path):
-    """The round trip: candidates, decisions as the page saves them, training, links."""
-    partner = dict(zip(NOUNS[:5], NOUNS[5:], strict=True))  # no shared word: only training can tell
+PARTNER = dict(zip(NOUNS[:5], NOUNS[5:], strict=True))  # no shared word: only training can tell
+
+
+@pytest.fixture
+def partners(tmp_path):
+    """Two lists, and the decisions on all their pairs as the page saves them."""
     lists = [
-        write_pairs(tmp_path / "one.csv", [(f"the {noun} plays",) for noun in partner], ("text",)),
-        write_pairs(tmp_path / "two.csv", [(f"a {noun} is red",) for noun in partner.values()], ("text",)),
+        write_pairs(tmp_path / "one.csv", [(f"the {noun} plays",) for noun in PARTNER], ("text",)),
+        write_pairs(tmp_path / "two.csv", [(f"a {noun} is red",) for noun in PARTNER.values()], ("text",)),
     ]
-    words = [*lists, "-o", tmp_path / "links.csv", "--html", tmp_path / "review.html", "--top", 5]
-    shown = run_inside(link.main, tiny_folder, *words)
-    assert f"{tmp_path / 'review.html'}: a page" in shown.stdout
-    decisions = []
-    for row in read(tmp_path / "links.csv"):
-        one, two = row["sentence1"], row["sentence2"]
-        decisions.append((one, two, int(partner[one.split()[1]] == two.split()[1]), row["line1"], row["line2"]))
+
+    def decisions(folder):
+        words = [*lists, "-o", tmp_path / "links.csv", "--html", tmp_path / "review.html", "--top", 5]
+        assert f"{tmp_path / 'review.html'}: a page" in run_inside(link.main, folder, *words).stdout
+        return [(row["sentence1"], row["sentence2"], int(PARTNER[row["sentence1"].split()[1]] == row["sentence2"].split()[1]),
+                 row["line1"], row["line2"]) for row in read(tmp_path / "links.csv")]  # fmt: skip
+
+    return lists, decisions
+
+
+def test_in_chromium_decisions_are_saved_as_the_training_takes_them(tiny_folder, partners, tmp_path, chromium):  # noqa: F811
+    decisions = partners[1](tiny_folder)
+    chromium.open(tmp_path / "review.html")
+    chromium.press(*("a" if label else "r" for _, _, label, _, _ in decisions))
+    with open(saved(chromium, tmp_path / "review.html"), encoding="utf-8-sig", newline="") as file:
+        found = list(csv.reader(file))
+    assert found[0] == ["sentence1", "sentence2", "label", "id1", "id2"]
+    assert [tuple(row) for row in found[1:]] == [(*row[:2], str(row[2]), *row[3:]) for row in decisions]
+
+
+def test_decisions_train_a_model_that_links_better(tiny_folder, partners, tmp_path):
+    """The round trip: candidates, decisions, training, links."""
+    lists, decisions = partners[0], partners[1](tiny_folder)
     file = write_pairs(tmp_path / "decisions.csv", decisions, ("sentence1", "sentence2", "label", "id1", "id2"))
     shown = run_inside(driver.main, *training_words(tiny_folder, file, tmp_path / "run", "--train-file", file, "--epochs", 8))
     assert shown.returncode == 0, shown.stderr
@@ -227,7 +248,7 @@ def test_single_texts_long_texts_and_ids_that_repeat(tiny_folder, tmp_path):
     assert "one.csv: 2 texts in column text, 1 cut at 64 tokens" in shown.stdout
     assert [row["id1"] for row in read(tmp_path / "links.csv")] == ["R1", "R1"]
     assert "one.csv: 1 ids are there more than once (R1)" in shown.stdout
-    alone = run_inside(link.main, tiny_folder, two, "-o", tmp_path / "alone.csv")
+    alone = run_inside(link.main, tiny_folder, two, "-o", tmp_path / "alone.csv", "--html", tmp_path / "empty.html")
     assert alone.returncode == 0, alone.stderr
     assert read(tmp_path / "alone.csv") == []
 
