@@ -83,7 +83,7 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     new = _unlabelled(of_a[pool.a], of_b[pool.b], labelled, len(number))
     _tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
     if not len(new):
-        raise InputError("No pair is left: all candidates are labelled already. Give other lists.")
+        raise InputError("No pair is left: each is labelled already, or twice the same text. Give other lists.")
     pool = pool.only(new)
     if given.by == "scale":
         chosen, how = over_scale(pool, given.count), "spread over the predicted labels"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -248,6 +250,18 @@ def test_bad_usage_is_one_line_each_and_writes_nothing(tiny_folder, tiny, tmp_pa
         assert len(lines) == 1, (words, shown.stderr)
         assert said in lines[0], (words, shown.stderr)
         assert not page.exists()
+
+
+def test_a_full_disk_leaves_no_page(tiny_folder, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    (tmp_path / "pages").mkdir()
+    shown = run_inside(command.main, tiny_folder, FIRST, SECOND, "-o", tmp_path / "pages" / "why.html")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr.splitlines()[-1] == "The page could not be written: [Errno 28] No space left on device"
+    assert not list((tmp_path / "pages").iterdir())
 
 
 def test_a_base_with_another_tokenizer_is_no_base(tiny_folder, tmp_path, tiny_encoder):

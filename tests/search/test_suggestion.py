@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -233,7 +235,7 @@ def test_bad_usage_is_one_line_each_and_writes_nothing(model, tmp_path):
         ((pairs, "-o", tmp_path), "it should be a file, not a link, in a folder that is there"),
         ((pairs, "-o", pairs), "would replace a file that is read"),
         ((pairs, "--id-a", "id"), "--id-a is of two lists"),
-        ((pairs, "--labelled", done), "No pair is left: all candidates are labelled already"),
+        ((pairs, "--labelled", done), "No pair is left: each is labelled already"),
         ((pairs, "--labelled", tmp_path / "none.csv"), "none.csv"),
         ((tmp_path / "empty.csv",), "is empty"),
         ((other,), "which columns hold the two texts? Its first row: 1 'id', 2 'text'. Give --column-a and --column-b"),
@@ -247,6 +249,27 @@ def test_bad_usage_is_one_line_each_and_writes_nothing(model, tmp_path):
         assert said in lines[0], (words, shown.stderr)
         assert not target.exists()
     assert run_inside(command.main, tmp_path, pairs).returncode == 2  # a folder that is no model
+
+
+def test_lists_of_one_text_and_of_equal_texts(model, tmp_path):
+    one = write_list(tmp_path / "one.csv", ["a dog"])
+    shown = run_inside(command.main, model, one, write_list(tmp_path / "same.csv", ["the cat", "The  cat", "a dog"]), "--json")
+    assert [(row["sentence1"], row["sentence2"]) for row in json.loads(shown.stdout)] == [("a dog", "the cat")]
+    shown = run_inside(command.main, model, one, one)
+    assert shown.returncode == 2
+    assert "No pair is left" in shown.stderr
+
+
+def test_a_full_disk_leaves_no_file(model, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    (tmp_path / "out").mkdir()
+    shown = run_inside(command.main, model, unlabelled(tmp_path / "all.csv", PAIRS), "-o", tmp_path / "out" / "next.csv")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr.splitlines()[-1] == "The pairs could not be written: [Errno 28] No space left on device"
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_help_has_two_examples():
