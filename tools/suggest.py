@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("a", metavar="A", help="a list of texts; or, without B, a file of unlabelled pairs")
     parser.add_argument("b", metavar="B", nargs="?", help="the other list")
     parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"pairs to suggest (default: {COUNT})")
-    parser.add_argument("--by", choices=("scale", "threshold"), default="scale",
-                        help="spread over the scale, or near the decision threshold (default: scale)")  # fmt: skip
+    parser.add_argument("--by", choices=("scale", "threshold", "random"), default="scale",
+                        help="over the label scale, near the decision threshold, or at random (default: scale)")  # fmt: skip
     parser.add_argument("--labelled", action="append", default=[], metavar="FILE", help="pair files: not suggested again")
     parser.add_argument("-o", "--output", metavar="FILE", help="the pairs as CSV, with an empty score column (default: stdout)")
     for side in "ab":
@@ -87,6 +87,8 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     pool = pool.only(new)
     if given.by == "scale":
         chosen, how = over_scale(pool, given.count), "spread over the predicted labels"
+    elif given.by == "random":
+        chosen, how = np.random.default_rng(0).permutation(len(pool))[: given.count], "at random"
     else:
         threshold, source = decision_threshold(model.calibration, model.labels)
         if threshold is None:

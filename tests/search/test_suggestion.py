@@ -158,6 +158,13 @@ def test_by_default_the_predicted_labels_are_spread(model, tmp_path):
     assert "spread over the predicted labels" in shown.stderr
 
 
+def test_at_random_is_another_choice_but_the_same_each_time(model, tmp_path):
+    words = (model, unlabelled(tmp_path / "all.csv", MANY), "--count", 10, "--json", "--by")
+    once, again, other = (json.loads(run_inside(command.main, *words, by).stdout) for by in ("random", "random", "scale"))
+    assert once == again != other
+    assert len({(row["sentence1"], row["sentence2"]) for row in once}) == 10
+
+
 def test_two_lists_and_nothing_that_is_labelled(model, tmp_path):
     """The labelled pairs may be the other way round, and in other letters; one without a score is not labelled."""
     ones, twos = [f"the {noun} plays" for noun in NOUNS], [f"a {noun} sees it" for noun in NOUNS]
