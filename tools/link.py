@@ -180,15 +180,14 @@ def rule_in_words(rule: str, threshold: float | None, source: str, within: bool)
     """Returns which candidates are links. source: where the threshold is from; within: one-to-one looks at all pairs."""
     from connection.search.linking import NEAREST
 
-    words = f"cosine {threshold:.4f} or more" if threshold is not None else "the best candidate of each row"
-    words += f" ({source})" if source else " (the model has no threshold: give --threshold)" if threshold is None else ""
-    if rule == "mutual":
-        return f"{words}, and each other's best"
+    if threshold is not None:
+        words = f"cosine {threshold:.4f} or more" + (f" ({source})" if source else "")
+    else:
+        words = "as many rows as possible" if rule == "one-to-one" else "the best candidate of each row"
+        words += " (the model has no threshold: give --threshold)"
     if rule == "one-to-one":
-        words = words if threshold is not None else "as many rows as possible"
-        looked_at = "all pairs" if within else f"the {NEAREST} best candidates of each row"
-        return f"{words}, each row in one link at most: the best assignment among {looked_at}"
-    return words
+        return f"{words}; one-to-one: the best of {'all pairs' if within else f'{NEAREST} candidates a row'}"
+    return f"{words}; each other's best" if rule else words
 
 
 def print_rows(rows: Iterable[Iterable[Any]]) -> None:

@@ -76,7 +76,12 @@ def shown(word: str) -> str:
 
 
 def require_words(model: ConnectionBert) -> None:
-    """Raises `InputError` for a pooling whose vector does not come from the words."""
+    """Raises `InputError` for a model whose vector is no sum over the words."""
+    if len(model.dense):
+        raise InputError(
+            "This model has a Dense module after its pooling, and the cosine of what comes out is no sum over words. "
+            "Explanations need a model without one."
+        )
     if set(model.pooling.split("+")) <= set(ONE_TOKEN):
         raise InputError(
             f"This model has {model.pooling} pooling: the sentence's vector is made of the state of a single token, and the "
@@ -100,6 +105,7 @@ def explain(model: ConnectionBert, first: str, second: str) -> Explanation:
     model.eval()
     with torch.no_grad():
         states, mask = model.token_states(tokens)  # (2, T, H), (2, T)
+    mask = model.pooled_tokens(mask)
     model.train(was_training)
     parts = model.cut(token_parts(model.pooling, states.double(), mask).flatten(0, 1)).unflatten(0, mask.shape)
     norms = parts.sum(dim=1).norm(dim=1)  # (2,)

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from connection.evaluation.ranking import DEPTH
 from connection.search.known_links import CONNECTED, KnownLinks
 from connection.search.linking import RANKING, Links
 from connection.search.texts import Texts
 from connection.system.escapes import printable
 
 DIGITS = 4
+NAMES = {"f1": "F1", f"mrr@{DEPTH}": f"MRR@{DEPTH}"}  # of figures
 YES_NO = {True: "yes", False: "no", None: ""}
 
 
@@ -68,9 +70,9 @@ class LinkedLists:
         names = [names_of(side) for side in sides]
         for place, (a, b) in enumerate(zip(candidates.a.tolist(), candidates.b.tolist(), strict=True)):
             row: list[Any] = [int(candidates.rank[place]), names[0][a], names[1][b], sides[0].texts[a], sides[1].texts[b]]
-            row.append(f"{candidates.cosine[place]:.{DIGITS}f}")
+            row.append(round(float(candidates.cosine[place]), DIGITS))  # a number: a text "-0.1" would be taken for a formula
             if self.predicted is not None:
-                row.append(f"{self.predicted[place]:.2f}")
+                row.append(round(float(self.predicted[place]), 2))
             row.append(YES_NO[bool(self.found.connected[place])])
             if marks is not None:
                 row.append(YES_NO[marks[place]])
@@ -88,7 +90,7 @@ class LinkedLists:
                 if row in place_of:
                     place = place_of[row]
                     partner = int(best.b[place])
-                    line += [f"{best.cosine[place]:.{DIGITS}f}", names[1 - number][partner], other.texts[partner]]
+                    line += [round(float(best.cosine[place]), DIGITS), names[1 - number][partner], other.texts[partner]]
                 yield line
 
     def counts(self) -> dict[str, Any]:
@@ -114,7 +116,7 @@ class LinkedLists:
         if self.b and 1 < top < len(self.b.texts) and full.any():
             lines.append(f"{full.sum()} rows have {top} links, as many as there are candidates: --top {2 * top} looks further.")
         if figures := self.found.figures:
-            lines.append(figures_sentence(figures))
+            lines += figure_lines(figures)
         return lines
 
 
@@ -123,11 +125,19 @@ def names_of(side: Texts) -> list[str]:
     return list(side.ids) if side.ids is not None else [str(row) for row in side.rows]
 
 
-def figures_sentence(figures: dict[str, float | int]) -> str:
+def figure_lines(figures: dict[str, float | int]) -> list[str]:
     """Returns the figures against the known links as text."""
-    shown = [f"{name} {100 * figures[name]:.1f}" for name in ("precision", "recall", "f1", *RANKING)]
-    return (
-        f"Against the {figures['known']} known links of {figures['rows']} rows, x 100: {', '.join(shown)}. What is not known "
-        f"counts as wrong. The best f1 of any threshold, {100 * figures['best_f1']:.1f}, is that of --threshold "
-        f"{math.floor(1e4 * figures['best_threshold']) / 1e4:.4f}."
-    )
+
+    def shown(*names: str) -> str:
+        values = {NAMES.get(name, name): 100 * figures[name] for name in names}
+        return "   ".join(f"{name} {'n/a' if value != value else f'{value:.1f}'}" for name, value in values.items())
+
+    lines = [
+        f"Against {figures['known']} known links of {figures['rows']} rows, x 100 (what is not known is wrong):",
+        f"  {shown('precision', 'recall', 'f1')}",
+        f"  {shown(*RANKING)}",
+    ]
+    if figures["best_f1"] > 0:
+        threshold = math.floor(1e4 * figures["best_threshold"]) / 1e4  # rounded down: it lets the last link pass
+        lines.append(f"  best F1 of any threshold {100 * figures['best_f1']:.1f}: --threshold {threshold:.4f}")
+    return lines

@@ -85,7 +85,7 @@ def decision_threshold(calibration: Calibration, labels: tuple[float, float] | N
     It is the threshold fitted on dev pairs; for graded labels, where the calibration reaches the middle of the label scale.
     """
     if calibration.threshold is not None:
-        return calibration.threshold, "fitted on the model's dev pairs"
+        return calibration.threshold, "the model's own, fitted on dev pairs"
     if labels is None or calibration.knots is None:
         return None, ""
     low, high = labels
@@ -99,7 +99,7 @@ def decision_threshold(calibration: Calibration, labels: tuple[float, float] | N
     if place:  # between two knots, the calibration is a straight line
         part = (0.5 - gain[place - 1]) / (gain[place] - gain[place - 1])
         crossing = float(cosine[place - 1] + part * (cosine[place] - cosine[place - 1]))
-    return crossing, f"where the predicted label reaches {(low + high) / 2:g}, the middle of the scale {low:g} to {high:g}"
+    return crossing, f"predicted label {(low + high) / 2:g}, the middle of {low:g} to {high:g}"
 
 
 def above(candidates: Candidates, threshold: float | None) -> np.ndarray:

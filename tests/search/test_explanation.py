@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import BertModel, BertTokenizer
 
+from connection.model.dense import Dense
 from connection.model.encoding_settings import EncodingSettings
 from connection.model.pooling import POOLING, pool
 from connection.search.explanation import Explanation, explain, token_parts
@@ -120,6 +121,12 @@ def test_a_pooling_of_one_token_is_refused_with_the_reason(tiny_folder, pooling)
     assert shown.returncode == 0, shown.stderr  # mean pooling
     with pytest.raises(InputError, match=re.escape(f"{pooling} pooling: the sentence's vector is made of the state")):
         explain(ConnectionBert.load(tiny_folder, pooling), FIRST, SECOND)
+
+
+def test_a_dense_module_is_refused(tiny):
+    dense = Dense(32, 32, True, "torch.nn.modules.activation.Tanh")
+    with pytest.raises(InputError, match="has a Dense module after its pooling"):
+        explain(ConnectionBert(tiny.encoder, tiny.tokenizer, dense=[dense]), FIRST, SECOND)
 
 
 def test_what_the_command_prints(tiny_folder, tiny):

@@ -146,6 +146,19 @@ def test_links_are_measured_against_the_known_ones_wherever_these_rank():
     assert links.candidates.rank.max() == 1
 
 
+def test_known_duplicates_are_measured_from_both_of_their_rows():
+    a = unit(9)
+    cosines = a @ a.T
+    np.fill_diagonal(cosines, -2)
+    ranks = [1 + int((cosines[one] > cosines[one, other]).sum()) for one, other in ((2, 7), (7, 2))]
+    known = KnownLinks(np.array([7 * 9 + 2]), np.zeros(0, np.int64), [])
+    links = find_links(a, None, 2, float(cosines[2, 7]), "", known, "evaluate")
+    assert links.figures
+    assert links.figures["mrr@10"] == pytest.approx((1 / ranks[0] + 1 / ranks[1]) / 2)
+    assert (links.figures["rows"], links.figures["known"]) == (2, 2)
+    assert links.figures["right"] == sum(rank <= 2 for rank in ranks)
+
+
 def test_known_pairs_are_left_out_in_both_directions():
     a, b = unit(12), unit(12, seed=1)
     known = KnownLinks(np.array([5 * 12 + int((a @ b.T)[5].argmax())]), np.array([0]), [])

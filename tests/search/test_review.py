@@ -18,6 +18,7 @@ from connection.search.link_tables import LinkedLists
 from connection.search.linking import Candidates, Links
 from connection.search.review import write_review
 from connection.search.texts import Texts
+from connection.system.csv_output import new_csv
 from tests.search.chromium import Chromium, chromium, saved  # noqa: F401
 
 HOSTILE = [
@@ -96,6 +97,22 @@ def test_the_same_candidates_are_the_same_page_to_the_browsers_memory(tmp_path):
         write_review(tmp_path / "page.html", lists_of(texts, ["x", "y"], np.eye(2)), (0, 1), None, "")
         digests.append(content_of(tmp_path / "page.html")["digest"])
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_negative_cosines_stay_numbers_and_hostile_texts_no_formulas(tmp_path):
+    lists = lists_of(HOSTILE, HOSTILE, COSINES - 1)
+    for name, rows in (("links.csv", lists.candidate_rows), ("uncovered.csv", lists.uncovered_rows)):
+        with new_csv(tmp_path / name) as output:
+            output.rows(rows())
+    with open(tmp_path / "links.csv", encoding="utf-8-sig", newline="") as file:
+        links = list(csv.DictReader(file))
+    np.testing.assert_allclose([float(row["cosine"]) for row in links], (COSINES - 1).ravel(), atol=1e-4)
+    assert links[0]["cosine"].startswith("-0.")
+    assert not [row for row in links if row["sentence1"].startswith(tuple("=+-@\t\r"))]
+    with open(tmp_path / "uncovered.csv", encoding="utf-8-sig", newline="") as file:
+        uncovered = list(csv.DictReader(file))
+    assert len(uncovered) == 20
+    assert float(uncovered[0]["cosine of the best"]) == pytest.approx((COSINES - 1)[0].max(), abs=1e-4)
 
 
 def shown(browser: Chromium) -> list[str]:

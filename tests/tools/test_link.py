@@ -84,7 +84,7 @@ def test_the_models_own_threshold_and_predicted_label_are_used_and_said(tiny_fol
     threshold = ConnectionBert.load(tmp_path / "run").calibration.threshold
     assert threshold is not None
     shown = run_inside(link.main, tmp_path / "run", *lists, "-o", tmp_path / "links.csv")
-    assert f"cosine {threshold:.4f} or more (fitted on the model's dev pairs)" in shown.stdout
+    assert f"cosine {threshold:.4f} or more (the model's own, fitted on dev pairs)" in shown.stdout
     for row in read(tmp_path / "links.csv"):
         assert (row["connected"] == "yes") == (float(row["cosine"]) >= threshold)
         assert 0 <= float(row["predicted"]) <= 1
@@ -120,6 +120,11 @@ def test_known_links_are_marked_left_out_or_measured(tiny_folder, lists, tmp_pat
     assert "known.csv, line 4: 'R7' and 'T77': not in the lists" in shown.stdout
     marks = {(row["id1"], row["id2"]): row["known"] for row in read(tmp_path / "links.csv") if row["known"]}
     assert marks == {("R0", "T9"): "yes", ("R1", "T0"): "no"}
+    run_inside(link.main, *words, "--threshold", 1)  # nothing is found; a known link is one all the same
+    assert len(read(tmp_path / "uncovered.csv")) == 18
+    assert not {"R0", "T9"} & {row["id"] for row in read(tmp_path / "uncovered.csv")}
+    run_inside(link.main, *words, "--threshold", 1, "--known-as", "evaluate")
+    assert len(read(tmp_path / "uncovered.csv")) == 20
     assert run_inside(link.main, *words, "--known-as", "exclude").returncode == 0
     assert len(read(tmp_path / "links.csv")) == 98
     shown = run_inside(link.main, *words, "--known-as", "evaluate", "--json", tmp_path / "links.json")
@@ -127,7 +132,7 @@ def test_known_links_are_marked_left_out_or_measured(tiny_folder, lists, tmp_pat
     cosines = cosines_of(tiny_folder, [row[1] for row in A], [row[1] for row in B])
     assert figures["mrr@10"] == pytest.approx(1 / (1 + (cosines[0] > cosines[0, 9]).sum()))
     assert figures["rows"] == 2
-    assert "Against the 1 known links of 2 rows" in shown.stdout
+    assert "Against 1 known links of 2 rows" in shown.stdout
 
 
 PARTNER = dict(zip(NOUNS[:5], NOUNS[5:], strict=True))  # no shared word: only training can tell

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import BertModel
 
+from connection.model.dense import Dense
 from connection.reports.tables import METRIC_FORMATS, duration, percent
 from connection.runs.training_command import read_figures, run_training
 from connection.settings import TrainSettings
@@ -87,5 +88,5 @@ def _random_weights(model: ConnectionBert, target: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     encoder = BertModel(model.encoder.config, add_pooling_layer=model.encoder.pooler is not None)
     like = (model.tokenizer, model.pooling, model.max_length, model.normalized, None, model.encoding, model.include_prompt)
-    ConnectionBert(encoder, *like).save(target)
+    ConnectionBert(encoder, *like, [Dense(*dense.settings) for dense in model.dense]).save(target)
     return target
