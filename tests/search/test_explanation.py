@@ -126,7 +126,7 @@ def test_a_pooling_of_one_token_is_refused_with_the_reason(tiny_folder, pooling)
 def test_a_dense_module_is_refused(tiny):
     dense = Dense(32, 32, True, "torch.nn.modules.activation.Tanh")
     with pytest.raises(InputError, match="has a Dense module after its pooling"):
-        explain(ConnectionBert(tiny.encoder, tiny.tokenizer, dense=[dense]), FIRST, SECOND)
+        explain(ConnectionBert(tiny.encoder, tiny.tokenizer, max_length=32, dense=[dense]), FIRST, SECOND)
 
 
 def test_what_the_command_prints(tiny_folder, tiny):
