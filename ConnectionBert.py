@@ -238,6 +238,10 @@ class ConnectionBert(nn.Module):
 
     def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32") -> Tensor:
         """Return one float32 vector per sentence, not cut: N sentences -> (N, H)."""
+        return self.pooled(*self.token_states(tokens, precision))
+
+    def token_states(self, tokens: PackedBatch, precision: str = "fp32") -> tuple[Tensor, Tensor]:
+        """Return the float32 state of each token, (N, T, H), and their attention mask (N, T)."""
         if self.training and self.packed_bert:
             states = self.packed_bert(tokens)  # (R, L, H)
         else:
@@ -249,17 +253,20 @@ class ConnectionBert(nn.Module):
                     position_ids=tokens.position_ids,
                     return_dict=True,
                 ).last_hidden_state
-        return self.pooled(tokens.by_sentence(states).float(), tokens.attention_mask)
+        return tokens.by_sentence(states).float(), tokens.attention_mask
 
     def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """One vector, not cut, of each sentence's token states: (N, T, H) under a mask (N, T) -> (N, H)."""
-        mask = without_prompt(attention_mask, self._skipped) if self._skipped else attention_mask
-        vectors: Tensor = pool(self.pooling, states, mask)
+        vectors: Tensor = pool(self.pooling, states, self.pooled_tokens(attention_mask))
         if self.pooling == "pooler":
             vectors = self.encoder.pooler(vectors.unsqueeze(1))
         for dense in self.dense:
             vectors = dense(vectors)
         return vectors
+
+    def pooled_tokens(self, attention_mask: Tensor) -> Tensor:
+        """Which tokens are pooled, (N, T) int64: all of `attention_mask`, but a prompt where the folder leaves it out."""
+        return without_prompt(attention_mask, self._skipped) if self._skipped else attention_mask
 
     def encode(
         self, sentences: Iterable[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
