@@ -142,7 +142,7 @@ class TrainSettings:
         "number of newest checkpoints to keep, each with the best model; 0: write none", low=0, role=NEUTRAL
     )
     on_nonfinite: str = setting(
-        "action on a batch with a non-finite loss or gradient; at most five are skipped in a row",
+        "action on a batch with a non-finite loss or gradient; skip leaves it out, the fifth in a row stops the run",
         choices=("stop", "skip"),
         role=NEUTRAL,
     )

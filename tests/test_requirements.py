@@ -49,7 +49,7 @@ def test_what_they_need_is_locked_too():
             continue
         seen.add(name)
         needs = importlib.metadata.requires(name) or []
-        names += [normal(re.match(r"[\w.-]+", need)[0]) for need in needs if ";" not in need]
+        names += [normal(re.findall(r"^[\w.-]+", need)[0]) for need in needs if ";" not in need]
     assert seen <= locked
 
 

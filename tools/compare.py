@@ -36,6 +36,7 @@ def compare(run_a: Path, run_b: Path) -> int:
     import pandas as pd
 
     from connection.evaluation.bootstrap import gain, resampled
+    from connection.evaluation.evaluate import measure_of, precision_gain
     from connection.reports.predictions import read_predictions
     from connection.reports.tables import figures_table, format_number, gain_sentence, render
 
@@ -68,7 +69,11 @@ def compare(run_a: Path, run_b: Path) -> int:
     print("", render(pd.DataFrame(differ)) if differ else "no setting differs", sep="\n")
     print("", render(figures), "", render(pd.DataFrame(rows)), sep="\n")
     label, of_a, of_b = a["label"].to_numpy(), a["final"].to_numpy(), b["final"].to_numpy()
-    found = gain(label, of_a, of_b, resampled(label, [of_a, of_b]))
+    low, high = (settings["A"].get(end, 0) for end in ("label_min", "label_max"))
+    rising = -label if isinstance(low, int | float) and isinstance(high, int | float) and low > high else label
+    found = gain(rising, of_a, of_b, resampled(rising, [of_a, of_b]))
+    if all(measure_of(cast(Any, results[name]["final"]["test"])) == "average_precision" for name in runs):
+        found |= precision_gain(rising == rising.max(), of_a, of_b)[0]
     print("", gain_sentence(found, "B", f"against A on the {len(label):,} test pairs of both"), sep="\n")
     return 0
 

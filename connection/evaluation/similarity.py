@@ -61,9 +61,16 @@ def pair_similarities(
 
 def model_digest(model: Any) -> Any:
     """SHA-256 (hashlib object) of everything that determines a model's vectors: weights, config, pooling, maximum length."""
-    what = (DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string(), *model.vector_settings)
+    what = (
+        DIGITS,
+        model.pooling,
+        *(dense.settings for dense in model.dense),
+        model.max_length,
+        model.encoder.config.to_json_string(),
+        *model.vector_settings,
+    )
     digest = hashlib.sha256(repr(what).encode())
-    for tensor in model.encoder.state_dict().values():
+    for tensor in model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest
 

@@ -43,7 +43,7 @@ from connection.system.signals import StopSignals
 from connection.training.loss_choice import choose_dims, choose_loss
 from connection.training.moving_average import WeightAverage
 from connection.training.optimizer import AdamW
-from connection.training.state import SKIPPED_AT_MOST, Progress, RunState, seed_random
+from connection.training.state import STOP_AT_SKIPPED, Progress, RunState, seed_random
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches, read_datasets
 
@@ -304,7 +304,7 @@ class TrainingRun:
         """Report the rows of a step whose loss or gradient was not finite. Skips the step or raises `RunError`."""
         progress = self.progress
         rows = self.data["train"].where(torch.cat([part.rows for part in batch]))
-        if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < SKIPPED_AT_MOST:
+        if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < STOP_AT_SKIPPED:
             self._bar.write(f"step {progress.step} is skipped, its loss or gradient is not finite: {rows}")
             self.state.optimizer.skipped()
             return

@@ -155,7 +155,7 @@ def _print(curve: dict[str, Any]) -> None:
     from tools.learning_curve.summary import points_table
 
     if curve["means"]:
-        print("", render(points_table(curve["means"])), "", *curve["sentences"], "", sep="\n")
+        print("", render(points_table(curve["means"], curve["measure"])), "", *curve["sentences"], "", sep="\n")
     for said in curve["failed"]:
         print(f"failed: {said}")
 
