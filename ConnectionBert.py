@@ -279,16 +279,24 @@ class ConnectionBert(nn.Module):
 
     @torch.no_grad()
     def encode_tokens(
-        self, sentences: Sequence[np.ndarray], batch_size: int | None = None, progress: bool = False, precision: str = "fp32"
+        self,
+        sentences: Sequence[np.ndarray],
+        batch_size: int | None = None,
+        progress: bool | str = False,
+        precision: str = "fp32",
     ) -> Tensor:
-        """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout; see `finish`."""
+        """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout; see `finish`.
+
+        progress: whether a bar is shown, or what it says.
+        """
         batch_size = batch_size or (64 if self.device.type == "cpu" else 512)  # fits into a CPU's caches; fills a GPU
         was_training = self.training
         self.eval()
         vectors = torch.empty(len(sentences), self._uncut_size)
         lengths = np.array([len(tokens) for tokens in sentences])
         by_length = np.argsort(-lengths, kind="stable")  # similar lengths together: little padding with one sentence per row
-        bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=None if progress else True, leave=False)
+        desc = progress if isinstance(progress, str) else "encode"
+        bar = tqdm(total=len(sentences), desc=desc, unit="text", disable=None if progress else True, leave=False)
         start = 0
         while start < len(sentences):
             count = max(1, min(batch_size, TOKENS_AT_ONCE // int(lengths[by_length[start]])))

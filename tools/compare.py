@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
+from connection.system.flags import Flags
 from connection.system.paths import resolve
 from connection.system.versions import require_libraries
 
@@ -23,7 +23,7 @@ RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 2 bad usage, a folder without a run, or runs that were tested on different pairs."""
-    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__, allow_abbrev=False)
+    parser = Flags("python -m tools.compare", __doc__, ("python -m tools.compare output/run-a output/run-b",))
     parser.add_argument("run_a", metavar="RUN_A", help="folder of a run, its --output-dir")
     parser.add_argument("run_b", metavar="RUN_B", help="folder of the run that is compared with it")
     given = parser.parse_args(argv)
