@@ -16,8 +16,8 @@ HEAD = """# All flags of the training command
 
 Made by `python -m tools.flags`. Each flag is a constant of the same name at the top of `bertFineTuningWithConnectionData.py`
 (`--batch-size` is `BATCH_SIZE`): edit it there, or give the flag. `--learning-rate` and `--learning_rate` are the same. A flag
-whose default is `True` or `False` is given alone, `--packing`, or `--no-packing` for the opposite. From Python each is an argument:
-`train(train_file="my-pairs.csv", epochs=1)`.
+whose default is `True` or `False` is given alone, `--packing`, or `--no-packing` for the opposite. From
+Python each is an argument: `train(train_file="my-pairs.csv", epochs=1)`.
 """
 FOOT = """## Exit status
 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal. A
