@@ -16,7 +16,7 @@ from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.label_words import help_with_words
 from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
-from connection.data.text_hashes import hash_texts, pair_keys, row_slices
+from connection.data.text_hashes import equal_groups, hash_texts, pair_keys, row_slices
 from connection.system.sealed_files import read_sealed, write_sealed
 
 FEW_BAD = 0.05  # fraction of the rows; leaving out more of them changes what the rest says
@@ -125,7 +125,6 @@ def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]
             yield Finding.of("label-drift", str(store.path), [], f"Kolmogorov-Smirnov statistic {statistic:.2f}; {means}")
 
 
-PASSES = 16  # pairs are grouped by key, one value of its top 4 bits per pass: each pass takes 1/16 of the memory
 CONTRADICTION = 0.5  # fraction of the label scale; labels of the same pair that are further apart contradict each other
 
 
@@ -142,11 +141,7 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     keys = _keys(store, store.same)
     found: dict[str, list[np.ndarray]] = {"duplicate": [], "swapped-duplicate": [], "contradiction": []}
     example = ""
-    for top_bits in range(PASSES):
-        rows = np.flatnonzero(keys >> np.uint64(60) == top_bits)
-        rows = rows[np.argsort(keys[rows], kind="stable")]  # groups equal keys, each group in file order
-        new = np.ones(len(rows), bool)
-        new[1:] = keys[rows[1:]] != keys[rows[:-1]]
+    for rows, new in equal_groups(keys):
         if new.all():
             continue
         starts = np.flatnonzero(new)
