@@ -23,14 +23,21 @@ def cells_of(rows: Sequence[list[str]], place: int) -> list[str]:
 
 
 def column_kinds(rows: Sequence[list[str]], width: int) -> list[str]:
-    """Returns of each column "text", "ids" (numbers, identifiers, single words of a small set) or "" (blank)."""
+    """Returns of each column "text", "ids" (numbers, identifiers), "words" (single words of a small set) or "" (blank)."""
     kinds = []
     for place in range(width):
         cells = cells_of(rows, place)
         ids = sum(bool(IDENTIFIER.fullmatch(cell)) or is_label(cell) for cell in cells)
         few = len(cells) >= FEWEST_ROWS and len(set(cells)) <= len(cells) / 3 and all(map(CODE.fullmatch, cells))
-        kinds.append("" if not cells else "ids" if ids >= MOST * len(cells) or few else "text")
+        kinds.append("" if not cells else "ids" if ids >= MOST * len(cells) else "words" if few else "text")
     return kinds
+
+
+def label_columns(rows: Sequence[list[str]], width: int) -> list[int]:
+    """Returns the columns whose cells look like labels, without those that count rows or never change, if any is left."""
+    columns = [cells_of(rows, place) for place in range(width)]
+    places = [place for place, cells in enumerate(columns) if cells and sum(map(is_label, cells)) >= MOST * len(cells)]
+    return [place for place in places if len(set(columns[place])) > 1 and not _counts(columns[place])] or places
 
 
 def one_label_column(places: list[int], rows: Sequence[list[str]]) -> list[int]:
@@ -82,8 +89,8 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
                 return f"column {first[texts[0]]} holds both sentences, {joint!r} between them: split it into two columns"
     if labels or len(texts) < 2:
         return ""
-    if len(texts) == 2 and "ids" in kinds:
-        label = kinds.index("ids") + 1
+    if len(texts) == 2 and {"ids", "words"} & set(kinds):
+        label = 1 + min(place for place, kind in enumerate(kinds) if kind in ("ids", "words"))
         one, two = (place + 1 for place in texts)
         return (
             f"if column {label} holds labels in words: --columns sentence1={one},sentence2={two},label={label} and --label-map"
