@@ -63,13 +63,14 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
             known = help_with_words(row.what for row in first)
             what += f". {known[0].upper()}{known[1:]}" if known else ""
             yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
-    count, swallowed = store.swallowed
-    if count:
-        yield Finding.of("swallowed-rows", file, swallowed, "a cell spans lines that look like rows themselves", count)
-    count, garbled, text = store.mojibake
-    if count:
-        what = f"UTF-8 read as another encoding before, e.g. {text!r:.80}; it may be {fix_encoding(text)!r:.80}"
-        yield Finding.of("mojibake", file, garbled, what, count)
+    for name, remarks in store.remarks.items():
+        text = remarks[0].text
+        what = {
+            "swallowed-rows": "a cell spans lines that look like rows themselves",
+            "mojibake": f"UTF-8 read as another encoding before, e.g. {text!r:.80}; it may be {fix_encoding(text)!r:.80}",
+            "repeated-header": "the column names once more: these rows are left out",
+        }[name]
+        yield Finding.of(name, file, [remark.line for remark in remarks], what, store.remark_counts[name])
     if not len(store):
         yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return

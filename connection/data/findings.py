@@ -32,6 +32,7 @@ KINDS = {
     "dev-test-sentence": ("warning", "the weights are chosen by test sentences", "--train-file alone splits by sentence"),
     "swallowed-rows": ("warning", "rows are missing: they were read as one sentence", 'close the quote (") in that row'),
     "mojibake": ("warning", "letters became other signs", "save the file again from its source, as UTF-8"),
+    "repeated-header": ("warning", "they are no pairs", "nothing to do, if several files were put together"),
     "null-word": ("warning", "a missing text is trained on as a word", "remove these rows, if they mean a missing value"),
     "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
     "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from ftfy.badness import is_bad
 
+from connection.data.column_names import visible
 from connection.data.columns import Columns
 from connection.data.findings import LARGEST
 from connection.data.formats.cells import NO_TEXT
@@ -41,6 +42,14 @@ class BadRow(NamedTuple):
     finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
     what: str  # column and value, for messages
     cells: list[str]
+
+
+class Remark(NamedTuple):
+    """What is odd about a row that is used, or left out for certain."""
+
+    line: int
+    finding: str  # the finding's name: "swallowed-rows", "mojibake", "repeated-header"
+    text: str  # an example, or ""
 
 
 def is_text(cell: str) -> bool:
@@ -92,8 +101,7 @@ class PairChunk:
     label: np.ndarray  # (n,) float64, finite, on the file's own scale
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
-    swallowed: list[int]  # lines of good rows with a cell that seems to contain other rows
-    mojibake: list[tuple[int, str]]  # line and text of good rows with letters like "Ã©", for UTF-8 read as cp1252 before
+    remarks: list[Remark]
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -154,10 +162,20 @@ class PairFile:
         """Returns how the labels are written, if they are on the scale low..high. Takes a pass over the file."""
         if (low, high) not in self._label_columns:
             place = self.columns.places[2]
-            cells = (cells[place] for _, row in self._data() if (cells := self._fitted(row)) is not None)
+            rows = (cells for _, row in self._data() if (cells := self._fitted(row)) is not None)
+            written = (row[place] for row in rows if not self._is_header(row))
             given, typed = parse_label_map(self.label_map), not self.table.delimiter
-            self._label_columns[low, high] = read_column(cells, given, low, high, typed)
+            self._label_columns[low, high] = read_column(written, given, low, high, typed)
         return self._label_columns[low, high]
+
+    def _is_header(self, cells: list[str]) -> bool:
+        """Returns whether a row repeats the column names: several files were put together, or a page's head was copied."""
+        places, names = self.columns.places, self.columns.names
+        named = self.columns.header or self.table.names is not None
+        return (
+            named and cells[places[2]].strip() == names[2]
+            and all(visible(cells[place]).strip() == name for place, name in zip(places, names, strict=True))
+        )  # fmt: skip
 
     def _fitted(self, cells: list[str]) -> list[str] | None:
         """Returns the cells of a row of any width if the columns in use are there for certain; else None.
@@ -206,7 +224,7 @@ class PairFile:
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
         first, second, third = self.columns.places
         width, names = self.columns.width, self.columns.names
-        sentence1, sentence2, labels, lines, bad, swallowed, mojibake = [], [], [], [], [], [], []
+        sentence1, sentence2, labels, lines, bad, remarks = [], [], [], [], [], list[Remark]()
         known: dict[str, float] = {}
         typed = not self.table.delimiter
         for line, row in block:
@@ -216,6 +234,9 @@ class PairFile:
                 continue
             one, two, written = cells[first], cells[second], cells[third]
             label = known.get(written)
+            if (label is None or math.isnan(label)) and self._is_header(cells):
+                remarks.append(Remark(line, "repeated-header", ""))
+                continue
             if label is None:
                 label = certain_number(written, typed)
                 if self.label_map or self._needs_column(written):
@@ -239,12 +260,10 @@ class PairFile:
                 labels.append(label)
                 lines.append(line)
                 if not (one.isascii() and two.isascii()):
-                    mojibake += [(line, text) for text in (one, two) if is_bad(text)][:1]
-                if "\n" in one or "\n" in two:
-                    swallowed += [line] * holds_rows(one + "\n" + two, self.table.delimiter, width)
-        return PairChunk(
-            sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed, mojibake
-        )
+                    remarks += [Remark(line, "mojibake", text) for text in (one, two) if is_bad(text)][:1]
+                if ("\n" in one or "\n" in two) and holds_rows(one + "\n" + two, self.table.delimiter, width):
+                    remarks.append(Remark(line, "swallowed-rows", ""))
+        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
 
 
 def _state(path: Path) -> tuple[int, ...]:
