@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from connection.data.findings import LARGEST
 from connection.data.formats.cells import NO_TEXT
 from connection.data.formats.delimited import SAMPLE_ROWS
 from connection.data.formats.packed import readable
+from connection.data.formats.saved_dataset import is_saved, open_saved
 from connection.data.formats.table import TableFile, open_table
 from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
@@ -126,13 +127,18 @@ class PairFile:
         sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it;
         label_map: the numbers of label words, such as "low=0,high=1".
         """
-        state = _state(path)
+        state = _state(open_saved(path, sheet).files if is_saved(path) else (path,))
         table, columns = understand(open_table(path, sheet), declared_columns, header_row)
         return cls(path, table, columns, state, label_map)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files whose bytes are read: the pair file, or those in a folder of a saved dataset."""
+        return self.table.files or (self.path,)
+
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
-        if _state(self.path) != self.state:
+        if _state(self.files) != self.state:
             raise InputError(f"{self.path} was changed while it was read: start again when it is complete")
 
     def __str__(self) -> str:
@@ -266,11 +272,14 @@ class PairFile:
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    """Returns what tells a file's content from another: size, times and inode. The last two can't be set as one likes."""
-    with readable(path):
-        found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+def _state(files: Sequence[Path]) -> tuple[int, ...]:
+    """Returns what tells the files' content from another: size, times and inode. The last two can't be set as one likes."""
+    state: list[int] = []
+    for path in files:
+        with readable(path):
+            found = path.stat()
+        state += [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return tuple(state)
 
 
 def _block(rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:

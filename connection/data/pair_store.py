@@ -143,8 +143,9 @@ def load_pairs(
 
     A cached store is used if it is this user's own and each byte of it is as it was written; else it is built again.
     """
-    digest = file_sha256(file.path)
-    if os.path.getsize(file.path) < SMALL_FILE:
+    digests = list(map(file_sha256, file.files))
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    if sum(map(os.path.getsize, file.files)) < SMALL_FILE:
         with tempfile.TemporaryDirectory() as temporary:
             _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
             return open_store(Path(temporary), file.path, digest, False)

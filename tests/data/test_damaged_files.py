@@ -99,7 +99,7 @@ READ: dict[str, tuple[Any, ...]] = {
     "no-objects.json": (b'[["a", "b", 1]]', [("a", "b", 1)]),
     "zipped-csv.zip": (in_zip("pairs.csv", GOOD), ROWS),
     "ragged.csv": ((GOOD + "a,b\nc,d,3,e\nf\n").encode(), ROWS, {4: "2 columns, the first", 5: "4 columns", 6: "1 col"}),
-    "header-again.csv": ((GOOD + GOOD).encode(), ROWS * 2, {4: "column score: 'score' is not a number"}),
+    "header-again.csv": ((GOOD + GOOD).encode(), ROWS * 2),
     "quote-in-the-middle.csv": ((GOOD + 'a "big" dog,5" long,3\n').encode(), [*ROWS, ('a "big" dog', '5" long', 3)]),
     "very-many-columns.csv": (WIDE.encode(), [("x", "x", 1)]),
     "nan-and-infinity.csv": (

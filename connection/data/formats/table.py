@@ -9,6 +9,7 @@ from pathlib import Path
 from connection.data.formats.cells import Rows
 from connection.data.formats.delimited import Row, read_delimited
 from connection.data.formats.packed import PACKED_ENDINGS, inner_name, open_bytes, packer_of, readable
+from connection.data.formats.saved_dataset import SavedDataset, is_saved, open_saved
 from connection.data.formats.text_encoding import count_lines, encoding_name, find_encoding, is_guess
 from connection.system.errors import InputError
 
@@ -31,6 +32,7 @@ class TableFile:
     rows_of: Callable[[Sequence[int]], Rows] | None = None  # rows of these columns alone
     sheet: str = ""  # name of a workbook's sheet; cells beside its table are no part of a row
     others: tuple[TableFile, ...] = ()  # the other sheets of a workbook
+    files: tuple[Path, ...] = ()  # that `path` consists of, where it is a folder
 
     def most_rows(self) -> int | None:
         """Returns an upper bound of the number of rows, for a progress bar; None if finding it takes a pass over all rows."""
@@ -49,8 +51,13 @@ def open_table(path: Path, sheet: str = "") -> TableFile:
     Text formats may be packed. `sheet` names the one of several sheets, or lists of records, that is read. Raises `InputError`
     if the file is none of these, damaged or empty; `rows()` raises it for damage found later.
     """
-    with readable(path), open_bytes(path) as file:
+    saved = open_saved(path, sheet) if is_saved(path) else None
+    with readable(path), open_bytes(saved.files[0] if saved else path) as file:
         magic = file.read(6)
+    if saved:
+        if not magic.startswith((ARROW_FILE, ARROW_STREAM)):
+            raise InputError(f"{saved.files[0]} is a damaged Arrow file, or none. Copy it again.")
+        return _arrow(path, magic, saved)
     packer = packer_of(path)
     ending = Path(inner_name(path)).suffix
     if not magic:
@@ -62,10 +69,7 @@ def open_table(path: Path, sheet: str = "") -> TableFile:
     if sheet and (is_arrow or (not is_book and ending != ".json")):
         raise InputError(f"{path} has no sheets: --sheet is of workbooks, and of JSON files with several lists of records")
     if is_arrow:
-        from connection.data.formats.arrow import read_arrow
-
-        form, names, rows, rows_of, count = read_arrow(path, magic)
-        return TableFile(path, form, "row", names, rows, count, rows_of=rows_of)
+        return _arrow(path, magic)
     if is_book:
         return _workbook(path, ".xls" if magic.startswith(OLD_EXCEL) else ending, sheet)
     encoding = find_encoding(path)
@@ -79,6 +83,13 @@ def open_table(path: Path, sheet: str = "") -> TableFile:
     if is_guess(encoding):
         form += f" (taken for {encoding}; check the sample rows; save as UTF-8 to be sure)"
     return TableFile(path, form, "line", None, rows, delimiter=delimiter)
+
+
+def _arrow(path: Path, magic: bytes, saved: SavedDataset | None = None) -> TableFile:
+    from connection.data.formats.arrow import read_arrow
+
+    form, names, rows, rows_of, count = read_arrow(path, magic, saved)
+    return TableFile(path, form, "row", names, rows, count, rows_of=rows_of, files=saved.files if saved else ())
 
 
 def _how(path: Path) -> str:
