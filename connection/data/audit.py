@@ -7,6 +7,7 @@ in slices of rows.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -14,7 +15,7 @@ from ftfy import fix_encoding
 
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.label_words import help_with_words
-from connection.data.labels import LabelScale
+from connection.data.labels import DECLARED, LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import equal_groups, hash_texts, pair_keys, row_slices
 from connection.system.sealed_files import read_sealed, write_sealed
@@ -25,7 +26,7 @@ CUT_SHARE = 0.01
 ONE_LABEL_SHARE = 0.6
 UNKNOWN_SHARE = 0.05  # fraction of the tokens
 PIECES_PER_WORD = 3.0  # with an English vocabulary, English has about 1.2 and Korean more than 5
-NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # in plain form; programs write them for a missing value
+NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>", "\\n", "#null!")  # in plain form: words for a missing value
 DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 MOST_BYTES = 64 << 20  # of one file's findings, which hold only the first lines of each
 
@@ -47,7 +48,7 @@ def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
     """Returns the findings in one file. For a cached store they are cached too, beside its arrays."""
     if store.folder is None:
         return list(_look_within(store, scale))
-    file = store.folder / f"findings-{scale.low!r}-{scale.high!r}"
+    file = store.folder / f"findings-{scale.low!r}-{scale.high!r}{'-declared' * (scale.how == DECLARED)}"
     known = read_sealed(file, MOST_BYTES)
     if known is None:
         known = json.dumps(findings_json(_look_within(store, scale))).encode()
@@ -77,6 +78,12 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if len(store.labels) == 1 and len(store.bad) > FEW_BAD * (len(store) + len(store.bad)):
         what = f"without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}"
         yield Finding.of("one-label-left", file, [], what)
+    if scale.how != DECLARED and (codes := missing_codes(store.labels)):
+        rows = np.flatnonzero(np.isin(store.label, np.array(codes, np.float32)))
+        others = [label for label in store.labels if label not in codes]
+        flags = f"if the scale is {others[0]:g} to {others[-1]:g}: --label-min {others[0]:g} --label-max {others[-1]:g}"
+        what = f"{', '.join(f'{code:g}' for code in codes)} may stand for a missing label, far from the others; {flags}"
+        yield Finding.of("missing-code", file, store.line[rows], what)
     yield from find_duplicates(store, scale)
     low = scale.target(store.label) < LOW
     equal = [
@@ -108,6 +115,18 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if unknown > UNKNOWN_SHARE or per_word > PIECES_PER_WORD:
         what = f"{100 * unknown:.1f}% of the tokens are [UNK], {per_word:.1f} pieces a word (English: about 1.2)"
         yield Finding.of("unknown-text", file, [], what)
+
+
+def missing_codes(labels: list[float]) -> list[float]:
+    """Returns the labels that are written for a missing one (9, 99, -999, 88), where they stand further from the others than
+    those from each other. labels: the distinct ones, ascending.
+    """
+    codes = [label for label in labels if label.is_integer() and re.fullmatch("-?(9+|8+)", f"{label:.0f}")]
+    others = [label for label in labels if label not in codes]
+    if len(others) < 2:
+        return []
+    reach = others[-1] - others[0]
+    return [code for code in codes if code < others[0] - reach or code > others[-1] + reach]
 
 
 def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ KINDS = {
     "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
     "one-label-left": ("error", "the rest says nothing of the bad rows", "mend the bad rows"),
     "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),
+    "missing-code": ("error", "it would be an end of the scale", "declare the scale; skip these rows or mend them"),
     "contradiction": ("error", "the model is pulled both ways by one pair", "decide on one label"),
     "leaked-pair": ("error", "the figure is too high: these pairs were trained on", "remove them from the training file"),
     "duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),

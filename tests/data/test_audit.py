@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from connection.data.audit import audit
+from connection.data.audit import audit, missing_codes
 from connection.data.labels import find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import load_pairs
@@ -279,3 +279,27 @@ def test_rows_that_an_open_quote_swallows(tokenizer, tmp_path):
     path.write_text("\n".join(["sentence1,sentence2,score", *rows, *good, "a cat,a horse,0", ""]))
     found = prepare({"train": str(path)}, tokenizer, 64, "", (0, 5), tmp_path, progress=False).findings
     assert [(row.count, row.lines) for row in found if row.name == "swallowed-rows"] == [(1, [4])]
+
+
+@pytest.mark.parametrize(
+    ("labels", "codes"),
+    [
+        ([1, 2, 5, -999], [-999]), ([0, 1, 9], [9]), ([0, 0.5, 1, 99, -9], [-9, 99]), ([0, 5, 88], [88]), ([1, 5, 9], []),
+        ([0, 99], []), ([0, 50, 99], []), ([0, 1, 2, 98], []), ([0, 1, 9.9], []), ([1, 99], []),
+    ],
+)  # fmt: skip
+def test_codes_of_missing_labels(labels, codes):
+    assert missing_codes(sorted(map(float, labels))) == codes
+
+
+def test_a_code_of_a_missing_label_blocks_and_its_way_out_works(tmp_path, tiny_folder):
+    pairs = [(f"a dog {number}", f"a man {number}", label) for number, label in enumerate([0, 1, 2, 3, 4, 5, -999] * 3)]
+    file = write_pairs(tmp_path / "p.csv", pairs)
+    words = [str(file), "--model-dir", str(tiny_folder), "--cache-dir", str(tmp_path), "--on-bad-rows", "skip"]
+    said = run_inside(check.main, *words)
+    assert said.returncode == 2
+    assert "missing-code" in said.stdout
+    assert "(lines 8, 15, 22)" in said.stdout
+    flags = said.stdout.partition("if the scale is 0 to 5: ")[2].split()[:4]
+    again = run_inside(check.main, *words, *flags)
+    assert (again.returncode, "18 pairs, labels 0 to 5" in again.stdout) == (0, True), again.stdout
