@@ -74,6 +74,11 @@ def usual_wider(sample: Sequence[list[str]], width: int) -> int:
 def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     """Returns what to do with data that are no labelled pairs and can't become some by naming columns; else ""."""
     width = len(first)
+    if width == 1:
+        return (
+            "there is one column: no known delimiter (comma, semicolon, tab, |, ^, ~) cuts most lines into three cells. "
+            "Save the table as CSV, with a column for each sentence and one for the label"
+        )
     lists = [place for place in range(width) if any(cell.startswith(NO_TEXT + "nested") for cell in cells_of(rows, place))]
     if lists:
         names = ", ".join(first[place] for place in lists)

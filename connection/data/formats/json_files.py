@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from connection.data.formats.cells import MOST_COLUMNS, Leaf, Rows, cell_text, s
 from connection.data.formats.delimited import SAMPLE_ROWS, Row
 from connection.data.formats.packed import LONGEST_LINE, open_bytes, readable
 from connection.data.formats.text_encoding import read_lines
+from connection.system.bounded_json import MOST_DIGITS
 from connection.system.errors import InputError
 
 LARGEST_DOCUMENT = 1_000_000_000  # characters
@@ -89,7 +91,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parsed(line: str) -> Any:
     """Returns the value of a line; some writers put a comma after each."""
-    return json.loads(line.strip().removesuffix(","), object_pairs_hook=_object)
+    return json.loads(line.strip().removesuffix(","), object_pairs_hook=_object, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    """Returns a whole number; one that is too long for a label and slow to convert as infinity."""
+    return int(digits) if len(digits) <= MOST_DIGITS else math.inf
 
 
 def _lines(path: Path, encoding: str) -> Numbered:
@@ -98,7 +105,15 @@ def _lines(path: Path, encoding: str) -> Numbered:
             try:
                 yield number, _parsed(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error})") from None
+                raise InputError(f"{path}, line {number}: not JSON ({error}): {line.strip()!r:.60}{_hint(line)}") from None
+
+
+def _hint(text: str) -> str:
+    """Returns what to do with text that is no JSON, where that shows."""
+    start = text.lstrip()[:2]
+    if start.startswith(("{'", "['")):
+        return ". It is Python, not JSON: write it with json.dumps"
+    return "" if start[:1] in ("{", "[") else ". If it is a table, name it .csv; a comment must go"
 
 
 def _document(path: Path, encoding: str) -> tuple[list[Any], list[int]]:
@@ -123,11 +138,11 @@ def _document(path: Path, encoding: str) -> tuple[list[Any], list[int]]:
                 raise
         return _values(without)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error!s:.200})") from None
+        raise InputError(f"{path} is not JSON ({error!s:.200}): it begins {text.strip()!r:.60}{_hint(text)}") from None
 
 
 def _values(text: str) -> tuple[list[Any], list[int]]:
-    decoder, space = json.JSONDecoder(object_pairs_hook=_object), re.compile(r"\s*+(?:,\s*+)?+")
+    decoder, space = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole), re.compile(r"\s*+(?:,\s*+)?+")
     values: list[Any] = []
     starts: list[int] = []
     place, line, counted = len(text) - len(text.lstrip()), 1, 0
