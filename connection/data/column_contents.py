@@ -60,7 +60,8 @@ def row_names(sample: Sequence[list[str]]) -> bool:
     if not rows or len(wider) < 0.9 * len(rows) or any(map(is_number, sample[0])):
         return False
     first, last = ([row[place].strip() for row in wider] for place in (0, -1))
-    names = all(map(CODE.fullmatch, first)) and len(set(first)) == len(first)
+    counted = len(rows) >= FEWEST_ROWS or _counts(first)  # in few rows, a comma in each first sentence may be chance
+    names = counted and all(map(CODE.fullmatch, first)) and len(set(first)) == len(first)
     return names and any(last)
 
 
@@ -74,15 +75,15 @@ def usual_wider(sample: Sequence[list[str]], width: int) -> int:
 def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     """Returns what to do with data that are no labelled pairs and can't become some by naming columns; else ""."""
     width = len(first)
+    lists = [place for place in range(width) if any(cell.startswith(NO_TEXT + "nested") for cell in cells_of(rows, place))]
+    if lists:
+        names = ", ".join(first[place] for place in lists)
+        return f"column {names} holds lists: write a row for each element, with a label (1 connected, 0 not)"
     if width == 1:
         return (
             "there is one column: no known delimiter (comma, semicolon, tab, |, ^, ~) cuts most lines into three cells. "
             "Save the table as CSV, with a column for each sentence and one for the label"
         )
-    lists = [place for place in range(width) if any(cell.startswith(NO_TEXT + "nested") for cell in cells_of(rows, place))]
-    if lists:
-        names = ", ".join(first[place] for place in lists)
-        return f"column {names} holds lists: write a row for each element, with a label (1 connected, 0 not)"
     kinds = column_kinds(rows, width) if rows else []
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
     columns = [cells_of(rows, place) for place in range(width)]

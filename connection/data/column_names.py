@@ -41,19 +41,21 @@ PAIRS = (
 # What tells two names apart that are alike otherwise: Satz 1 and Satz 2, left_name and right_name, text and text.1.
 SIDES = (
     ("1", "2"), ("0", "1"), ("a", "b"), ("l", "r"), ("x", "y"), ("left", "right"), ("first", "second"), ("one", "two"),
-    ("source", "target"), ("src", "tgt"), ("erster", "zweiter"), ("première", "deuxième"), ("первое", "второе"),
+    ("source", "target"), ("src", "tgt"), ("object", "target"), ("from", "to"),
+    ("erster", "zweiter"), ("première", "deuxième"), ("первое", "второе"),
     ("primera", "segunda"), ("prima", "seconda"), ("primeira", "segunda"), ("가", "나"), ("甲", "乙"), ("一", "二"),
 )  # fmt: skip
 REPEATED = ("", "1", "2")  # behind the second of two equal names, by hand or by pandas
 LABEL_WORDS = set(
     """score scores label labels similarity relatedness relevance rating ratings gold class target y judgment judgement grade
-    sim duplicate paraphrase match matched connected linked related bewertung ähnlichkeit aehnlichkeit punkte punktzahl
+    sim duplicate paraphrase match matched connected linked related similar bewertung ähnlichkeit aehnlichkeit punkte punktzahl
     similarité étiquette similitud puntuación etiqueta similarità punteggio etichetta similaridade pontuação rótulo ocena
     podobieństwo etykieta gelijkenis benzerlik etiket puan сходство схожесть оценка метка 유사도 점수 라벨 레이블 평점
     類似度 スコア ラベル 評価 得点 相似度 标签 標籤 分数 分數 得分 评分 評分""".split()
 )
 LABEL_QUALIFIERS = set(
-    "is are mean avg average median human final overall semantic sts expert consensus true manual of".split()
+    """is are how they these two the sentences texts mean avg average median human final overall semantic sts expert answer
+    consensus manual of""".split()
 )
 WORD = re.compile(r"[^\W\d_]+")
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # in isDuplicate

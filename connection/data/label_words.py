@@ -22,7 +22,8 @@ PAIRS = (
     ("paraphrase", "not paraphrase|non paraphrase|no paraphrase"), ("entailment", "not entailment|non entailment"),
     ("connected", "not connected|unconnected|disconnected"), ("linked", "not linked|unlinked"),
     ("covered", "not covered|uncovered"), ("duplicate", "non duplicate|nonduplicate|not duplicate"), ("agree", "disagree"),
-    ("positive|pos", "negative|neg"), ("correct", "incorrect|not correct"), ("valid", "invalid|not valid"), ("t", "f"),
+    ("positive|pos", "negative|neg"), ("correct", "incorrect|not correct"), ("valid", "invalid|not valid"),
+    ("accept|accepted", "reject|rejected"), ("t", "f"),
     ("j", "n"), ("ja", "nein"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"), ("sí|si|sì", "no"),
     ("verdadero", "falso"), ("vero", "falso"), ("sim", "não|nao"), ("verdadeiro", "falso"), ("ja", "nee"), ("waar", "onwaar"),
     ("ja", "nej"), ("ja", "nei"), ("tak", "nie"), ("prawda", "fałsz"), ("ano", "ne"), ("áno", "nie"), ("да", "нет"),
@@ -47,7 +48,7 @@ ORDERS = (
     *((f"not at all {word}", f"slightly {word}", f"moderately {word}|somewhat {word}", f"very {word}", f"extremely {word}")
       for word in ("similar", "related", "relevant")),
 )  # fmt: skip
-PAIRS_SHOWN = 21  # in a message: English, German, French
+PAIRS_SHOWN = 22  # in a message: English, German, French
 LONGEST_WORD = 100  # characters of a label
 LETTERS = "fedcba"  # school marks; read if both a and f are there, for F is the mark that says which end is good
 NO_LABEL = {"?", "??", "-", "--", "n/a", "na", "#n/a", "nan", "null", "#null!", ".", "unknown", "unlabeled", "unlabelled",

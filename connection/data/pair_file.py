@@ -33,6 +33,7 @@ UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode c
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
 
 
+ODD_QUOTES = ("\u201c", "\u201e", "\u00ab", "\u2018", "`")
 MOST_MARKS = 500  # combining marks in a row; putting n of them in order takes n * n steps
 
 
@@ -183,6 +184,16 @@ class PairFile:
             and all(visible(cells[place]).strip() == name for place, name in zip(places, names, strict=True))
         )  # fmt: skip
 
+    def _ragged_because(self, cells: list[str]) -> str:
+        """Returns the cause of a row with more cells than the first one, where it shows."""
+        label, width = self.columns.places[2], self.columns.width
+        last = len(cells) == width + 1 and label == width - 1
+        if last and all(cell.strip().lstrip("+-").isdecimal() for cell in cells[label:]):
+            return ": a label with a decimal comma and no quotes? Write a point, or save with semicolons"
+        if len(cells) > width and cells[0].strip()[:1] in ODD_QUOTES:
+            return f': the quotes around its cells are {cells[0].strip()[0]} and not "'
+        return ""
+
     def _fitted(self, cells: list[str]) -> list[str] | None:
         """Returns the cells of a row of any width if the columns in use are there for certain; else None.
 
@@ -236,7 +247,8 @@ class PairFile:
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
             if cells is None:
-                bad.append(BadRow(line, "ragged-row", f"{len(row)} columns, the first row has {width}", row))
+                what = f"{len(row)} columns, the first row has {width}{self._ragged_because(row)}"
+                bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
             label = known.get(written)

@@ -128,7 +128,7 @@ READ: dict[str, tuple[Any, ...]] = {
         {1: "column score: blank", 4: "column sentence1: blank", 5: "column sentence1: blank; column sentence2: blank"},
     ),
     "nested.jsonl": (
-        lines(*RECORDS, RECORDS[0] | {"sentence2": ["a"]}, RECORDS[0] | {"score": {"mean": 2}}, RECORDS[0] | {"tags": [1]}),
+        lines(*RECORDS, RECORDS[0] | {"sentence2": [1, 2]}, RECORDS[0] | {"score": {"mean": 2}}, RECORDS[0] | {"tags": [1]}),
         [*ROWS, ROWS[0]],
         {3: "column sentence2: nested or binary (list)", 4: "column score: nested or binary (dict)"},
     ),

@@ -41,10 +41,12 @@ CONSOLE = " sentence1 | sentence2 | score \n-----------+-----------+-------\n" +
         ("p.txt", delimited("\x01")), ("p.txt", delimited("\x1f")),
         ("p.txt", delimited(" ", quoting=csv.QUOTE_NONNUMERIC)),
         ("p.txt", delimited(" ", [(str(n), *row) for n, row in enumerate(ROWS)], quoting=csv.QUOTE_NONNUMERIC)),
-        ("p.md", MARKDOWN), ("p.txt", CONSOLE),
+        ("p.md", MARKDOWN), ("p.txt", CONSOLE), ("p.csv", "\n".join(f'"{line}"' for line in delimited(",").split("\r\n")[:-1])),
+        ("p.csv", delimited(",") + "\x1a"),
     ],
-    ids=["tabs.xls", "commas.xlsx", "semicolons.ods", "no-ending", "jsonl.txt", "json.csv", "json.txt", "caret", "tilde", "hive",
-         "unit-separator", "r", "r-row-names", "markdown", "psql"],
+    ids=["tabs.xls", "commas.xlsx", "semicolons.ods", "no-ending", "jsonl.txt", "json.csv", "json.txt", "caret", "tilde",
+         "hive", "unit-separator", "r", "r-row-names", "markdown", "psql",
+         "lines-in-quotes", "end-mark"],
 )  # fmt: skip
 def test_read_by_content(tmp_path, name, text):
     rows, bad, _ = read(write(tmp_path / name, text))
@@ -94,3 +96,41 @@ def test_words_before_a_brace_are_no_json(tmp_path):
     rows = [('{"a": 1}', "b c", 1.0), ("d e", "[x]", 0.0)]
     assert read(write(tmp_path / "p.csv", delimited(",", rows)))[:2] == (rows, {})
     assert "comma-separated" in str(PairFile.open(tmp_path / "p.csv"))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda rows: {"hits": {"total": 8, "hits": [{"_id": "7", "_source": row} for row in rows]}},
+        lambda rows: {"data": {"pairs": {"nodes": rows}}},
+        lambda rows: {f"pair-{number}": row for number, row in enumerate(rows)},
+        lambda rows: [row | {"score": [row["score"]]} for row in rows],
+        lambda rows: [row | {"score": {"$numberDouble": str(row["score"])}} for row in rows],
+        lambda rows: [row | {"sentence1": {"text": row["sentence1"]}, "sentence2": [row["sentence2"]]} for row in rows],
+    ],
+    ids=["elastic", "graphql", "by-key", "list-of-one", "mongo", "objects-of-one"],
+)  # fmt: skip
+def test_json_of_programs(tmp_path, shape):
+    assert read(write(tmp_path / "p.json", json.dumps(shape(RECORDS))))[:2] == (ROWS, {})
+
+
+def test_choices_of_a_labelling_tool(tmp_path):
+    records = [
+        {"text1": one, "text2": two, "similarity": ["Similar" if label > 2 else "Dissimilar"]} for one, two, label in ROWS
+    ]
+    rows, bad, _ = read(write(tmp_path / "p.json", json.dumps(records)))
+    assert ([label for _, _, label in rows], bad) == ([float(label > 2) for _, _, label in ROWS], {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["a b,c d,0,5", "e f,g h,2,0"], "a label with a decimal comma and no quotes? Write a point, or save with semicolons"),
+        (["\u201ca, b\u201d,\u201cc d\u201d,3"], "the quotes around its cells are \u201c and not"),
+        (["`a, b`,`c`,3"], "are ` and not"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_ragged_rows(tmp_path, rows, said):
+    good, bad, _ = read(write(tmp_path / "p.csv", "\n".join([",".join(NAMES), *rows])))
+    assert (good, len(bad)) == ([], len(rows))
+    assert all(said in what for what in bad.values())

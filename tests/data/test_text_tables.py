@@ -147,7 +147,7 @@ def test_counts_and_constants_are_no_labels(tmp_path):
     [
         ("p.csv", "question,answer\n" + "how is it?,it is so\n" * 3, "two columns of text and no labels"),
         ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
-        ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d"], "neg": ["e f"]}) + "\n", "pos, neg holds lists"),
+        ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d", "x", "y"], "neg": ["e f"]}) + "\n", "pos holds lists"),
         ("p.csv", "Text,Score\na b [SEP] c d,0.5\n", "holds both sentences, '[SEP]' between them"),
     ],
 )

@@ -28,19 +28,25 @@ CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
 QUOTED_ROW = re.compile(rf"{CELL}(?:\t{CELL})*+")
 SEPARATOR = re.compile(r"sep=([\t|;,])\s*")  # a first line that tells spreadsheets the delimiter
 RULE = re.compile(r"[\s:+=-]*--[\s:+=-]*")  # below the names of a table in Markdown, or of a database's console
+ENCLOSED = re.compile(r'\s*"((?:[^"]|"")+)"\s*')
+END = "\x1a"  # of a file of old programs
 csv.field_size_limit(LONGEST_CELL)
 
 
 def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Callable[[], Iterator[Row]]]:
     """Returns a description of the format for the user, the delimiter, and a function that starts a new pass over the rows."""
     sample = list(itertools.islice(read_lines(path, encoding), SAMPLE_ROWS))
+    enclosed = all(ENCLOSED.fullmatch(line) for line in sample) and any("," in line for line in sample)
+    if enclosed:
+        sample = list(map(_bare, sample))
     named = SEPARATOR.fullmatch(sample[0]) if sample else None
     skipped = 1 if named else 0
     delimiter = named[1] if named else _delimiter(sample, ending)
     quoting = _tab_quoting(path, encoding) if delimiter == "\t" else csv.QUOTE_MINIMAL
 
     def lines() -> Iterator[str]:
-        return itertools.islice(read_lines(path, encoding), skipped, None)
+        rest = itertools.islice(read_lines(path, encoding), skipped, None)
+        return map(_bare, rest) if enclosed else rest
 
     style = find_style(lines, sample[skipped:], delimiter) if quoting == csv.QUOTE_MINIMAL else QuoteStyle()
 
@@ -50,7 +56,9 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
         try:
             for row in reader:
                 rule = delimiter == "|" and RULE.fullmatch("".join(row))
-                if not rule and any(map(str.strip, row)):  # spreadsheets write an empty row as delimiters alone
+                if (
+                    not rule and row != [END] and any(map(str.strip, row))
+                ):  # spreadsheets write an empty row as delimiters alone
                     yield start, row
                 start = reader.line_num + 1 + skipped
         except csv.Error as error:
@@ -59,8 +67,19 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
             hint = "" if quoting == csv.QUOTE_NONE else '. Is a quote (") left open or not doubled?'
             raise InputError(f"{path}, line {start}: {why}{hint}") from None
 
+    whole = ", each line in quotes" if enclosed else ""
     plain = ', a quote (") is an ordinary character' if quoting == csv.QUOTE_NONE else str(style)
-    return f"{NAMES.get(delimiter) or f'{delimiter!r}-separated'} text, {encoding_name(encoding)}{plain}", delimiter, rows
+    return (
+        f"{NAMES.get(delimiter) or f'{delimiter!r}-separated'} text, {encoding_name(encoding)}{plain}{whole}",
+        delimiter,
+        rows,
+    )
+
+
+def _bare(line: str) -> str:
+    """Returns a line that is one cell in quotes as it was before: spreadsheets save text so that stood in one column."""
+    found = ENCLOSED.fullmatch(line)
+    return found[1].replace('""', '"') + "\n" if found else line
 
 
 def _delimiter(sample: list[str], ending: str) -> str:
