@@ -79,7 +79,7 @@ def in_xls(rows, columns=(0, 1, 2), mini=False) -> bytes:
             stream += b"" if isinstance(value, str) else record(0x203, place + struct.pack("<d", value))
     stream += record(0x0A)
     used = len(stream)
-    stream = stream.ljust(1024 if mini else 4096, b"\0")
+    stream = stream.ljust(max(1024 if mini else 4096, -(-used // 512) * 512), b"\0")
     sectors, first = len(stream) // 512, 3 if mini else 2
 
     def entry(name, kind, start, size, child=UNUSED) -> bytes:

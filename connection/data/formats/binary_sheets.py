@@ -108,7 +108,8 @@ def _workbook_stream(path: Path, file: bytes) -> bytes:
                 table = list(struct.unpack(f"<{size // 4 * len(chain)}I", b"".join(chain)))
                 return b"".join(_chain(minis, table, start))[:length]
     except (struct.error, IndexError, ValueError) as error:
-        raise InputError(f"{path} is a damaged .xls file: {error!s:.100}. Save it as .xlsx or CSV") from None
+        damage = f"damaged: {error!s:.100}"
+        raise InputError(f"{path} is an old (.xls) or encrypted Excel file: save it as .xlsx or CSV ({damage})") from None
     return b""  # of another program, or encrypted: the library says so
 
 
