@@ -70,6 +70,16 @@ def test_an_odd_column_that_is_used(tmp_path):
     assert "'a cat' | (a value that can't be read" in str(file)
 
 
+def test_bytes_that_are_text(tmp_path):
+    for content, expected in ((["ein Süß".encode(), b"b"], "ein Süß"), ([b"\xff\xfe", b"b"], "")):
+        write(tmp_path / "p.parquet", PLAIN | {"sentence1": pyarrow.array(content, pyarrow.binary())})
+        (chunk,) = PairFile.open(tmp_path / "p.parquet").chunks()
+        assert chunk.sentence1 == ([expected] if expected else []) + ["b"]
+        assert [row.what for row in chunk.bad] == (
+            [] if expected else ["column sentence1: nested or binary (bytes); write it as text"]
+        )
+
+
 def test_columns_within_columns(tmp_path):
     texts = [[one, two] for one, two, _ in ROWS]
     write(tmp_path / "p.parquet", {"set": texts, "label": PLAIN["score"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +28,9 @@ def cell_text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and value != value:
         return NO_TEXT + "nan (no value)"
+    if isinstance(value, bytes):  # Parquet files of some programs do not say that their bytes are text
+        with contextlib.suppress(UnicodeDecodeError):
+            return cell_text(value.decode("utf-8"))
     if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], (str, int, float)):
         return cell_text(value[0])  # tools for labelling write a list of choices
     if isinstance(value, (list, tuple, dict, bytes)):
