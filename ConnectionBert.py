@@ -25,6 +25,7 @@ from connection.model.calibration import Calibration
 from connection.model.checks.config import bert_config, check_size, read_config
 from connection.model.checks.folder_entries import read_consistently
 from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, model_of, weights_name
+from connection.model.dense import Dense
 from connection.model.encoding_settings import EncodingSettings, read_encoding_settings
 from connection.model.flat_weights import FlatWeights
 from connection.model.packed_bert import PackedBert
@@ -57,6 +58,7 @@ class ConnectionBert(nn.Module):
         labels: tuple[float, float] | None = None,
         encoding: EncodingSettings | None = None,
         include_prompt: bool = True,
+        dense: Sequence[Dense] = (),
     ):
         super().__init__()
         parts = pooling.split("+")
@@ -80,6 +82,12 @@ class ConnectionBert(nn.Module):
         self.labels = labels  # label scale of the training data: (no connection, full connection)
         self.encoding = encoding or EncodingSettings()  # prompts and the like
         self.include_prompt = include_prompt  # in the pooling
+        self.dense: Any = nn.ModuleList(dense)  # what is done to the pooled vectors
+        if dense and dense[0].settings[0] != encoder.config.hidden_size * len(parts):
+            raise InputError(
+                f"the Dense module of the folder takes {dense[0].settings[0]} numbers, and {pooling} pooling (--pooling) gives "
+                f"{encoder.config.hidden_size * len(parts)}: leave --pooling as the folder has it"
+            )
         tokenizer.prompt = self.encoding.prompt  # tokenize() puts it before each sentence
         prompt_tokens = self._prompt_tokens()
         if prompt_tokens + 2 > max_length:
@@ -109,7 +117,7 @@ class ConnectionBert(nn.Module):
         """Load from a folder that must not be replaced meanwhile. See `load`."""
         config = read_config(folder.encoder)
         check_size(config, folder.weights_files)  # before anything of the config's size is allocated
-        own = read_modules(folder)
+        own = read_modules(folder, config["hidden_size"])
         tensors = read_tensors(*folder.weights_files)
         if own.pooler_weights:  # sentence-transformers applies these, not the encoder's own pooler
             tensors = with_pooler(tensors, own.pooler_weights)
@@ -130,6 +138,7 @@ class ConnectionBert(nn.Module):
             own.labels,
             own.encoding,
             own.include_prompt,
+            own.dense,
         )
         model.folder = folder.path
         if model.pooling == own.pooling:  # the calibration is invalid for the cosines of another pooling
@@ -153,8 +162,15 @@ class ConnectionBert(nn.Module):
     @property
     def hidden_size(self) -> int:
         """H, the length of a sentence vector."""
-        size: int = self.encoder.config.hidden_size * len(self.pooling.split("+"))
-        return min(size, self.encoding.truncate_dim or size)
+        return min(self._uncut_size, self.encoding.truncate_dim or self._uncut_size)
+
+    @property
+    def _uncut_size(self) -> int:
+        if self.dense:
+            size: int = self.dense[-1].settings[1]
+        else:
+            size = self.encoder.config.hidden_size * len(self.pooling.split("+"))
+        return size
 
     @property
     def vector_settings(self) -> tuple[Any, ...]:
@@ -233,9 +249,17 @@ class ConnectionBert(nn.Module):
                     position_ids=tokens.position_ids,
                     return_dict=True,
                 ).last_hidden_state
-        mask = without_prompt(tokens.attention_mask, self._skipped) if self._skipped else tokens.attention_mask
-        vectors = pool(self.pooling, tokens.by_sentence(states).float(), mask)  # (N, T, H) -> (N, H)
-        return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
+        return self.pooled(tokens.by_sentence(states).float(), tokens.attention_mask)
+
+    def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """One vector, not cut, of each sentence's token states: (N, T, H) under a mask (N, T) -> (N, H)."""
+        mask = without_prompt(attention_mask, self._skipped) if self._skipped else attention_mask
+        vectors: Tensor = pool(self.pooling, states, mask)
+        if self.pooling == "pooler":
+            vectors = self.encoder.pooler(vectors.unsqueeze(1))
+        for dense in self.dense:
+            vectors = dense(vectors)
+        return vectors
 
     def encode(
         self, sentences: Iterable[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
@@ -255,16 +279,24 @@ class ConnectionBert(nn.Module):
 
     @torch.no_grad()
     def encode_tokens(
-        self, sentences: Sequence[np.ndarray], batch_size: int | None = None, progress: bool = False, precision: str = "fp32"
+        self,
+        sentences: Sequence[np.ndarray],
+        batch_size: int | None = None,
+        progress: bool | str = False,
+        precision: str = "fp32",
     ) -> Tensor:
-        """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout; see `finish`."""
+        """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout; see `finish`.
+
+        progress: whether a bar is shown, or what it says.
+        """
         batch_size = batch_size or (64 if self.device.type == "cpu" else 512)  # fits into a CPU's caches; fills a GPU
         was_training = self.training
         self.eval()
-        vectors = torch.empty(len(sentences), self.encoder.config.hidden_size * len(self.pooling.split("+")))
+        vectors = torch.empty(len(sentences), self._uncut_size)
         lengths = np.array([len(tokens) for tokens in sentences])
         by_length = np.argsort(-lengths, kind="stable")  # similar lengths together: little padding with one sentence per row
-        bar = tqdm(total=len(sentences), desc="encode", unit="sentence", disable=None if progress else True, leave=False)
+        desc = progress if isinstance(progress, str) else "encode"
+        bar = tqdm(total=len(sentences), desc=desc, unit="text", disable=None if progress else True, leave=False)
         start = 0
         while start < len(sentences):
             count = max(1, min(batch_size, TOKENS_AT_ONCE // int(lengths[by_length[start]])))
@@ -298,7 +330,7 @@ class ConnectionBert(nn.Module):
         if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
             raise InputError(f"{folder} is there and holds no model; it is not replaced, nothing was saved.")
         self.catch_up()
-        if not all(torch.isfinite(tensor).all() for tensor in self.encoder.state_dict().values()):
+        if not all(torch.isfinite(tensor).all() for tensor in self.state_dict().values()):
             raise RunError("the weights hold NaN or infinite values; they are not saved.")
         with atomic_folder(folder) as new:
             state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
@@ -316,8 +348,9 @@ class ConnectionBert(nn.Module):
             (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
             pooler = self.encoder.pooler.dense.state_dict() if self.pooling == "pooler" else None
             own = FolderSettings(
-                self.pooling, self.include_prompt, self.normalized, self.encoding, self.labels, self.calibration, pooler
-            )
+                self.pooling, self.include_prompt, self.normalized, self.encoding, self.labels, self.calibration, pooler,
+                [*self.dense],
+            )  # fmt: skip
             write_modules(new, config["hidden_size"], self.max_length, own)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from connection.data.findings import KINDS, ROW_FINDINGS
 from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.permutation import Permutation
@@ -63,6 +65,18 @@ class ConnectionDataset(Dataset[Pair]):
     def __init__(self, store: PairStore, scale: LabelScale, pad_id: int, rows: np.ndarray | None = None):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
         self.packed = True  # several sentences may share a row of a batch
+
+    @classmethod
+    def from_file(cls, path: str | Path, tokenizer: Any, max_length: int = 128, columns: str = "") -> ConnectionDataset:
+        """Returns the pairs of a file, as the training command reads it, for a plain PyTorch loop.
+
+        `DataLoader(dataset, batch_size=16, shuffle=True, collate_fn=dataset.collate)` gives batches for a ConnectionBert.
+        tokenizer: of a ConnectionBert. columns: as --columns. Raises `InputError` for a file that can't be read, and for rows
+        without text or label.
+        """
+        prepared = prepare({"train": str(path)}, tokenizer, max_length, columns, (None, None), resolve("output/cache"))
+        prepared.require("stop", ",".join(name for name in KINDS if name not in ROW_FINDINGS))
+        return cls(prepared.stores["train"], prepared.scale, tokenizer.pad_token_id)
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)

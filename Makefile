@@ -3,8 +3,11 @@
 PYTHON ?= python3
 MODEL := transformers/bert/all-MiniLM-L6-v2
 RUN := .venv/bin/python
+TORCH := $(shell sed -n 's/^torch==//p' requirements.txt)
+CPU_TORCH := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+PIP := $(RUN) -m pip install --require-hashes --disable-pip-version-check
 
-.PHONY: train test check clean
+.PHONY: train test check lock clean
 
 train: .venv/installed $(MODEL)/model.safetensors
 	$(RUN) bertFineTuningWithConnectionData.py --model-dir $(MODEL) --output-dir output/make-train --overwrite --epochs 8
@@ -21,16 +24,28 @@ clean:
 	rm -rf .venv output/make-train output/cache .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each stamp is as new as the last installation from its file.
-.venv/installed: requirements.txt
+# Each stamp is as new as the last installation from its files. Every file that pip installs has a hash in requirements.lock.
+# PyTorch comes first, alone: of its builds pip then takes the one that this machine is set up for (a CPU build, where there is
+# one), while with hashes to compare it would always take the index's own, which has gigabytes of CUDA libraries on Linux.
+.venv/installed: requirements.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) --quiet -r requirements-pip.txt
+	$(RUN) -m pip download --no-deps --dest .venv/wheels torch==$(TORCH)
+	$(PIP) --no-deps --no-index --find-links .venv/wheels -c requirements.lock torch==$(TORCH)
+	rm -r .venv/wheels
+	$(PIP) -r requirements.txt -c requirements.lock
 	touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) -r requirements-dev.txt -c requirements.lock
 	touch $@
+
+# After a change of a requirements file: makes requirements.lock again, with the hash of PyTorch's own CPU build beside the index's.
+lock: .venv/installed
+	$(RUN) -m pip install uv==0.13.9
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+		requirements-dev.txt | awk '{ print } /^torch==/ { print "    --hash=sha256:$(CPU_TORCH) \\" }' > requirements.lock
 
 $(MODEL)/model.safetensors: | .venv/installed
 	$(RUN) -m tools.download all-MiniLM-L6-v2

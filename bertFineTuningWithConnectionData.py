@@ -1,16 +1,17 @@
 """Fine-tune a local BERT on labelled sentence pairs (siamese Sentence-BERT, arXiv 1908.10084).
 
-Run it with flags, or edit the constants below: each is the default of the flag with the same name, such as EPOCHS for --epochs.
-connection/settings.py defines the meaning and valid values of each setting; --help prints them.
+Run it with flags, or edit the constants at the top of bertFineTuningWithConnectionData.py: each is the default of the flag with
+the same name, such as EPOCHS for --epochs. connection/settings.py defines the meaning and valid values of each setting.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from connection.settings import TrainSettings, read_settings
+from connection.runs.output_folder import check_paths
+from connection.settings import TrainSettings, make_settings, read_settings
 from connection.system.errors import exit_status
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
@@ -104,7 +105,7 @@ def training_step(
     return loss.detach() + 0 * norm  # NaN if the norm is not finite
 
 
-def train(settings: TrainSettings) -> int:
+def fine_tune(settings: TrainSettings) -> int:
     """Fine-tune as `settings` say, or resume the run that they name, and write the run folder. Returns the exit status."""
     from torch import nn
 
@@ -147,6 +148,20 @@ def train(settings: TrainSettings) -> int:
         return run.finish()  # evaluates the best weights on test, writes the reports
 
 
+def train(**settings: Any) -> dict[str, Any]:
+    """Fine-tune from Python: `train(train_file="my.csv", epochs=1)`. Returns the content of results.json.
+
+    Every setting can be given by its name, as in the constants above, which hold for the others. Raises `InputError` that says
+    all that is wrong with them, or with a file, and `RunError` if the run fails. Ctrl-C ends it with what is done so far.
+    """
+    from connection.reports.results import read_results
+    from connection.system.paths import output_folder
+
+    checked = make_settings(settings, globals())
+    _run(checked)
+    return dict(read_results(output_folder(checked.output_dir)))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command, from any thread. Exit status: 0 done, 1 the run failed, 2 bad usage or input.
 
@@ -156,18 +171,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    settings = read_settings(argv, globals(), __doc__ or "")
+    return _run(read_settings(argv, globals(), __doc__ or ""))
+
+
+def _run(settings: TrainSettings) -> int:
     require_libraries()
     if settings.print_model:
         from ConnectionBert import module_tree
 
         print(module_tree(settings.model_dir))
         return 0
+    check_paths(settings)
+    print("loading the libraries ...", flush=True)
     if settings.seeds > 1:
         from connection.runs.seeds import train_seeds
 
-        return train_seeds(settings, train)
-    return train(settings)
+        return train_seeds(settings, fine_tune)
+    return fine_tune(settings)
 
 
 if __name__ == "__main__":

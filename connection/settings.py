@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import re
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from connection.data.findings import KINDS, LARGEST
 from connection.data.label_words import parse_label_map
 from connection.system.errors import InputError
+from connection.system.flags import Flags, flag_words, nearest
 from connection.system.paths import ROOT, resolve
+from connection.training.flag_habits import translate
 from connection.training.loss_choice import FITS, parse_dims, parse_loss
 
 # The pairs that come with the project, as the constants of the training command name them.
@@ -47,6 +49,24 @@ def setting(
     """
     limits = {"low": low, "high": high, "above": above, "choices": choices, "check": check, "role": role}
     return dataclasses.field(metadata={"help": help, **limits})
+
+
+# How --help groups the flags; the first group is what most runs need.
+GROUPS = {
+    "everyday": "train_file model_dir output_dir epochs learning_rate batch_size",
+    "data": "dev_file test_file dev_fraction test_fraction columns sheet header_row on_bad_rows allow label_min label_max "
+    "label_map split_seed cache_dir",
+    "model": "pooling max_length freeze_embeddings dropout matryoshka_dims print_model",
+    "training": "loss scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size gradient_checkpointing "
+    "on_nonfinite seed",
+    "evaluation": "eval_steps patience seeds",
+    "run": "resume extend overwrite checkpoint_steps keep_checkpoints log_steps",
+    "machine": "device precision packing threads num_workers",
+}
+EXAMPLES = (
+    "python bertFineTuningWithConnectionData.py --train-file my_pairs.csv",
+    "python bertFineTuningWithConnectionData.py --output-dir output/run --resume",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +162,7 @@ class TrainSettings:
         "number of newest checkpoints to keep, each with the best model; 0: write none", low=0, role=NEUTRAL
     )
     on_nonfinite: str = setting(
-        "action on a batch with a non-finite loss or gradient; at most five are skipped in a row",
+        "action on a batch with a non-finite loss or gradient; skip leaves it out, the fifth in a row stops the run",
         choices=("stop", "skip"),
         role=NEUTRAL,
     )
@@ -205,10 +225,29 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
 
     Raises `InputError` that lists all unknown flags, wrong types and values out of range at once. `--help` prints and exits.
     """
-    given, unknown = _flag_parser(constants, description).parse_known_args(flag_words(argv))
-    raw = {field.name: getattr(given, field.name, constants[field.name.upper()]) for field in setting_fields()}
-    values, problems = check_values(raw)
-    problems = [f"{word}: no such flag" for word in unknown] + problems
+    parser = _flag_parser(constants, description)
+    words, remarks, refused = translate(flag_words(argv), constants)
+    words, unknown = parser.known_words(words)
+    given, stray = parser.parse_known_args(words)
+    problems = refused + unknown + [f"{word}: belongs to no flag" for word in stray]
+    return _settings(vars(given), constants, problems, remarks)
+
+
+def make_settings(given: Mapping[str, Any], constants: Mapping[str, Any]) -> TrainSettings:
+    """Return settings with the values `given` by name, and the others from `constants`. Raises as `read_settings` does."""
+    names = [field.name for field in setting_fields()]
+    problems = [f"{name}: no such setting{nearest(name, names)}" for name in given if name not in names]
+    paths = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items() if name in names}
+    return _settings(paths, constants, problems)
+
+
+def _settings(
+    given: Mapping[str, Any], constants: Mapping[str, Any], problems: list[str], remarks: Sequence[str] = ()
+) -> TrainSettings:
+    """Check the values that are given and the constants for the others. Raises `InputError` for all problems at once."""
+    raw = {field.name: given.get(field.name, constants[field.name.upper()]) for field in setting_fields()}
+    values, wrong = check_values(raw)
+    problems = problems + wrong
     problems += [f"{flag_of(name)}: is empty" for name in ("model_dir", "train_file", "output_dir") if values[name] == ""]
     if not problems and values["dev_fraction"] + values["test_fraction"] >= 1:
         problems.append("--dev-fraction: with --test-fraction it leaves no pairs for training; their sum must be below 1")
@@ -219,8 +258,10 @@ def read_settings(argv: Sequence[str], constants: Mapping[str, Any], description
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
     if resolve(values["train_file"]) != ROOT / BUNDLED["train_file"]:  # whose dev and test pairs say nothing about others
-        values |= {name: "" for name in ("dev_file", "test_file") if not hasattr(given, name) and values[name] == BUNDLED[name]}
-    return TrainSettings(**values, given=frozenset(vars(given)))
+        values |= {name: "" for name in ("dev_file", "test_file") if name not in given and values[name] == BUNDLED[name]}
+    for remark in remarks:
+        print(remark)
+    return TrainSettings(**values, given=frozenset(given))
 
 
 def check_values(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -241,34 +282,26 @@ def check_values(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return values, problems
 
 
-def _flag_parser(constants: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for field in setting_fields():
-        default = constants[field.name.upper()]
-        help_text = field.metadata["help"].replace("%", "%%")
-        if field.metadata["choices"]:
-            help_text += f": {', '.join(field.metadata['choices'])}"
-        help_text += f" (default: {default!r})" if isinstance(default, str) else f" (default: {default})"
-        if field.type == "bool":
-            parser.add_argument(flag_of(field.name), action=argparse.BooleanOptionalAction, help=help_text)
-        else:  # values stay text here, so that all invalid ones can be reported together
-            metavar = {"str": "TEXT", "int": "N"}.get(str(field.type), "X")
-            parser.add_argument(flag_of(field.name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
+def _flag_parser(constants: Mapping[str, Any], description: str) -> Flags:
+    parser = Flags(
+        "python bertFineTuningWithConnectionData.py", description, EXAMPLES,
+        usage="python bertFineTuningWithConnectionData.py [flags]", argument_default=argparse.SUPPRESS,
+    )  # fmt: skip
+    fields = {field.name: field for field in setting_fields()}
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names.split():
+            field, default = fields[name], constants[name.upper()]
+            help_text = field.metadata["help"].replace("%", "%%")
+            if field.metadata["choices"]:
+                help_text += f": {', '.join(field.metadata['choices'])}"
+            help_text += f" (default: {default!r})" if isinstance(default, str) else f" (default: {default})"
+            if field.type == "bool":
+                group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, help=help_text)
+            else:  # values stay text here, so that all invalid ones can be reported together
+                metavar = {"str": "TEXT", "int": "N"}.get(str(field.type), "X")
+                group.add_argument(flag_of(name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
     return parser
-
-
-def flag_words(argv: Sequence[str]) -> list[str]:
-    """Rewrite --learning_rate to --learning-rate, and --label-min -1e3 to --label-min=-1e3: argparse takes -1e3 for a flag."""
-    words: list[str] = []
-    for word in argv:
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            words.append(name.replace("_", "-") + equals + value)
-        elif re.match(r"-[\d.]", word) and words and words[-1].startswith("--") and "=" not in words[-1]:
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
 
 
 def _checked(field: Any, raw: Any) -> tuple[Any, str]:

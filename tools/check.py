@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from connection.data.findings import findings_json
-from connection.settings import check_values, flag_words
+from connection.settings import check_values
 from connection.system.errors import InputError, exit_status
+from connection.system.flags import Flags
 from connection.system.paths import ROOT, resolve
 from connection.system.versions import require_libraries
 
@@ -29,7 +30,14 @@ CHECKED = (
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 no errors found (warnings are possible), 2 errors found, or bad usage."""
-    parser = argparse.ArgumentParser(prog="python -m tools.check", description=__doc__, allow_abbrev=False)
+    parser = Flags(
+        "python -m tools.check",
+        __doc__,
+        (
+            "python -m tools.check my_pairs.csv",
+            "python -m tools.check train.csv dev.csv test.csv --allow leaked-pair",
+        ),
+    )
     parser.add_argument("files", nargs="+", metavar="FILE", help="pair files: the training file, then dev and test")
     parser.add_argument("--model-dir", default="", help=f"whose vocabulary to check against (default: {' or '.join(MODELS)})")
     parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
@@ -45,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--on-bad-rows", choices=("stop", "skip"), default="stop", help="skip: bad rows are no errors")
     parser.add_argument("--allow", default="", help="findings that are no errors, comma-separated")
     parser.add_argument("--json", action="store_true", help="print audit.json instead of the table")
-    given = parser.parse_args(flag_words(sys.argv[1:] if argv is None else argv))
+    given = parser.parse_args(argv)
     return exit_status(lambda: check(given))
 
 

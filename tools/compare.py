@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
+from connection.system.flags import Flags
 from connection.system.paths import resolve
 from connection.system.versions import require_libraries
 
@@ -23,7 +23,7 @@ RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 2 bad usage, a folder without a run, or runs that were tested on different pairs."""
-    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__, allow_abbrev=False)
+    parser = Flags("python -m tools.compare", __doc__, ("python -m tools.compare output/run-a output/run-b",))
     parser.add_argument("run_a", metavar="RUN_A", help="folder of a run, its --output-dir")
     parser.add_argument("run_b", metavar="RUN_B", help="folder of the run that is compared with it")
     given = parser.parse_args(argv)
@@ -36,6 +36,7 @@ def compare(run_a: Path, run_b: Path) -> int:
     import pandas as pd
 
     from connection.evaluation.bootstrap import gain, resampled
+    from connection.evaluation.evaluate import measure_of, precision_gain
     from connection.reports.predictions import read_predictions
     from connection.reports.tables import figures_table, format_number, gain_sentence, render
 
@@ -68,7 +69,11 @@ def compare(run_a: Path, run_b: Path) -> int:
     print("", render(pd.DataFrame(differ)) if differ else "no setting differs", sep="\n")
     print("", render(figures), "", render(pd.DataFrame(rows)), sep="\n")
     label, of_a, of_b = a["label"].to_numpy(), a["final"].to_numpy(), b["final"].to_numpy()
-    found = gain(label, of_a, of_b, resampled(label, [of_a, of_b]))
+    low, high = (settings["A"].get(end, 0) for end in ("label_min", "label_max"))
+    rising = -label if isinstance(low, int | float) and isinstance(high, int | float) and low > high else label
+    found = gain(rising, of_a, of_b, resampled(rising, [of_a, of_b]))
+    if all(measure_of(cast(Any, results[name]["final"]["test"])) == "average_precision" for name in runs):
+        found |= precision_gain(rising == rising.max(), of_a, of_b)[0]
     print("", gain_sentence(found, "B", f"against A on the {len(label):,} test pairs of both"), sep="\n")
     return 0
 

@@ -14,6 +14,7 @@ from connection.settings import check_values
 from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
+from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import is_link
 from connection.system.versions import require_libraries
@@ -32,7 +33,14 @@ KINDS = ("spearman", "pearson")  # of correlation
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 the figures could not be written, 2 bad usage, model folder or file."""
-    parser = argparse.ArgumentParser(prog="python -m tools.evaluate", description=__doc__, allow_abbrev=False)
+    parser = Flags(
+        "python -m tools.evaluate",
+        __doc__,
+        (
+            "python -m tools.evaluate output/run my_test.csv",
+            "python -m tools.evaluate output/run my_test.csv --base output/other-run",
+        ),
+    )
     parser.add_argument("model", help="folder of the model: a run's model/, or any BERT folder")
     parser.add_argument("files", nargs="+", metavar="FILE", help="pair files, or folders of them")
     parser.add_argument("--base", default="", metavar="MODEL", help="another model to compare with, by paired bootstrap")

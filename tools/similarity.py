@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from connection.system.errors import InputError, exit_status
+from connection.system.flags import Flags
 from connection.system.versions import require_libraries
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 2 bad usage or model folder."""
-    parser = argparse.ArgumentParser(prog="python -m tools.similarity", description=__doc__, allow_abbrev=False)
+    parser = Flags(
+        "python -m tools.similarity",
+        __doc__,
+        ('python -m tools.similarity output/run "The door shall lock" "Check that the door is locked"',),
+    )
     parser.add_argument("model", help="folder of the model: a run's model/, or any BERT folder")
     parser.add_argument("sentence1")
     parser.add_argument("sentence2")

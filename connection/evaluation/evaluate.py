@@ -134,15 +134,25 @@ def with_intervals(
     gain = bootstrap.gain(pairs.rising, base_similarity, final_similarity, drawn)
     if "binary" in base and "binary" in final:
         positive = pairs.label == pairs.label.dtype.type(pairs.scale.high)
-        of_base, of_final = bootstrap.resampled_average_precision(positive, [base_similarity, final_similarity])
-        for found, values in ((base, of_base), (final, of_final)):
+        of_precision, drawn_precision = precision_gain(positive, base_similarity, final_similarity)
+        for found, values in zip((base, final), drawn_precision, strict=True):
             low, high = bootstrap.interval(values)
             found["binary"] |= {"average_precision_low": low, "average_precision_high": high}
-        low, high = bootstrap.interval(of_final - of_base)
-        gain |= {"average_precision": final["binary"]["average_precision"] - base["binary"]["average_precision"]}
-        gain |= {"average_precision_low": low, "average_precision_high": high}
-        gain |= {"average_precision_p": bootstrap.p_value(of_final - of_base)}
+        gain |= of_precision
     return cast(Gain, gain | {"resamples": drawn.shape[2]})
+
+
+def precision_gain(positive: np.ndarray, base: np.ndarray, final: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Return the part of a `Gain` on average precision, and the average precision of both models in R resamples, (2, R).
+
+    positive (N,) bool, base and final (N,): the connected pairs, and the similarities by two models.
+    """
+    drawn = bootstrap.resampled_average_precision(positive, [base, final])
+    difference = drawn[1] - drawn[0]
+    low, high = bootstrap.interval(difference)
+    found = {"average_precision": average_precision(final, positive) - average_precision(base, positive)}
+    ends = {"average_precision_low": low, "average_precision_high": high}
+    return found | ends | {"average_precision_p": bootstrap.p_value(difference)}, drawn
 
 
 def evaluate_run(

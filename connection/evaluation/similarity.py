@@ -40,15 +40,20 @@ SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def pair_similarities(
-    model: Any, store: PairStore, places: np.ndarray | slice = slice(None), names: Sequence[str] = ("cosine",)
+    model: Any,
+    store: PairStore,
+    places: np.ndarray | slice = slice(None),
+    names: Sequence[str] = ("cosine",),
+    said: str = "encode",
 ) -> dict[str, np.ndarray]:
     """Similarities `names` of the store's pairs at `places`, with the vectors of a ConnectionBert: {name: (N,) float64}.
 
-    Dropout is off, and each sentence is encoded once. Vectors are of length 1, or cut, as those of `encode()`.
+    Dropout is off, and each sentence is encoded once. Vectors are of length 1, or cut, as those of `encode()`. said: what the
+    progress bar says.
     """
     one, two = store.index1[places], store.index2[places]
     sentences, where = np.unique(np.concatenate([one, two]), return_inverse=True)
-    vectors = model.encode_tokens([store.tokens[sentence] for sentence in sentences], progress=True).numpy()  # (S, H)
+    vectors = model.encode_tokens([store.tokens[sentence] for sentence in sentences], progress=said).numpy()  # (S, H)
     found = {name: np.empty(len(one)) for name in names}
     for start in range(0, len(one), PAIRS_AT_ONCE):
         row_slice = slice(start, start + PAIRS_AT_ONCE)
@@ -61,9 +66,16 @@ def pair_similarities(
 
 def model_digest(model: Any) -> Any:
     """SHA-256 (hashlib object) of everything that determines a model's vectors: weights, config, pooling, maximum length."""
-    what = (DIGITS, model.pooling, model.max_length, model.encoder.config.to_json_string(), *model.vector_settings)
+    what = (
+        DIGITS,
+        model.pooling,
+        *(dense.settings for dense in model.dense),
+        model.max_length,
+        model.encoder.config.to_json_string(),
+        *model.vector_settings,
+    )
     digest = hashlib.sha256(repr(what).encode())
-    for tensor in model.encoder.state_dict().values():
+    for tensor in model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest
 
@@ -83,7 +95,7 @@ def remembered_cosines(cache: Path, model: Any, splits: Mapping[str, Any], of_mo
         file = cache / f"cosines-{digest.hexdigest()[:32]}"
         cosines = _kept(file, len(store.index1[places]))
         if cosines is None:
-            cosines = pair_similarities(model, store, places)["cosine"]
+            cosines = pair_similarities(model, store, places, said=f"base model, {split} pairs")["cosine"]
             _keep(file, cosines)
         found[split] = cosines
     return found

@@ -1,4 +1,4 @@
-"""The modules of a folder that this project or sentence-transformers saved: pooling, normalisation, label scale, calibration.
+"""The modules of a folder that this project or sentence-transformers saved: pooling, Dense, normalisation, label scale.
 
 They are in modules.json and the folders that it names; label scale, threshold and calibration are in this project's own
 connection.json. What is said of texts and vectors is read and written by encoding_settings.py. sentence-transformers has no
@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from connection.model.calibration import Calibration
-from connection.model.checks.folder_entries import MIB, CheckedFolder, read_json
+from connection.model.checks.folder_entries import CheckedFolder, read_json
 from connection.model.checks.model_folder import ModelFolder, module_folder
+from connection.model.dense import BERT_ALONE, POOLER, Dense, read_dense, require_sentence_vectors, write_dense
 from connection.model.encoding_settings import EncodingSettings, read_encoding_settings
-from connection.model.weights import read_tensors
 from connection.system.errors import InputError
 
 POOLING_KEYS = {  # in the order in which sentence-transformers puts the parts of a combination
@@ -38,10 +37,7 @@ ALWAYS_WRITTEN = ("cls", "max", "mean", "mean-sqrt-len")
 # Names in newer versions of sentence-transformers that differ from the names here.
 NAMES = {"mean_sqrt_len_tokens": "mean-sqrt-len", "weightedmean": "weighted-mean", "lasttoken": "last"}
 OLD_KINDS = {"BERT": "Transformer"}  # of versions before 0.3
-# A Dense module with these settings, and as many values out as in, computes what BERT's pooler does.
-POOLER = {"bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
-BERT_ALONE = "To train the BERT without these modules, copy the folder without its modules.json."
-KINDS = [["Transformer", "Pooling", *dense, *normal] for dense in ([], ["Dense"]) for normal in ([], ["Normalize"])]
+MOST_DENSE = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,8 @@ class FolderSettings:
 
     pooling: None if the folder does not set it; several, joined by "+", make one vector. include_prompt: whether the prompt's
     tokens are pooled too. normalized: whether vectors get length 1. labels: the label scale of the training pairs, (no
-    connection, full connection). pooler_weights: "weight" (H, H) and "bias" (H,), if the pooling is "pooler".
+    connection, full connection). pooler_weights: "weight" (H, H) and "bias" (H,), if the pooling is "pooler". dense: modules
+    that change the pooled vectors, one after the other.
     """
 
     pooling: str | None = None
@@ -60,25 +57,32 @@ class FolderSettings:
     labels: tuple[float, float] | None = None
     calibration: Calibration = field(default_factory=Calibration)
     pooler_weights: Mapping[str, Tensor] | None = None
+    dense: Sequence[Dense] = ()
 
 
-def read_modules(folder: ModelFolder) -> FolderSettings:
+def read_modules(folder: ModelFolder, hidden_size: int) -> FolderSettings:
     """The settings in a folder that this project or sentence-transformers saved, or in a plain BERT.
 
+    hidden_size: of the encoder.
     Raises `InputError` for a damaged file, and for modules or poolings that this project does not have.
     """
     encoding = read_encoding_settings(folder)
     pooling, include_prompt, normalized, pooler_weights = None, True, False, None
-    if folder.modules is not None:
-        modules = _module_folders(folder)
-        normalized = "Normalize" in modules
-        pooling, include_prompt = _pooling(modules["Pooling"].path / "config.json")
-        if "Dense" in modules:
-            pooling, pooler_weights = "pooler", _pooler(modules["Dense"], pooling)
-        if normalized and "config.json" in modules["Normalize"].files:
-            _require_sentence_vectors(modules["Normalize"].path / "config.json")
+    dense: list[Dense] = []
+    for kind, module in _module_folders(folder) if folder.modules is not None else ():
+        if kind == "Pooling":
+            pooling, include_prompt = _pooling(module.path / "config.json")
+        elif kind == "Dense" and pooling:
+            width = dense[-1].settings[1] if dense else hidden_size * len(pooling.split("+"))
+            dense.append(read_dense(module, width))
+        elif kind == "Normalize":
+            normalized = True
+            if "config.json" in module.files:
+                require_sentence_vectors(read_json(module.path / "config.json"), module.path / "config.json")
+    if pooling == "cls" and dense and dense[0].is_pooler:
+        pooling, pooler_weights = "pooler", dense.pop(0).linear.state_dict()
     labels, calibration = _labels(folder.root)
-    return FolderSettings(pooling, include_prompt, normalized, encoding, labels, calibration, pooler_weights)
+    return FolderSettings(pooling, include_prompt, normalized, encoding, labels, calibration, pooler_weights, dense)
 
 
 def write_modules(folder: Path, hidden_size: int, max_length: int, settings: FolderSettings) -> None:
@@ -87,8 +91,12 @@ def write_modules(folder: Path, hidden_size: int, max_length: int, settings: Fol
     hidden_size, max_length: of the encoder, and as it is used. The settings need pooling, and pooler_weights if the pooling is
     "pooler". Raises `OSError` if a file can't be written.
     """
-    pooling = settings.pooling
-    kinds = ["Transformer", "Pooling"] + ["Dense"] * (pooling == "pooler") + ["Normalize"] * settings.normalized
+    dense = list(settings.dense)
+    if settings.pooling == "pooler" and settings.pooler_weights:
+        pooler = Dense(hidden_size, hidden_size, **POOLER)
+        pooler.linear.load_state_dict(settings.pooler_weights)
+        dense.insert(0, pooler)
+    kinds = ["Transformer", "Pooling"] + ["Dense"] * len(dense) + ["Normalize"] * settings.normalized
     modules = [(f"{place}_{kind}" if place else "", kind) for place, kind in enumerate(kinds)]
     files: dict[str, Any] = {
         "modules.json": [
@@ -98,8 +106,6 @@ def write_modules(folder: Path, hidden_size: int, max_length: int, settings: Fol
         "1_Pooling/config.json": {"word_embedding_dimension": hidden_size} | _pooling_entries(settings),
     }
     files |= settings.encoding.as_files(max_length)
-    if pooling == "pooler":
-        files["2_Dense/config.json"] = {"in_features": hidden_size, "out_features": hidden_size} | POOLER
     if settings.labels:
         low, high = settings.labels
         files["connection.json"] = {"label_min": low, "label_max": high, **settings.calibration.as_json()}
@@ -107,9 +113,8 @@ def write_modules(folder: Path, hidden_size: int, max_length: int, settings: Fol
         (folder / path).mkdir()
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if pooling == "pooler" and settings.pooler_weights:
-        tensors = {f"linear.{name}": tensor.contiguous() for name, tensor in settings.pooler_weights.items()}
-        save_file(tensors, folder / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
+    for place, module in enumerate(dense, 2):
+        write_dense(folder / f"{place}_Dense", module)
 
 
 def _pooling_entries(settings: FolderSettings) -> dict[str, Any]:
@@ -124,23 +129,25 @@ def _pooling_entries(settings: FolderSettings) -> dict[str, Any]:
     return entries if settings.include_prompt else entries | {"include_prompt": False}
 
 
-def _module_folders(folder: ModelFolder) -> dict[str, CheckedFolder]:
-    """The checked folder of each kind of module in modules.json.
+def _module_folders(folder: ModelFolder) -> list[tuple[str, CheckedFolder]]:
+    """The kind and the checked folder of each module in modules.json.
 
     Raises `InputError` for modules of another library, and for other modules or another order.
     """
     modules = [(kind, kind.rsplit(".", 1)[-1], path) for kind, path in folder.modules or ()]
     names = [OLD_KINDS.get(name, name) for _, name, _ in modules]
-    if names not in KINDS or not all(kind.startswith("sentence_transformers.") for kind, _, _ in modules):
-        usable = "Transformer, Pooling, Dense (as BERT's pooler) and Normalize"
+    dense = names.count("Dense")
+    wanted = ["Transformer", "Pooling", *["Dense"] * dense, *["Normalize"] * ("Normalize" in names)]
+    if names != wanted or dense > MOST_DENSE or not all(kind.startswith("sentence_transformers.") for kind, _, _ in modules):
         raise InputError(
             f"{folder.path / 'modules.json'}: the modules {', '.join(kind for kind, _, _ in modules):.300}; only "
-            f"sentence-transformers' {usable} can be used here, in this order. {BERT_ALONE}"
+            f"sentence-transformers' Transformer, Pooling, up to {MOST_DENSE} Dense and Normalize can be used here, in this "
+            f"order. {BERT_ALONE}"
         )
-    return {
-        name: folder.encoder if name == "Transformer" else module_folder(folder.root, path)
+    return [
+        (name, folder.encoder if name == "Transformer" else module_folder(folder.root, path))
         for name, (_, _, path) in zip(names, modules, strict=True)
-    }
+    ]
 
 
 def _pooling(file: Path) -> tuple[str, bool]:
@@ -165,36 +172,6 @@ def _pooling(file: Path) -> tuple[str, bool]:
     if not isinstance(include, bool):
         raise InputError(f"{file}: include_prompt should be true or false, not {include!r:.100}. Fetch or copy it again.")
     return "+".join(parts), include
-
-
-def _require_sentence_vectors(file: Path) -> None:
-    """Raises `InputError` if a module works on anything but the vectors of the sentences."""
-    config = read_json(file)
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise InputError(f"{file}: {key} is {config[key]!r:.100}; only sentence_embedding can be used here. {BERT_ALONE}")
-
-
-def _pooler(folder: CheckedFolder, pooling: str) -> dict[str, Tensor]:
-    """The weights of a Dense module that does what BERT's pooler does: "weight" (H, H) and "bias" (H,).
-
-    pooling: of the module before it. Raises `InputError` for any other Dense module, and for a damaged one.
-    """
-    config = read_json(folder.path / "config.json")
-    square = config.get("in_features") == config.get("out_features")
-    names = {config.get(key) for key in ("module_input_name", "module_output_name") if isinstance(config.get(key), str)}
-    plain = not config.get("use_residual") and names <= {"sentence_embedding"}
-    if pooling != "cls" or not (square and plain) or any(config.get(key) != value for key, value in POOLER.items()):
-        raise InputError(
-            f"{folder.path}: a Dense module can be used here only as BERT's pooler: after cls pooling, as many values out as "
-            f"in, with bias and Tanh. {BERT_ALONE}"
-        )
-    side = config["in_features"] if isinstance(config.get("in_features"), int) else 0
-    file = folder.weights_file
-    tensors = read_tensors(file, limit=8 * (side * side + side) + MIB)  # float64 at most
-    if set(tensors) != {"linear.weight", "linear.bias"}:
-        raise InputError(f"{file} should hold linear.weight and linear.bias, not {', '.join(tensors)}: fetch or copy it again.")
-    return {name.removeprefix("linear."): tensor for name, tensor in tensors.items()}
 
 
 def _labels(folder: CheckedFolder) -> tuple[tuple[float, float] | None, Calibration]:

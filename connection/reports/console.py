@@ -29,12 +29,14 @@ def print_start(
     print(f"model  {printable(model)}", *(f"       note: {printable(note)}" for note in notes), sep="\n")
     print(*(f"{name:5}  {summary}" for name, summary in data.items()), *map(printable, remarks), sep="\n")
     rows = "packed rows" if record["packing"] else "padded rows"
-    machine = f"{record['device']}, {record['precision']} ({why}), {rows}, {record['threads']} threads"
+    machine = (
+        f"{record['device']}, {record['precision']} ({why}), {rows}, {record['threads']} thread{'s' * (record['threads'] != 1)}"
+    )
     dims = f", at the dimensions {record['matryoshka_dims'].replace(',', ', ')}" if record["matryoshka_dims"] else ""
     print(f"device {machine}, seed {record['seed']}", f"loss   {record['loss']} ({record['loss_reason']}){dims}", sep="\n")
 
 
-def print_end(results: RunResults, steps: int, ended_by: str, resumable: bool) -> None:
+def print_end(results: RunResults, steps: int, ended_by: str) -> None:
     """Print the tables of a run of `steps` planned steps, and the signal if one ended it early."""
     if results["epoch_figures"]:
         print("", render(epoch_table(results["epoch_figures"])), sep="\n")
@@ -48,7 +50,15 @@ def print_end(results: RunResults, steps: int, ended_by: str, resumable: bool) -
         print("", errors_sentence(results["slices"]), sep="\n")
     if results["interrupted"]:
         held = f"model/ holds the weights of step {results['best_step']}"
-        print(f"\nEnded by {ended_by} after step {results['steps']} of {steps}; {held}." + " --resume goes on." * resumable)
+        print(f"\nEnded by {ended_by} after step {results['steps']} of {steps}; {held}.")
+
+
+def print_resume(output: Path, seeds: int = 1) -> None:
+    """Print the command that goes on with an interrupted run, of one seed or several."""
+    print("To go on from there:")
+    words = [sys.executable, "bertFineTuningWithConnectionData.py", "--output-dir", str(output), "--resume"]
+    words += ["--seeds", str(seeds)] * (seeds > 1)
+    print(f"  {shell_line(words, ROOT)}")
 
 
 def print_next(model: Path) -> None:

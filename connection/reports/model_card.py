@@ -74,7 +74,7 @@ def write_card(
         width=model.encoder.config.hidden_size,
         threshold=model.calibration.threshold,
         knots=[(knots[0][place], knots[1][place]) for place in places] if knots else [],
-        figures=figures_table(before_and_after(results)).to_dict("split"),
+        figures=figures_table(before_and_after(results) if "test" in results["final"] else {}).to_dict("split"),
         verdict=gain_sentence(gain) if gain else "",
         splits=results["splits"],
         results=results,

@@ -25,10 +25,10 @@ METRIC_FORMATS = {
     "recall": ("recall x 100", 100, "{:.2f}"),
     "mcc": ("MCC x 100", 100, "{:.2f}"),
     "accuracy": ("accuracy x 100", 100, "{:.2f}"),
-    "mean_absolute_error": ("mean absolute error in label units", 1, "{:.3f}"),
+    "mean_absolute_error": ("mean absolute error (labels)", 1, "{:.3f}"),
     "queries": ("queries", 1, "{:.0f}"),
-    "without_relevant": ("queries without a relevant candidate, left out", 1, "{:.0f}"),
-    "tied": ("tied candidates (mean over their orders)", 1, "{:.0f}"),
+    "without_relevant": ("queries left out: none relevant", 1, "{:.0f}"),
+    "tied": ("tied candidates", 1, "{:.0f}"),
     "mrr@10": ("MRR@10 x 100", 100, "{:.2f}"),
     "ndcg@10": ("nDCG@10 x 100", 100, "{:.2f}"),
     "map": ("MAP x 100", 100, "{:.2f}"),
@@ -162,12 +162,12 @@ def duration(seconds: float) -> str:
 
 
 def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row for each epoch: training and dev loss, Spearman x 100, Pearson x 100, times; all but the number as text."""
+    """Return a row for each epoch: losses, Spearman and others (x 100), times; all but the number as text. Fits 80 columns."""
     rows = []
     for row in epochs:
-        names = ("dev average precision", "dev Spearman", "dev Pearson")
-        correlations = {f"{name} x 100": percent(row[name]) for name in names if name in row}
-        times = {name: duration(row[name]) for name in ("training time", "evaluation time")}
+        names = {"dev average precision": "dev AP", "dev Spearman": "dev Spearman", "dev Pearson": "dev Pearson"}
+        correlations = {title: percent(row[name]) for name, title in names.items() if name in row}
+        times = {name.split()[0]: duration(row[name]) for name in ("training time", "evaluation time")}
         losses = {name: format_number(row[name]) for name in ("training loss", "dev loss")}
         rows.append({"epoch": row["epoch"]} | losses | correlations | times)
     return pd.DataFrame(rows)

@@ -23,9 +23,9 @@ from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset
 
 
-def predict(model: ConnectionBert, data: ConnectionDataset) -> np.ndarray:
-    """Return the cosine of each of a Dataset's N pairs, without dropout, (N,) float64."""
-    return pair_similarities(model, data.store, data.places)["cosine"]
+def predict(model: ConnectionBert, data: ConnectionDataset, said: str) -> np.ndarray:
+    """Return the cosine of each of a Dataset's N pairs, without dropout, (N,) float64. said: what the progress bar says."""
+    return pair_similarities(model, data.store, data.places, said=said)["cosine"]
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> Figures:

@@ -8,7 +8,7 @@ from typing import Any
 
 from connection.data.prepare import Prepared
 from connection.runs.checkpoints import Checkpoint, Checkpoints
-from connection.runs.run_folder import ENTRIES, SEEDS
+from connection.runs.output_folder import ENTRIES, SEEDS
 from connection.settings import CONTENT, MACHINE, NEUTRAL, START, TrainSettings, as_json, check_values, flag_of, names_of
 from connection.system.errors import InputError
 from connection.system.folder_lock import Lock, lock_folder

@@ -5,68 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from connection.reports.errors_csv import FILE as ERRORS
-from connection.reports.predictions import FILE as PREDICTIONS
 from connection.runs.checkpoints import Checkpoint, Checkpoints
-from connection.settings import TrainSettings, flag_of
+from connection.runs.output_folder import FILES, SEEDS, unwritable
 from connection.system.atomic_files import atomic_file, atomic_folder, plain_json, remove_leftovers, write_json
 from connection.system.errors import InputError
-from connection.system.folder_lock import FILE as LOCK
 from connection.system.folder_lock import Lock
-from connection.system.paths import resolve
-from connection.system.plain_files import append_plain, open_plain, read_json, require_no_links
-
-SEEDS = "seeds.json"  # the settings of a run with several seeds, as it was begun
-FILES = (
-    *("settings.json", "audit.json", "skipped_rows.csv", "metrics.jsonl", "results.json", PREDICTIONS, ERRORS, "report.html"),
-    SEEDS,
-)
-FOLDERS = ("model", "checkpoints")
-SEED_FOLDER = r"seed-\d+"  # of one run of several
-ENTRIES = "|".join([*map(re.escape, (*FILES, *FOLDERS)), SEED_FOLDER])
-
-
-def require_free(path: Path, settings: TrainSettings, going_on: bool = False) -> None:
-    """Raises `InputError` when a run with these settings can't have this folder.
-
-    It is not empty and `--overwrite` is not given, or holds a link, or something of these names that is not of a run, or the
-    model or a pair file that the run reads. That of a run that is `going_on` is known for one by its checkpoints.
-    """
-    require_no_links(path, ENTRIES, deep=SEED_FOLDER)
-    if resolve(settings.model_dir).is_relative_to(path):
-        raise InputError(
-            f"--model-dir lies in --output-dir {path}, whose model/ this run would replace: give another --output-dir"
-        )
-    for name in ("train_file", "dev_file", "test_file"):
-        file = resolve(getattr(settings, name)) if getattr(settings, name) else path
-        if file.is_relative_to(path) and re.match(ENTRIES, "/".join(file.relative_to(path).parts[:1]), re.IGNORECASE):
-            raise InputError(
-                f"{flag_of(name)} {file} is one of the files that this run would replace: copy it out of --output-dir {path} "
-                "first, or give another --output-dir"
-            )
-    try:
-        odd = [name for name in FILES if (path / name).exists() and not (path / name).is_file()]
-        odd += [name for name in FOLDERS if (path / name).exists() and not (path / name).is_dir()]
-        if odd:
-            raise InputError(f"--output-dir {path} holds {odd[0]}, but not of a run: give another folder.")
-        if going_on:
-            return
-        there = [path / name for name in (*FILES, *FOLDERS) if (path / name).exists()]
-        if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not settings.overwrite:
-            raise InputError(
-                f"--output-dir {path} is not empty. Give another folder, --overwrite to replace the earlier run in it, or "
-                "--resume to go on with it."
-            )
-        if there and not is_run(path):
-            raise InputError(f"--output-dir {path} holds {there[0].name}, but not of a run: give another folder.")
-    except OSError as error:
-        raise _unwritable(path, error) from None
+from connection.system.plain_files import append_plain, open_plain
 
 
 class RunFolder:
@@ -99,7 +48,7 @@ class RunFolder:
                 self.write_json("settings.json", record)
             append_plain(path / "metrics.jsonl", b"")
         except OSError as error:
-            raise _unwritable(path, error) from None
+            raise unwritable(path, error) from None
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Set metrics.jsonl and model/ back to the checkpoint: the resumed run logs and saves again what came after it."""
@@ -155,18 +104,3 @@ class RunFolder:
         """Raises `FileNotFoundError` if the folder is no longer this run's. Called before each write."""
         if self.lock:
             self.lock.require()
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"--output-dir {path} can't be written: {error.strerror}")
-
-
-def is_run(path: Path) -> bool:
-    """Return whether a folder holds the settings of a run, with one seed or several."""
-    for name in ("settings.json", SEEDS):
-        try:
-            if "train_file" in read_json(path / name):
-                return True
-        except (OSError, ValueError, TypeError):
-            pass
-    return False

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from connection.evaluation.evaluate import deciding
-from connection.reports.console import print_next
+from connection.reports.console import print_next, print_resume
 from connection.reports.html_report import write_html
 from connection.reports.results import OverSeeds, SeedFigures, is_finished, read_results
 from connection.reports.tables import render, seeds_table
 from connection.runs.checkpoints import Checkpoints
+from connection.runs.output_folder import FILES, SEEDS, is_run, require_free
 from connection.runs.resume import settings_then
-from connection.runs.run_folder import FILES, SEEDS, RunFolder, is_run, require_free
+from connection.runs.run_folder import RunFolder
 from connection.settings import MACHINE, RESULT, TrainSettings, as_json, names_of
 from connection.system.atomic_files import atomic_folder, copy_file, write_json
 from connection.system.errors import InputError, RunError
@@ -96,7 +97,10 @@ class _Seeds:
                 print("", render(seeds_table({"seeds": rows, "over_seeds": over_seeds(rows)})), sep="\n")
             if self.run:
                 print(f"\nThe model is that of {self.best.name}; each seed's figures are in its own folder.")
-                print_next(self.run.model)
+                if not status:
+                    print_next(self.run.model)
+            if status > 1 and self.settings.keep_checkpoints:
+                print_resume(self.output, self.settings.seeds)
         return status
 
     def _settings_of(self, seed: int) -> TrainSettings:

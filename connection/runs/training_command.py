@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.evaluation.evaluate import measure_of
 from connection.reports.results import read_results
 from connection.settings import TrainSettings, flag_of, setting_fields
 from connection.system.atomic_files import atomic_file
@@ -100,17 +101,18 @@ def run_training(settings: TrainSettings, pairs: int, log: Path) -> tuple[dict[s
 
 
 def read_figures(output: Path, pairs: int) -> dict[str, Any] | None:
-    """Return the figures of a finished run on `pairs` pairs: test Spearman before and after training ("base" and "final", NaN
-    if undefined), and "training_seconds", for the training steps alone.
+    """Return the figures of a finished run on `pairs` pairs: the "measure" that decides, its value on test before and after
+    training ("base" and "final", NaN if undefined), and "training_seconds", for the training steps alone.
 
     Returns None if results.json is missing or damaged, or the run was interrupted.
     """
     try:
         results = read_results(output)
-        spearman = {
-            when: figures["test"]["spearman"] for when, figures in (("base", results["base"]), ("final", results["final"]))
-        }
-        found = {when: math.nan if value is None else float(value) for when, value in spearman.items()}
+        base, final = results["base"]["test"], results["final"]["test"]
+        measure = measure_of(final)
+        found: dict[str, Any] = {"measure": measure}
+        for when, value in (("base", base[measure]), ("final", final[measure])):  # type: ignore[literal-required]
+            found[when] = math.nan if value is None else float(value)
         found["training_seconds"] = len(results["epoch_figures"]) * pairs / results["pairs_per_second"]
         return None if results["interrupted"] else found
     except (InputError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):

@@ -24,15 +24,16 @@ from connection.evaluation.evaluate import Figures
 from connection.evaluation.label_order import require_label_order
 from connection.evaluation.similarity import model_digest, remembered_cosines
 from connection.model.calibration import Calibration
-from connection.reports.console import print_end, print_next, print_start
+from connection.reports.console import print_end, print_next, print_resume, print_start
 from connection.reports.html_report import write_html
 from connection.reports.model_card import write_card
 from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
 from connection.runs.held_out import predict, score, write_figures
+from connection.runs.output_folder import require_free
 from connection.runs.resume import read_checkpoint, require_same, run_record
-from connection.runs.run_folder import RunFolder, require_free
+from connection.runs.run_folder import RunFolder
 from connection.settings import TrainSettings
 from connection.system.batch_workers import BatchWorkers
 from connection.system.devices import keep_pages, peak_memory_bytes, pick_device, pick_precision
@@ -43,9 +44,11 @@ from connection.system.signals import StopSignals
 from connection.training.loss_choice import choose_dims, choose_loss
 from connection.training.moving_average import WeightAverage
 from connection.training.optimizer import AdamW
-from connection.training.state import SKIPPED_AT_MOST, Progress, RunState, seed_random
+from connection.training.state import STOP_AT_SKIPPED, Progress, RunState, seed_random
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches, read_datasets
+
+BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"  # fits into 80 columns
 
 
 class TrainingRun:
@@ -167,7 +170,7 @@ class TrainingRun:
                 self._written = self._place()
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates: few lines in a log file
         self._bar = self._held.enter_context(
-            tqdm(total=self.steps, initial=progress.step, unit="step", leave=False, mininterval=pause)
+            tqdm(total=self.steps, initial=progress.step, leave=False, mininterval=pause, bar_format=BAR)
         )
 
     # --- the loop -----------------------------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ class TrainingRun:
         if not math.isfinite(loss):
             self._skip_or_stop(batch)
         speed = f"{progress.speed['pairs_per_second']:.0f} pairs/s"
-        self._bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.1e}, {speed}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.4f} {speed}", refresh=False)
         self._bar.update()
         if progress.step % self.settings.log_steps == 0 or progress.step == self.steps:
             self.folder.log(step=progress.step, epoch=self.epoch, loss=loss, learning_rate=rate, **progress.speed)
@@ -231,9 +234,13 @@ class TrainingRun:
         results = self._results()
         write_card(self.folder.model, self.model, self.record, results)
         write_html(self.folder.path / "report.html", self.record, results)
-        print_end(results, self.steps, self.stop.name, bool(self.settings.keep_checkpoints))
-        if self.settings.seeds == 1:  # with several seeds, the best model is not known yet
+        print_end(results, self.steps, self.stop.name)
+        if self.settings.seeds > 1:  # the best model is not known yet
+            return self.stop.status
+        if not self.stop.asked:
             print_next(self.folder.model)
+        elif self.settings.keep_checkpoints:
+            print_resume(self.folder.path)
         return self.stop.status
 
     # --- between two steps ----------------------------------------------------------------------------------------------------
@@ -263,7 +270,7 @@ class TrainingRun:
             if dev:
                 try:
                     with self.stop.at_once():
-                        cosine = predict(model, dev)
+                        cosine = predict(model, dev, f"epoch {self.epoch}, dev pairs")
                 except KeyboardInterrupt:
                     return None
                 found = score(cosine, dev)
@@ -304,7 +311,7 @@ class TrainingRun:
         """Report the rows of a step whose loss or gradient was not finite. Skips the step or raises `RunError`."""
         progress = self.progress
         rows = self.data["train"].where(torch.cat([part.rows for part in batch]))
-        if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < SKIPPED_AT_MOST:
+        if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < STOP_AT_SKIPPED:
             self._bar.write(f"step {progress.step} is skipped, its loss or gradient is not finite: {rows}")
             self.state.optimizer.skipped()
             return
@@ -355,7 +362,7 @@ class TrainingRun:
         if "test" in self.data and not self.stop.asked:
             best = ConnectionBert.load(folder.model)  # read back, so that the saved files are what is measured
             with contextlib.suppress(KeyboardInterrupt), self.stop.at_once():
-                cosines["test"] = predict(best.to(self.device), self.data["test"])
+                cosines["test"] = predict(best.to(self.device), self.data["test"], "best weights, test pairs")
         results["interrupted"] = bool(self.stop.asked)  # from here on, a signal no longer interrupts: files are complete
         if not self.stop.asked:
             if "test" in cosines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import math
 import os
@@ -90,11 +91,15 @@ def replace_folder(new: Path, target: Path) -> None:
 def _exchange(one: Path, two: Path) -> bool:
     """Exchange the names of two folders in one operation (man 2 renameat2). Returns whether the system can."""
     try:
-        library = ctypes.CDLL(None, use_errno=True)
         # -100 is AT_FDCWD: relative paths start from the working directory. 2 is RENAME_EXCHANGE.
-        return not library.renameat2(-100, os.fsencode(one), -100, os.fsencode(two), 2)
+        return not _c_library().renameat2(-100, os.fsencode(one), -100, os.fsencode(two), 2)
     except (OSError, AttributeError, TypeError):  # Windows, macOS, an old C library
         return False
+
+
+@functools.cache  # each CDLL makes classes of its own, which stay in memory
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def remove_folder(folder: Path) -> None:

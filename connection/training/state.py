@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import PairBatch
 
-SKIPPED_AT_MOST = 5  # consecutive batches that may be skipped because loss or gradient is not finite
+STOP_AT_SKIPPED = 5  # a batch whose loss or gradient is not finite stops the run if it is the fifth in a row
 
 
 # The columns of the table of epochs.
@@ -177,6 +177,7 @@ class RunState:
         """Return all tensors by name, contiguous. Raises `RunError` if one holds NaN or infinite values."""
         kinds = {
             "model": self.model.encoder.state_dict(),
+            "dense": self.model.dense.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
@@ -205,6 +206,7 @@ class RunState:
             kinds.setdefault(kind, {})[name] = tensor
         try:
             self.model.encoder.load_state_dict(kinds["model"])
+            self.model.dense.load_state_dict(kinds.get("dense", {}))
             if self.model.packed_bert and self.model.packed_bert.weights.copy is not self.model.packed_bert.weights.master:
                 self.model.packed_bert.weights.copy.copy_(self.model.packed_bert.weights.master)
             self.objective.load_state_dict(kinds.get("objective", {}))

@@ -394,23 +394,6 @@ def test_every_pooling_of_a_folder_saved_by_sentence_transformers(tiny_folder, t
     assert np.allclose(again.encode(SENTENCES), peer.encode(SENTENCES), atol=1e-5)
 
 
-def test_other_dense_modules_are_refused(tiny_folder, tmp_path):
-    ConnectionBert.load(tiny_folder, pooling="pooler").save(tmp_path / "saved")
-    config = json.loads((tmp_path / "saved" / "2_Dense" / "config.json").read_text())
-    for change in ({"out_features": 16}, {"bias": False}, {"activation_function": "torch.nn.modules.linear.Identity"},
-                   {"use_residual": True}):  # fmt: skip
-        (tmp_path / "saved" / "2_Dense" / "config.json").write_text(json.dumps(config | change))
-        assert "only as BERT's pooler" in refused(tmp_path / "saved")
-    (tmp_path / "saved" / "2_Dense" / "config.json").write_text(json.dumps(config))
-    save_file({"weight": torch.zeros(2)}, tmp_path / "saved" / "2_Dense" / "model.safetensors")
-    assert "should hold linear.weight and linear.bias" in refused(tmp_path / "saved")
-    save_file({"linear.weight": torch.zeros(8, 8), "linear.bias": torch.zeros(8)},
-              tmp_path / "saved" / "2_Dense" / "model.safetensors")  # fmt: skip
-    assert "pooler.dense.weight has the shape (8, 8)" in refused(tmp_path / "saved")
-    (tmp_path / "saved" / "2_Dense" / "model.safetensors").unlink()
-    assert "2_Dense has no model.safetensors" in refused(tmp_path / "saved")
-
-
 def test_pooler_pooling_needs_the_poolers_weights(tiny_folder, tiny_encoder):
     state = {name: tensor for name, tensor in tiny_encoder.state_dict().items() if not name.startswith("pooler")}
     save_file(state, tiny_folder / "model.safetensors")

@@ -95,5 +95,7 @@ def test_without_test_pairs_and_when_interrupted_it_says_so(tiny_folder, tmp_pat
     assert "It was not measured" in card.text
     assert "No curve from cosines to labels" in card.text
     signal_in_step(monkeypatch, 2, 2)
-    assert run_inside(driver.main, *training_words(tiny_folder, pairs, tmp_path / "cut")).returncode == 130
+    words = training_words(tiny_folder, pairs, tmp_path / "cut", "--test-file", pairs)
+    assert run_inside(driver.main, *words).returncode == 130
     assert "**The training was interrupted** after step 2" in card_of(tmp_path / "cut").text
+    assert "It was not measured" in card_of(tmp_path / "cut").text

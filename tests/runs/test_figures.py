@@ -84,7 +84,7 @@ def test_a_run_on_graded_labels_maps_cosines_to_them(tiny_folder, tmp_path):
     assert set(results["gain"]) == {"test"}
     assert results["measure"] == "spearman"
     assert "points of Spearman x 100 on the test pairs" in shown
-    assert "mean absolute error in label units" in shown
+    assert "mean absolute error (labels)" in shown
 
 
 def test_a_run_on_several_candidates_a_sentence_ranks_them(tiny_folder, tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_on_several_candidates_a_sentence_ranks_them(tiny_folder, tmp_path
     assert results["final"]["test"]["ranking"]["queries"] > 0
     assert 0 < results["final"]["test"]["ranking"]["ndcg@10"] <= 1
     assert "MRR@10" in shown
-    assert "tied candidates (mean over their orders)" in shown
+    assert "tied candidates" in shown
 
 
 def test_without_dev_pairs_nothing_is_fitted_and_without_test_pairs_nothing_is_gained(tiny_folder, pair_file, tmp_path):

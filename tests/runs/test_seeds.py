@@ -83,13 +83,13 @@ def test_an_earlier_run_is_kept_until_the_first_seed_is_done(run, tmp_path):
 
 
 def test_ctrl_c_in_a_later_seed_keeps_the_earlier_ones(run, tmp_path, monkeypatch):
-    train, asked = driver.train, []
+    train, asked = driver.fine_tune, []
 
     def stopped_in_the_second(settings):
         asked.append(settings.seed)
         return 130 if len(asked) == 2 else train(settings)
 
-    monkeypatch.setattr(driver, "train", stopped_in_the_second)
+    monkeypatch.setattr(driver, "fine_tune", stopped_in_the_second)
     assert run("--output-dir", tmp_path / "out", "--seeds", 3, "--seed", 7).returncode == 130
     assert asked == [7, 8]
     results = read(tmp_path / "out")
@@ -100,7 +100,7 @@ def test_ctrl_c_in_a_later_seed_keeps_the_earlier_ones(run, tmp_path, monkeypatc
 
 
 def test_a_failure_in_a_later_seed_keeps_the_earlier_ones_and_the_folder_usable(run, tmp_path, monkeypatch):
-    train, asked = driver.train, []
+    train, asked = driver.fine_tune, []
 
     def fails_in_the_second(settings):
         asked.append(settings.seed)
@@ -110,7 +110,7 @@ def test_a_failure_in_a_later_seed_keeps_the_earlier_ones_and_the_folder_usable(
 
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "train", fails_in_the_second)
+        patch.setattr(driver, "fine_tune", fails_in_the_second)
         shown = run("--output-dir", output, "--seeds", 3, "--seed", 7)
     assert shown.returncode == 1
     assert "standard deviation" in shown.stdout
@@ -123,7 +123,7 @@ def test_a_failure_in_a_later_seed_keeps_the_earlier_ones_and_the_folder_usable(
 @pytest.mark.parametrize("moment", ["before it", "in it", "at its end"])
 def test_resumed_at_any_seed_the_run_is_as_one_that_was_not_stopped(run, tmp_path, monkeypatch, moment):
     assert run("--output-dir", tmp_path / "whole", "--seeds", 3, "--seed", 7, "--eval-steps", 5).returncode == 0
-    train, output = driver.train, tmp_path / "out"
+    train, output = driver.fine_tune, tmp_path / "out"
 
     def stopped(settings):
         if settings.seed == 8 and moment == "before it":
@@ -136,7 +136,7 @@ def test_resumed_at_any_seed_the_run_is_as_one_that_was_not_stopped(run, tmp_pat
         return status
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "train", stopped)
+        patch.setattr(driver, "fine_tune", stopped)
         assert run("--output-dir", output, "--seeds", 3, "--seed", 7, "--eval-steps", 5).returncode in (130, 143)
     trained = []
 
@@ -144,7 +144,7 @@ def test_resumed_at_any_seed_the_run_is_as_one_that_was_not_stopped(run, tmp_pat
         trained.append(settings.seed)
         return train(settings)
 
-    monkeypatch.setattr(driver, "train", noted)
+    monkeypatch.setattr(driver, "fine_tune", noted)
     shown = run_inside(driver.main, "--output-dir", output, "--seeds", 3, "--resume")
     assert shown.returncode == 0, shown.stderr
     assert ("done: 7, 8\n" if moment == "at its end" else "done: 7\n") in shown.stdout
@@ -199,7 +199,7 @@ def test_an_older_runs_seeds_are_not_taken_for_those_of_one_that_was_to_replace_
     output = tmp_path / "out"
     assert run("--output-dir", output, "--seeds", 2, "--seed", 7).returncode == 0
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "train", lambda settings: 143)
+        patch.setattr(driver, "fine_tune", lambda settings: 143)
         begun = run("--output-dir", output, "--seeds", 2, "--seed", 8, "--learning-rate", "1e-4", "--overwrite")
         assert begun.returncode == 143
     assert run_inside(driver.main, "--output-dir", output, "--seeds", 2, "--resume").returncode == 0

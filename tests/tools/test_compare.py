@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import average_precision_score
 
-from tests.conftest import MANY, run_inside, train_and_test
+from tests.conftest import MANY, binary, run_inside, train_and_test
 from tools import compare
 
 
@@ -36,6 +37,25 @@ def test_two_runs_side_by_side(two_runs):
         figure = json.loads((run / "results.json").read_text())["final"]["test"]["spearman"]
         assert f"{100 * figure:.2f}" in shown.stdout
     assert "no setting differs" in run_inside(compare.main, two_runs[0], two_runs[0]).stdout
+
+
+def test_binary_labels_are_compared_by_average_precision(tiny_folder, tmp_path):
+    for name, rate in (("a", "1e-5"), ("b", "3e-3")):
+        train_and_test(tiny_folder, tmp_path / name, binary(MANY), "--learning-rate", rate)
+    tests = [pd.read_csv(tmp_path / name / "predictions.csv").query("split == 'test'") for name in ("a", "b")]
+    a, b = (100 * average_precision_score(table["label"], table["final"]) for table in tests)
+    shown = run_inside(compare.main, tmp_path / "a", tmp_path / "b").stdout
+    assert f"B {'gained' if b > a else 'lost'} {abs(b - a):.1f} +- " in shown
+    assert "points of average precision x 100 against A" in shown
+
+
+def test_on_a_reversed_scale_a_gain_is_a_gain(two_runs, tiny_folder, tmp_path):
+    reverse = [(one, two, 5 - score) for one, two, score in MANY]
+    runs = tmp_path / "c", tmp_path / "d"
+    for run, rate in zip(runs, ("1e-5", "3e-3"), strict=True):
+        train_and_test(tiny_folder, run, reverse, "--learning-rate", rate, "--label-min", 5, "--label-max", 0)
+    said = [run_inside(compare.main, *pair).stdout.splitlines()[-1] for pair in (two_runs, runs)]
+    assert said[0] == said[1]
 
 
 def test_the_order_of_the_test_pairs_does_not_count(two_runs):

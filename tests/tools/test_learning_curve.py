@@ -55,7 +55,7 @@ def test_the_law_is_the_least_squares_one_of_scipy():
 def test_a_law_without_noise_is_found_again():
     law = forecast(LABELS, 1 - (0.1 + 2 * LABELS**-0.4), 11_498)
     assert law
-    assert law["spearman"] == pytest.approx(1 - (0.1 + 2 * 11_498**-0.4), abs=5e-4)
+    assert law["value"] == pytest.approx(1 - (0.1 + 2 * 11_498**-0.4), abs=5e-4)
     assert law["low"] == pytest.approx(law["high"], abs=1e-2)
     assert law["runs"] == 4
 
@@ -79,8 +79,8 @@ def test_no_forecast_is_above_1_and_more_labels_never_take_away():
     assert steep
     assert falling
     assert steep["high"] <= 1
-    assert 0.9 < steep["spearman"] <= 1
-    assert (falling["spearman"], falling["b"]) == (pytest.approx(0.65), 0)
+    assert 0.9 < steep["value"] <= 1
+    assert (falling["value"], falling["b"]) == (pytest.approx(0.65), 0)
 
 
 def test_too_few_runs_give_no_forecast_or_no_interval():
@@ -97,7 +97,7 @@ def test_too_few_runs_give_no_forecast_or_no_interval():
 
 def runs_of(pre_trained, random, seconds=(10, 40)):
     return [
-        {"weights": weights, "share": share, "labels": labels, "seed": seed, "spearman": value, "training_seconds": time}
+        {"weights": weights, "share": share, "labels": labels, "seed": seed, "value": value, "training_seconds": time}
         for weights, values in ((PRE_TRAINED, pre_trained), (RANDOM, random))
         for share, labels, time, of_seeds in zip((10, 100), (100, 1000), seconds, values, strict=True)
         for seed, value in enumerate(of_seeds)
@@ -132,7 +132,7 @@ def test_sentences_claim_nothing_that_is_not_true():
 
 
 def test_a_forecast_is_said_with_its_interval_and_weakness():
-    law = {"labels": 2000, "spearman": 0.85, "low": 0.8, "high": 0.9, "runs": 4}
+    law = {"labels": 2000, "value": 0.85, "low": 0.8, "high": 0.9, "runs": 4}
     said = say(runs_of([[0.7], [0.8]], [[], []]), law=law)
     assert "Twice the labels (2,000) would give some 85.0 (95% interval of one run: 80.0 to 90.0), +5.0 to what 1,000" in said
     assert "weak" in said
@@ -141,7 +141,7 @@ def test_a_forecast_is_said_with_its_interval_and_weakness():
 
 def test_undefined_figures_are_left_out():
     means = mean_points(runs_of([[math.nan], [0.8, math.nan]], [[], []]))
-    assert [(point["share"], point["spearman"], point["seeds"]) for point in means] == [(100, 0.8, 1)]
+    assert [(point["share"], point["value"], point["seeds"]) for point in means] == [(100, 0.8, 1)]
     assert mean_points(runs_of([[math.nan], []], [[], []])) == []
 
 
@@ -176,6 +176,13 @@ def test_damaged_results_are_no_figures(tmp_path, content):
     assert read_figures(tmp_path, 10) is None
     (tmp_path / "results.json").write_text(content)
     assert read_figures(tmp_path, 10) is None
+
+
+def test_the_figure_of_binary_labels_is_average_precision(tmp_path):
+    test = {"spearman": 0.5, "average_precision": 0.7}
+    results = {"base": {"test": test}, "final": {"test": test | {"average_precision": 0.9}}, "pairs_per_second": 8}
+    (tmp_path / "results.json").write_text(json.dumps(results | {"interrupted": False, "epoch_figures": [{}, {}]}))
+    assert read_figures(tmp_path, 40) == {"measure": "average_precision", "base": 0.7, "final": 0.9, "training_seconds": 10.0}
 
 
 def test_an_undefined_spearman_is_a_figure_and_an_interrupted_run_is_none(tmp_path):
@@ -248,7 +255,7 @@ def test_a_curve_from_a_training_file_alone(tiny_folder, tmp_path, started):
     tested = []
     for run in found["runs"]:
         results = json.loads((output / run["run"] / "results.json").read_text())
-        assert run["spearman"] == results["final"]["test"]["spearman"]
+        assert run["value"] == results["final"]["test"]["spearman"]
         assert (results["base"]["test"]["spearman"] == found["base"]) == (run["weights"] == PRE_TRAINED)
         table = pd.read_csv(output / run["run"] / "predictions.csv")
         tested.append(table[["split", "pair", "label"]].values.tolist())

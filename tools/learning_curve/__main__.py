@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.runs.training_command import driver_constants
-from connection.settings import CONTENT, NEUTRAL, START, TrainSettings, as_json, flag_of, flag_words, names_of, read_settings
+from connection.settings import CONTENT, NEUTRAL, START, TrainSettings, as_json, flag_of, names_of, read_settings
 from connection.system.devices import pick_device, pick_precision
 from connection.system.errors import InputError, exit_status
+from connection.system.flags import Flags, flag_words
 from connection.system.folder_lock import FILE as LOCK
 from connection.system.folder_lock import lock_folder
 from connection.system.paths import output_folder, resolve
@@ -36,7 +37,9 @@ NOT_COMPARED = {*names_of(CONTENT, NEUTRAL, START), "allow", "seed", "split_seed
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 a run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m tools.learning_curve", description=__doc__, allow_abbrev=False)
+    parser = Flags(
+        "python -m tools.learning_curve", __doc__, ("python -m tools.learning_curve --train-file my_pairs.csv --seeds 3",)
+    )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="runs a point, with seeds from --seed on (default: 1)"
     )
@@ -155,7 +158,7 @@ def _print(curve: dict[str, Any]) -> None:
     from tools.learning_curve.summary import points_table
 
     if curve["means"]:
-        print("", render(points_table(curve["means"])), "", *curve["sentences"], "", sep="\n")
+        print("", render(points_table(curve["means"], curve["measure"])), "", *curve["sentences"], "", sep="\n")
     for said in curve["failed"]:
         print(f"failed: {said}")
 

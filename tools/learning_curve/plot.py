@@ -1,4 +1,4 @@
-"""Plots a learning curve: test Spearman against labels and against training time."""
+"""Plots a learning curve: the measure that decides on the test pairs, against labels and against training time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from connection.reports.tables import duration
+from connection.reports.tables import METRIC_FORMATS, duration
 from connection.system.atomic_files import atomic_file
 from tools.learning_curve.runs import PRE_TRAINED, RANDOM
 
@@ -40,7 +40,7 @@ def draw(target: Path, curve: dict[str, Any]) -> None:
     times = [point["training_seconds"] for point in curve["means"]]
     by_time.set_xticks(np.geomspace(min(times), max(times), 5) if min(times) < max(times) else times[:1])
     by_time.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
-    by_labels.set(xlabel="training labels (log scale)", ylabel="Spearman x 100 on the test pairs")
+    by_labels.set(xlabel="training labels (log scale)", ylabel=f"{METRIC_FORMATS[curve['measure']][0]} on the test pairs")
     by_time.set(xlabel="training time, h:mm:ss (log scale)")
     figure.legend(*by_labels.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9, frameon=False)
     with atomic_file(target) as new:
@@ -51,14 +51,14 @@ def _draw_points(axis: Any, key: str, points: list[dict[str, Any]], runs: list[d
     """Draw the means over the seeds with their standard deviation, and each seed, fainter."""
     weights, several = points[0]["weights"], max(point["seeds"] for point in points) > 1
     colour, marker = STYLE[weights]
-    x, y = ([point[name] for point in points] for name in (key, "spearman"))
+    x, y = ([point[name] for point in points] for name in (key, "value"))
     spread = [100 * np.nan_to_num(point["std"]) for point in points]
     label = f"{weights} weights, " + ("mean and standard deviation of the seeds" if several else "one seed")
     line = "-" if key == "training_seconds" else "none"
     axis.errorbar(x, 100 * np.array(y), spread, marker=marker, linestyle=line, color=colour, capsize=3, label=label)
     if several:
         seeds = [run for run in runs if run["weights"] == weights]
-        axis.plot([run[key] for run in seeds], [100 * run["spearman"] for run in seeds], marker, color=colour, alpha=0.3, ms=3)
+        axis.plot([run[key] for run in seeds], [100 * run["value"] for run in seeds], marker, color=colour, alpha=0.3, ms=3)
     if key == "training_seconds":
         for place, point in enumerate(points):
             axis.annotate(f"{point['share']}%", (x[place], 100 * y[place]), (0, 8), textcoords="offset points", ha="center")
@@ -71,11 +71,11 @@ def _draw_law(axis: Any, weights: str, least: int, law: dict[str, Any] | None) -
     colour, marker = STYLE[weights]
     n = np.geomspace(least, law["labels"], 100)
     axis.plot(n, 100 * (1 - law["a"] - law["b"] * n ** -law["c"]), "--", color=colour, linewidth=1)
-    ends = [[100 * abs(np.nan_to_num(law[end] - law["spearman"]))] for end in ("low", "high")]
+    ends = [[100 * abs(np.nan_to_num(law[end] - law["value"]))] for end in ("low", "high")]
     label = f"{weights} weights, forecast of twice the labels, 95% interval"
     axis.errorbar(
         law["labels"],
-        100 * law["spearman"],
+        100 * law["value"],
         ends,
         marker=marker,
         linestyle="none",

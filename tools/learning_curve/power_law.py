@@ -1,7 +1,8 @@
 """Fits the law of a learning curve and forecasts with it: error = a + b * n^-c with a, b >= 0, for n labels.
 
 The inverse power law of Figueroa et al. 2012 ("Predicting sample size required for classification performance", BMC Medical
-Informatics and Decision Making 12:8) and of Hestness et al. 2017 (arXiv 1712.00409). The error here is 1 - Spearman.
+Informatics and Decision Making 12:8) and of Hestness et al. 2017 (arXiv 1712.00409). The error here is 1 minus the
+measure that decides: Spearman's correlation, or average precision of binary labels.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def fit_power_law(labels: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, n
     return a[best, rows], b[best, rows], EXPONENTS[best]
 
 
-def forecast(labels: np.ndarray, spearman: np.ndarray, at: int) -> dict[str, Any] | None:
-    """Return the law fitted to P runs, (P,) each, and its Spearman for one more run with `at` labels, with the 95% interval.
+def forecast(labels: np.ndarray, measured: np.ndarray, at: int) -> dict[str, Any] | None:
+    """Return the law fitted to P runs, (P,) each, and its value for one more run with `at` labels, with the 95% interval.
 
     Returns None if the runs have fewer than three different numbers of labels. "low" and "high" are NaN for P = 3: the law
     fits any 3 runs. The interval is from a parametric bootstrap that also draws the variance, from s^2 * d / chi^2(d) with
@@ -42,10 +43,10 @@ def forecast(labels: np.ndarray, spearman: np.ndarray, at: int) -> dict[str, Any
     """
     if len(np.unique(labels)) < PARAMETERS:
         return None
-    n, error = labels.astype(float), 1 - spearman
+    n, error = labels.astype(float), 1 - measured
     a, b, c = (float(value[0]) for value in fit_power_law(n, error[None, :]))
     fitted = a + b * n**-c
-    law = {"labels": at, "spearman": 1 - (a + b * float(at) ** -c), "low": np.nan, "high": np.nan, "a": a, "b": b, "c": c}
+    law = {"labels": at, "value": 1 - (a + b * float(at) ** -c), "low": np.nan, "high": np.nan, "a": a, "b": b, "c": c}
     freedom = len(n) - PARAMETERS
     if freedom:
         random = np.random.default_rng(0)

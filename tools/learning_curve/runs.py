@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import BertModel
 
-from connection.reports.tables import duration, format_number
+from connection.model.dense import Dense
+from connection.reports.tables import METRIC_FORMATS, duration, percent
 from connection.runs.training_command import read_figures, run_training
 from connection.settings import TrainSettings
 from ConnectionBert import ConnectionBert
@@ -24,8 +25,9 @@ PRE_TRAINED, RANDOM = "pre-trained", "random"  # the weights that a run starts f
 class Trained:
     """The outcome of a curve's runs."""
 
-    runs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # weights, share, labels, seed, spearman, ...
-    base: float = math.nan  # Spearman of the pre-trained weights without fine-tuning
+    runs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # weights, share, labels, seed, value, ...
+    measure: str = "spearman"  # what the values are of: "spearman", or "average_precision" of binary labels
+    base: float = math.nan  # the value of the pre-trained weights without fine-tuning
     failed: list[str] = dataclasses.field(default_factory=list)
     left_out: list[str] = dataclasses.field(default_factory=list)
     stopped: bool = False
@@ -67,11 +69,13 @@ def train_runs(folder: Path, settings: TrainSettings, model: ConnectionBert, pai
                 trained.failed.append(f"{said}: {problem}")
                 print(f"failed, {problem}")
                 continue
-            base, spearman, seconds = (figures[key] for key in ("base", "final", "training_seconds"))
+            base, value, seconds = (figures[key] for key in ("base", "final", "training_seconds"))
+            trained.measure = figures["measure"]
             trained.base = base if weights == PRE_TRAINED else trained.base
             run = {"weights": weights, "share": share, "labels": labels, "seed": seed, "run": f"runs/{name}"}
-            trained.runs.append(run | {"spearman": spearman, "training_seconds": seconds})
-            print(f"Spearman x 100 {format_number(100 * spearman, '{:.2f}')}, {duration(seconds)} of training{again}")
+            trained.runs.append(run | {"value": value, "training_seconds": seconds})
+            title = METRIC_FORMATS[trained.measure][0]
+            print(f"{title} {percent(value)}, {duration(seconds)} of training{again}")
         shutil.rmtree(folder / "random-weights", ignore_errors=True)
     except KeyboardInterrupt:
         print("stopped. The same command goes on from here.")
@@ -84,5 +88,5 @@ def _random_weights(model: ConnectionBert, target: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     encoder = BertModel(model.encoder.config, add_pooling_layer=model.encoder.pooler is not None)
     like = (model.tokenizer, model.pooling, model.max_length, model.normalized, None, model.encoding, model.include_prompt)
-    ConnectionBert(encoder, *like).save(target)
+    ConnectionBert(encoder, *like, [Dense(*dense.settings) for dense in model.dense]).save(target)
     return target

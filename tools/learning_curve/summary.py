@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from connection.reports.tables import duration
+from connection.reports.tables import METRIC_FORMATS, duration
 from tools.learning_curve.power_law import forecast
 from tools.learning_curve.runs import PRE_TRAINED, RANDOM, Trained
 
@@ -19,10 +19,11 @@ def summarise(trained: Trained, twice: int) -> dict[str, Any]:
     means = mean_points(trained.runs)
     laws = {}
     for weights in (PRE_TRAINED, RANDOM):
-        known = [run for run in trained.runs if run["weights"] == weights and run["spearman"] == run["spearman"]]
-        labels, spearman = (np.array([run[key] for run in known]) for key in ("labels", "spearman"))
-        laws[weights] = forecast(labels, spearman, twice)
+        known = [run for run in trained.runs if run["weights"] == weights and run["value"] == run["value"]]
+        labels, values = (np.array([run[key] for run in known]) for key in ("labels", "value"))
+        laws[weights] = forecast(labels, values, twice)
     return {
+        "measure": trained.measure,
         "base": trained.base,
         "runs": trained.runs,
         "means": means,
@@ -34,19 +35,19 @@ def summarise(trained: Trained, twice: int) -> dict[str, Any]:
 
 
 def mean_points(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the mean over the seeds for each kind of weights and number of labels, ascending, without undefined Spearman.
+    """Return the mean over the seeds for each kind of weights and number of labels, ascending, without undefined values.
 
-    "std" is the sample standard deviation of the Spearman, NaN for one seed.
+    "std" is the sample standard deviation of the values, NaN for one seed.
     """
-    known = [run for run in runs if run["spearman"] == run["spearman"]]
+    known = [run for run in runs if run["value"] == run["value"]]
     if not known:
         return []
     means = (
         pd.DataFrame(known)
         .groupby(["weights", "labels", "share"], sort=True)
         .agg(
-            spearman=("spearman", "mean"),
-            std=("spearman", "std"),
+            value=("value", "mean"),
+            std=("value", "std"),
             training_seconds=("training_seconds", "mean"),
             seeds=("seed", "count"),
         )
@@ -54,14 +55,15 @@ def mean_points(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return means.reset_index().to_dict("records")
 
 
-def points_table(means: list[dict[str, Any]]) -> pd.DataFrame:
+def points_table(means: list[dict[str, Any]], measure: str) -> pd.DataFrame:
+    """Return a row for each point; `measure` is the one that decides."""
     return pd.DataFrame(
         [
             {
                 "weights": point["weights"],
                 "labels": f"{point['labels']:,}",
                 "share": f"{point['share']}%",
-                "test Spearman x 100": _points(point),
+                f"test {METRIC_FORMATS[measure][0]}": _points(point),
                 "training time": duration(point["training_seconds"]),
                 "seeds": point["seeds"],
             }
@@ -73,23 +75,23 @@ def points_table(means: list[dict[str, Any]]) -> pd.DataFrame:
 def sentences(means: list[dict[str, Any]], base: float, laws: dict[str, dict[str, Any] | None]) -> list[str]:
     """Return sentences on what the curve shows: gain, less data, less time, more labels. Each is given only if it is true.
 
-    base: Spearman of the pre-trained weights without fine-tuning, NaN if unknown.
+    base: the value of the pre-trained weights without fine-tuning, NaN if unknown.
     """
     ours, theirs = ([point for point in means if point["weights"] == weights] for weights in (PRE_TRAINED, RANDOM))
     said = []
     best = ours[-1] if ours else None
     if best and base == base:
-        gain = 100 * (best["spearman"] - base)
+        gain = 100 * (best["value"] - base)
         how = f"{abs(gain):.2f} {'more' if gain > 0 else 'less'} than without fine-tuning ({100 * base:.2f})"
         said.append(f"Fine-tuned on {best['labels']:,} labels the pre-trained weights give {_points(best)}: {how}.")
     if best and theirs:
         most = theirs[-1]
-        if base > most["spearman"]:
+        if base > most["value"]:
             of_most = f"{most['labels']:,} ({_points(most)})"
             said.append(f"Without a single label they already give more than random weights with {of_most}.")
-        elif best["spearman"] <= most["spearman"]:
+        elif best["value"] <= most["value"]:
             said.append(f"Random weights do no worse: {_points(most)} with {most['labels']:,} labels.")
-        enough = next((point for point in ours if point["spearman"] > most["spearman"]), None)
+        enough = next((point for point in ours if point["value"] > most["value"]), None)
         if enough:
             said_so = (
                 f"From pre-trained weights {enough['share']}% of the labels ({enough['labels']:,}) give {_points(enough)}: more"
@@ -102,11 +104,11 @@ def sentences(means: list[dict[str, Any]], base: float, laws: dict[str, dict[str
             said.append(said_so + times * faster + ".")
     law = laws.get(PRE_TRAINED)
     if law and best:
-        more, known = 100 * (law["spearman"] - best["spearman"]), law["low"] == law["low"]
+        more, known = 100 * (law["value"] - best["value"]), law["low"] == law["low"]
         between = f" (95% interval of one run: {100 * law['low']:.1f} to {100 * law['high']:.1f})" if known else ""
         weak = ", a weak forecast" if law["runs"] < SURE else ""
         said.append(
-            f"Twice the labels ({law['labels']:,}) would give some {100 * law['spearman']:.1f}{between}, {more:+.1f} to what "
+            f"Twice the labels ({law['labels']:,}) would give some {100 * law['value']:.1f}{between}, {more:+.1f} to what "
             f"{best['labels']:,} give; forecast from {law['runs']} runs{weak}."
         )
     if max((point["seeds"] for point in means), default=0) == 1:
@@ -115,6 +117,6 @@ def sentences(means: list[dict[str, Any]], base: float, laws: dict[str, dict[str
 
 
 def _points(point: dict[str, Any]) -> str:
-    """Return a mean Spearman x 100 as text, with the standard deviation over the seeds if there are several."""
+    """Return a mean x 100 as text, with the standard deviation over the seeds if there are several."""
     spread = f" +- {100 * point['std']:.2f}" if point["std"] == point["std"] else ""
-    return f"{100 * point['spearman']:.2f}{spread}"
+    return f"{100 * point['value']:.2f}{spread}"

@@ -7,13 +7,13 @@ label minus the predicted label, to which an isotonic mapping fitted on the fold
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.reports.results import is_finished
-from connection.settings import check_values, flag_of, flag_words, setting_fields
+from connection.settings import check_values, flag_of, setting_fields
 from connection.system.errors import InputError, exit_status
+from connection.system.flags import Flags
 from connection.system.folder_lock import lock_folder
 from connection.system.paths import ROOT, output_folder, resolve
 from connection.system.signals import run_to_the_end
@@ -39,7 +39,7 @@ SHOWN = 20
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 a fold's training failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m tools.suspects", description=__doc__, allow_abbrev=False)
+    parser = Flags("python -m tools.suspects", __doc__, ("python -m tools.suspects --train-file my_pairs.csv",))
     parser.add_argument("--train-file", required=True, help="labelled pairs to look for wrong labels in")
     parser.add_argument("--output-dir", default="output/suspects", help="folder of suspects.csv and of each fold's run")
     parser.add_argument("--folds", default=FOLDS, type=int, metavar="N", help=f"parts, each predicted once (default: {FOLDS})")
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in TRAINING:
         default = f"default: {({'epochs': EPOCHS} | AS_MEASURED).get(name, 'as in training')}"
         parser.add_argument(flag_of(name), metavar="X", help=f"{helps[name]} ({default})")
-    given = parser.parse_args(flag_words(sys.argv[1:] if argv is None else argv))
+    given = parser.parse_args(argv)
     return exit_status(lambda: find_suspects(given))
 
 
