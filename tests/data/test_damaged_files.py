@@ -149,7 +149,9 @@ READ: dict[str, tuple[Any, ...]] = {
         {2: "column sentence1: blank", 3: "column score: blank"},
     ),
     "bytes-for-text.parquet": (
-        in_parquet(sentence1=[b"a", b"\xff"], sentence2=["b"] * 2, score=[1, 1]), [("a", "b", 1)], {2: "column sentence1: nested or binary (bytes)"}
+        in_parquet(sentence1=[b"a", b"\xff"], sentence2=["b"] * 2, score=[1, 1]),
+        [("a", "b", 1)],
+        {2: "column sentence1: nested or binary (bytes)"},
     ),
     "excel-named.csv": (SHEET, ROWS),
     "empty-rows.xlsx": (in_excel([], NAMES, [], ROWS[0], [None, None], ROWS[1], []), ROWS),
