@@ -7,6 +7,7 @@ in slices of rows.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -14,9 +15,9 @@ from ftfy import fix_encoding
 
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.label_words import help_with_words
-from connection.data.labels import LabelScale
+from connection.data.labels import DECLARED, LabelScale
 from connection.data.pair_store import PairStore
-from connection.data.text_hashes import hash_texts, pair_keys, row_slices
+from connection.data.text_hashes import equal_groups, hash_texts, pair_keys, row_slices
 from connection.system.sealed_files import read_sealed, write_sealed
 
 FEW_BAD = 0.05  # fraction of the rows; leaving out more of them changes what the rest says
@@ -25,7 +26,7 @@ CUT_SHARE = 0.01
 ONE_LABEL_SHARE = 0.6
 UNKNOWN_SHARE = 0.05  # fraction of the tokens
 PIECES_PER_WORD = 3.0  # with an English vocabulary, English has about 1.2 and Korean more than 5
-NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # in plain form; programs write them for a missing value
+NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>", "\\n", "#null!")  # in plain form: words for a missing value
 DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 MOST_BYTES = 64 << 20  # of one file's findings, which hold only the first lines of each
 
@@ -47,7 +48,7 @@ def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
     """Returns the findings in one file. For a cached store they are cached too, beside its arrays."""
     if store.folder is None:
         return list(_look_within(store, scale))
-    file = store.folder / f"findings-{scale.low!r}-{scale.high!r}"
+    file = store.folder / f"findings-{scale.low!r}-{scale.high!r}{'-declared' * (scale.how == DECLARED)}"
     known = read_sealed(file, MOST_BYTES)
     if known is None:
         known = json.dumps(findings_json(_look_within(store, scale))).encode()
@@ -63,19 +64,26 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
             known = help_with_words(row.what for row in first)
             what += f". {known[0].upper()}{known[1:]}" if known else ""
             yield Finding.of(name, file, [row.line for row in first], what, store.bad.counts[name])
-    count, swallowed = store.swallowed
-    if count:
-        yield Finding.of("swallowed-rows", file, swallowed, "a cell spans lines that look like rows themselves", count)
-    count, garbled, text = store.mojibake
-    if count:
-        what = f"UTF-8 read as another encoding before, e.g. {text!r:.80}; it may be {fix_encoding(text)!r:.80}"
-        yield Finding.of("mojibake", file, garbled, what, count)
+    for name, remarks in store.remarks.items():
+        text = remarks[0].text
+        what = {
+            "swallowed-rows": "a cell spans lines that look like rows themselves",
+            "mojibake": f"UTF-8 read as another encoding before, e.g. {text!r:.80}; it may be {fix_encoding(text)!r:.80}",
+            "repeated-header": "the column names once more: these rows are left out",
+        }[name]
+        yield Finding.of(name, file, [remark.line for remark in remarks], what, store.remark_counts[name])
     if not len(store):
         yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return
     if len(store.labels) == 1 and len(store.bad) > FEW_BAD * (len(store) + len(store.bad)):
         what = f"without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}"
         yield Finding.of("one-label-left", file, [], what)
+    if scale.how != DECLARED and (codes := missing_codes(store.labels)):
+        rows = np.flatnonzero(np.isin(store.label, np.array(codes, np.float32)))
+        others = [label for label in store.labels if label not in codes]
+        flags = f"if the scale is {others[0]:g} to {others[-1]:g}: --label-min {others[0]:g} --label-max {others[-1]:g}"
+        what = f"{', '.join(f'{code:g}' for code in codes)} may stand for a missing label, far from the others; {flags}"
+        yield Finding.of("missing-code", file, store.line[rows], what)
     yield from find_duplicates(store, scale)
     low = scale.target(store.label) < LOW
     equal = [
@@ -109,6 +117,18 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         yield Finding.of("unknown-text", file, [], what)
 
 
+def missing_codes(labels: list[float]) -> list[float]:
+    """Returns the labels that are written for a missing one (9, 99, -999, 88), where they stand further from the others than
+    those from each other. labels: the distinct ones, ascending.
+    """
+    codes = [label for label in labels if label.is_integer() and re.fullmatch("-?(9+|8+)", f"{label:.0f}")]
+    others = [label for label in labels if label not in codes]
+    if len(others) < 2:
+        return []
+    reach = others[-1] - others[0]
+    return [code for code in codes if code < others[0] - reach or code > others[-1] + reach]
+
+
 def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]:
     values = np.unique(store.label)
     if len(values) < 2:
@@ -125,7 +145,6 @@ def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]
             yield Finding.of("label-drift", str(store.path), [], f"Kolmogorov-Smirnov statistic {statistic:.2f}; {means}")
 
 
-PASSES = 16  # pairs are grouped by key, one value of its top 4 bits per pass: each pass takes 1/16 of the memory
 CONTRADICTION = 0.5  # fraction of the label scale; labels of the same pair that are further apart contradict each other
 
 
@@ -142,11 +161,7 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     keys = _keys(store, store.same)
     found: dict[str, list[np.ndarray]] = {"duplicate": [], "swapped-duplicate": [], "contradiction": []}
     example = ""
-    for top_bits in range(PASSES):
-        rows = np.flatnonzero(keys >> np.uint64(60) == top_bits)
-        rows = rows[np.argsort(keys[rows], kind="stable")]  # groups equal keys, each group in file order
-        new = np.ones(len(rows), bool)
-        new[1:] = keys[rows[1:]] != keys[rows[:-1]]
+    for rows, new in equal_groups(keys):
         if new.all():
             continue
         starts = np.flatnonzero(new)

@@ -23,14 +23,21 @@ def cells_of(rows: Sequence[list[str]], place: int) -> list[str]:
 
 
 def column_kinds(rows: Sequence[list[str]], width: int) -> list[str]:
-    """Returns of each column "text", "ids" (numbers, identifiers, single words of a small set) or "" (blank)."""
+    """Returns of each column "text", "ids" (numbers, identifiers), "words" (single words of a small set) or "" (blank)."""
     kinds = []
     for place in range(width):
         cells = cells_of(rows, place)
         ids = sum(bool(IDENTIFIER.fullmatch(cell)) or is_label(cell) for cell in cells)
         few = len(cells) >= FEWEST_ROWS and len(set(cells)) <= len(cells) / 3 and all(map(CODE.fullmatch, cells))
-        kinds.append("" if not cells else "ids" if ids >= MOST * len(cells) or few else "text")
+        kinds.append("" if not cells else "ids" if ids >= MOST * len(cells) else "words" if few else "text")
     return kinds
+
+
+def label_columns(rows: Sequence[list[str]], width: int) -> list[int]:
+    """Returns the columns whose cells look like labels, without those that count rows or never change, if any is left."""
+    columns = [cells_of(rows, place) for place in range(width)]
+    places = [place for place, cells in enumerate(columns) if cells and sum(map(is_label, cells)) >= MOST * len(cells)]
+    return [place for place in places if len(set(columns[place])) > 1 and not _counts(columns[place])] or places
 
 
 def one_label_column(places: list[int], rows: Sequence[list[str]]) -> list[int]:
@@ -53,7 +60,8 @@ def row_names(sample: Sequence[list[str]]) -> bool:
     if not rows or len(wider) < 0.9 * len(rows) or any(map(is_number, sample[0])):
         return False
     first, last = ([row[place].strip() for row in wider] for place in (0, -1))
-    names = all(map(CODE.fullmatch, first)) and len(set(first)) == len(first)
+    counted = len(rows) >= FEWEST_ROWS or _counts(first)  # in few rows, a comma in each first sentence may be chance
+    names = counted and all(map(CODE.fullmatch, first)) and len(set(first)) == len(first)
     return names and any(last)
 
 
@@ -71,6 +79,11 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     if lists:
         names = ", ".join(first[place] for place in lists)
         return f"column {names} holds lists: write a row for each element, with a label (1 connected, 0 not)"
+    if width == 1:
+        return (
+            "there is one column: no known delimiter (comma, semicolon, tab, |, ^, ~) cuts most lines into three cells. "
+            "Save the table as CSV, with a column for each sentence and one for the label"
+        )
     kinds = column_kinds(rows, width) if rows else []
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
     columns = [cells_of(rows, place) for place in range(width)]
@@ -82,8 +95,8 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
                 return f"column {first[texts[0]]} holds both sentences, {joint!r} between them: split it into two columns"
     if labels or len(texts) < 2:
         return ""
-    if len(texts) == 2 and "ids" in kinds:
-        label = kinds.index("ids") + 1
+    if len(texts) == 2 and {"ids", "words"} & set(kinds):
+        label = 1 + min(place for place, kind in enumerate(kinds) if kind in ("ids", "words"))
         one, two = (place + 1 for place in texts)
         return (
             f"if column {label} holds labels in words: --columns sentence1={one},sentence2={two},label={label} and --label-map"

@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import unicodedata
 from collections.abc import Sequence
 
-from connection.data.column_contents import FEWEST_ROWS, column_kinds, one_label_column, other_shape, row_names, usual_wider
+from connection.data import column_contents, column_names
+from connection.data.column_contents import FEWEST_ROWS, column_kinds, one_label_column, other_shape
 from connection.data.labels import is_label, is_number
 from connection.system.errors import InputError
 
-# Pairs of column names, compared in lower case without spaces, hyphens, underscores and dots.
-SENTENCE_NAMES = (
-    ("sentence1", "sentence2"),
-    ("sentencea", "sentenceb"),
-    ("sent1", "sent2"),
-    ("senta", "sentb"),
-    ("text1", "text2"),
-    ("texta", "textb"),
-    ("question1", "question2"),
-    ("premise", "hypothesis"),
-    ("string1", "string2"),
-    ("#1string", "#2string"),
-    ("query", "passage"),
-    ("query", "document"),
-    ("qtext", "atext"),
-    ("question", "answer"),
-    ("requirement", "test"),
-)
-LABEL_NAMES = (
-    "score", "label", "labels", "similarity", "similarityscore", "relatednessscore", "relatedness", "relevance", "isduplicate",
-    "quality", "goldscore", "goldlabel", "rating",
-)  # fmt: skip
 ROLES = ("sentence1", "sentence2", "label")
 
 
@@ -55,53 +32,43 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "".
     Raises `InputError` with the candidates and the flag if the columns are ambiguous or can't be found.
     """
-    first = [_visible(name) for name in (names if names is not None else sample[0])]
+    first = list(map(column_names.visible, names if names is not None else sample[0]))
     if names is None:
         sample = [first, *sample[1:]]
-        if row_names(sample):
+        if column_contents.row_names(sample):
             first = ["", *first]  # R names each row, and not the column of these names
             sample = [first, *sample[1:]]
-    plain = [_plain(name) for name in first]
     if declared:
-        return _declared(declared, first, plain, names is not None, sample, file)
-    sides = [pair for pair in SENTENCE_NAMES if pair[0] in plain and pair[1] in plain]
-    labels = [name for name in LABEL_NAMES if name in plain]
+        return _declared(declared, first, names is not None, sample, file)
+    rows = list(sample) if names is not None else sample[1:]
+    known = list(map(column_names.plain_name, first))
+    kinds = column_kinds(rows, len(first))
+    texts = [place for place, kind in enumerate(kinds) if kind == "text"]
+    labels = column_names.label_places(known, first, texts)
+    sides = column_names.sentence_places(known, texts if labels else [])
     if names is None and not sides and (not labels or any(map(is_number, first))):
         return _by_content(first, sample, file)
-    rows = list(sample) if names is not None else sample[1:]
     problems = []
-    for name in dict.fromkeys([name for pair in sides for name in pair] + labels):
-        if plain.count(name) > 1:
-            problems.append(f"{plain.count(name)} columns are named {first[plain.index(name)]}")
-    actual = dict(zip(plain, first, strict=True))
+    for name in dict.fromkeys(known[place] for place in [*sum(sides, ()), *labels]):
+        if known.count(name) > 1 and not any(known[one] == known[two] == name for one, two in sides):
+            problems.append(f"{known.count(name)} columns are named {first[known.index(name)]}")
     if len(sides) != 1:
-        which = " or ".join(f"{actual[one]} and {actual[two]}" for one, two in sides)
+        which = " or ".join(f"{first[one]} and {first[two]}" for one, two in sides)
         problems.append(f"columns of the two sentences: {which or 'none with a known name'}")
     if len(labels) != 1:
-        which = " or ".join(actual[name] for name in labels)
+        which = " or ".join(first[place] for place in labels)
         problems.append(f"column of the label: {which or 'none with a known name'}")
-    places = tuple(plain.index(name) for name in (*sides[0], labels[0])) if not problems else ()
-    if places:
-        kinds = column_kinds(rows, len(first))
-        ids = [place for place in places[:2] if kinds[place] == "ids"]
-        texts = [place for place, kind in enumerate(kinds) if kind == "text" and place not in places]
-        if ids and texts:
-            found, others = (" and ".join(f"{first[place]!r}" for place in some) for some in (ids, texts))
-            problems.append(f"column {found}: numbers or identifiers and no sentences, while there is text in {others}")
+    ids = [place for place in sides[0] if kinds[place] in ("ids", "words")] if not problems else []
+    numbers = [place for place in ids if kinds[place] == "ids" and len(rows) >= FEWEST_ROWS]
+    others = [place for place in texts if not problems and place not in (*sides[0], *labels)]
+    if (ids and others) or len(numbers) == 2:
+        found = " and ".join(repr(first[place]) for place in ids)
+        there = f", while there is text in {' and '.join(repr(first[place]) for place in others)}" if others else ""
+        problems.append(f"column {found}: numbers or identifiers and no sentences{there}")
     if problems:
-        raise _unclear(file, first, problems, rows)
-    numbers = len(rows) >= FEWEST_ROWS and len(ids) == 2
+        raise _unclear(file, first, problems, rows, sides[0] if len(sides) == 1 and not others else ())
     how = "by name" + (", numbers or identifiers where sentences should be" if numbers else "")
-    return _columns(places, first, names is None, names is not None, how, sample)
-
-
-def _visible(name: str) -> str:
-    """Returns a name without byte-order marks, zero-width and other invisible characters."""
-    return name if name.isascii() else "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_.-]+", "", name.lower())
+    return _columns((*sides[0], labels[0]), first, names is None, names is not None, how, sample)
 
 
 def _by_content(first: list[str], sample: Sequence[list[str]], file: str) -> Columns:
@@ -139,9 +106,8 @@ def _is_header(first: list[str], label: int, rows: Sequence[list[str]]) -> bool:
     return bool(first[label].strip()) and ((not is_label(first[label]) and not again) or first in counted)
 
 
-def _declared(
-    declared: str, first: list[str], plain: list[str], named: bool, sample: Sequence[list[str]], file: str
-) -> Columns:
+def _declared(declared: str, first: list[str], named: bool, sample: Sequence[list[str]], file: str) -> Columns:
+    plain = list(map(column_names.plain, first))
     given: dict[str, str] = {}
     problems = []
     for item in declared.split(","):
@@ -158,7 +124,7 @@ def _declared(
         name = given[role]
         numbered = name.isascii() and name.isdecimal()
         matches = [place for place, cell in enumerate(first) if cell.strip() == name]
-        matches = matches or [place for place, cell in enumerate(plain) if cell == _plain(name)]
+        matches = matches or [place for place, cell in enumerate(plain) if cell == column_names.plain(name)]
         if matches and (named or not numbered):  # in a row that may be data, a number is not a name
             if len(matches) > 1:
                 problems.append(f"{len(matches)} columns are named {name}: give the number of the right one")
@@ -181,20 +147,29 @@ def _columns(
     places: tuple[int, ...], first: list[str], header: bool, named: bool, how: str, sample: Sequence[list[str]]
 ) -> Columns:
     names = tuple(first[place].strip() if header or named else str(place + 1) for place in places)
-    return Columns(places, names, header, len(first), how, usual_wider(sample, len(first)))  # type: ignore[arg-type]
+    return Columns(places, names, header, len(first), how, column_contents.usual_wider(sample, len(first)))  # type: ignore[arg-type]
 
 
-def _unclear(file: str, first: list[str], problems: list[str], rows: Sequence[list[str]] = ()) -> InputError:
+def _unclear(
+    file: str, first: list[str], problems: list[str], rows: Sequence[list[str]] = (), sides: tuple[int, ...] = ()
+) -> InputError:
+    """Returns what is not clear, and the flag that says it, filled in where the content leaves one choice of sentences.
+
+    sides: the places of the sentences, if they are clear.
+    """
     listed = ", ".join(f"{place} {name.lstrip(chr(0))!r:.40}" for place, name in enumerate(first[:30], 1))
     listed += f" and {len(first) - 30} more" if len(first) > 30 else ""
     shape = other_shape(first, rows)
     way = "say which: " if not shape or "--columns" in shape else "in a file that has all three, say which: "
+    flag = "--columns sentence1=NAME,sentence2=NAME,label=NAME (or numbers)"
+    if rows and not shape:
+        kinds = column_kinds(rows, len(first))
+        texts = sides or [place for place, kind in enumerate(kinds) if kind == "text"]
+        labels = [place for place in column_contents.label_columns(rows, len(first)) if place not in texts]
+        if len(texts) == 2 and labels:
+            flag += f"; by their content: --columns sentence1={texts[0] + 1},sentence2={texts[1] + 1},label={labels[0] + 1}"
+            flag += f" (or the label {' or '.join(str(place + 1) for place in labels[1:])})" * (len(labels) > 1)
     return InputError.listing(
         f"{file}: which columns hold the sentences and the label?",
-        [
-            *problems,
-            f"the first row: {listed}",
-            *([shape] if shape else []),
-            f"{way}--columns sentence1=NAME,sentence2=NAME,label=NAME (or numbers)",
-        ],
+        [*problems, f"the first row: {listed}", *([shape] if shape else []), f"{way}{flag}"],
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from connection.data.audit import FEW_BAD
+from connection.data.formats.saved_dataset import is_saved
 from connection.data.label_words import help_with_words
 from connection.data.labels import LabelScale, find_scale
 from connection.data.pair_file import PairFile
@@ -38,10 +39,16 @@ NO_PAIRS = ("license", "readme")  # begin the names of other files in a data fol
 
 
 def expand_folders(names: Sequence[str]) -> list[Path]:
-    """Replaces each folder by the pair files directly in it, sorted by name. Raises `InputError` for one without any."""
+    """Replaces each folder by the pair files directly in it, sorted by name. Raises `InputError` for one without any.
+
+    A folder of a saved dataset stays: it is one table.
+    """
     files: list[Path] = []
     for name in names:
         path = resolve(name)
+        if is_saved(path):
+            files.append(path)
+            continue
         inside = [
             file
             for file in (sorted(path.iterdir()) if path.is_dir() else [])

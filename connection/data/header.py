@@ -108,7 +108,8 @@ def _from_header(table: TableFile, sample: list[Row], declared: str) -> tuple[Ta
                 break
             return _below(table, cells, number, number), [(n, _cut(row, len(_trimmed(cells)))) for n, row in after]
         both = _combined(cells, after[0][1]) if after else []
-        if both and _is_header(both, after[1:], declared):
+        letters = any(len(name) == 1 for name in _trimmed(after[0][1])) if after else False  # A and B: below "Sentence"
+        if both and (letters or not _is_header(after[0][1], after[1:], declared)) and _is_header(both, after[1:], declared):
             return _below(table, both, number, after[0][0]), [(n, _cut(row, len(both))) for n, row in after[1:]]
         if sum(bool(cell.strip()) for cell in cells) > TITLE_CELLS and any(map(is_label, cells)):
             break  # a row of data: nothing above a header that stands further down may be left out

@@ -17,31 +17,52 @@ WORDS = {
 # Connected, not connected; "|" separates spellings. A pair is read if all words of the column belong to it.
 PAIRS = (
     ("match|matched|matching", "non match|nonmatch|no match|not match|not matched|mismatch|unmatched"),
-    ("relevant", "irrelevant|not relevant|non relevant|nonrelevant"), ("related", "unrelated|not related"),
+    ("relevant", "irrelevant|not relevant|non relevant|nonrelevant"), ("related", "unrelated|not related|non related"),
     ("similar", "dissimilar|not similar"), ("same", "different|not same"), ("equivalent", "not equivalent|non equivalent"),
     ("paraphrase", "not paraphrase|non paraphrase|no paraphrase"), ("entailment", "not entailment|non entailment"),
     ("connected", "not connected|unconnected|disconnected"), ("linked", "not linked|unlinked"),
-    ("duplicate", "non duplicate|nonduplicate|not duplicate"), ("positive|pos", "negative|neg"), ("t", "f"), ("j", "n"),
-    ("ja", "nein"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"), ("sí|si|sì", "no"), ("verdadero", "falso"),
-    ("vero", "falso"), ("sim", "não|nao"), ("verdadeiro", "falso"), ("ja", "nee"), ("waar", "onwaar"), ("ja", "nej"),
-    ("ja", "nei"), ("tak", "nie"), ("prawda", "fałsz"), ("ano", "ne"), ("да", "нет"), ("истина", "ложь"),
-    ("evet", "hay\u0131r"), ("doğru", "yanl\u0131ş"), ("예|네", "아니오|아니요"), ("참", "거짓"), ("はい", "いいえ"),
-    ("真", "偽"), ("真", "假"),
-    ("是", "否|不是"), ("对", "错"), ("✓|✔|☑|✅|\u2714\ufe0f", "✗|✘|✖|❌|☒|\u2716\ufe0f"),
+    ("covered", "not covered|uncovered"), ("duplicate", "non duplicate|nonduplicate|not duplicate"), ("agree", "disagree"),
+    ("positive|pos", "negative|neg"), ("correct", "incorrect|not correct"), ("valid", "invalid|not valid"),
+    ("accept|accepted", "reject|rejected"), ("t", "f"),
+    ("j", "n"), ("ja", "nein"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"), ("sí|si|sì", "no"),
+    ("verdadero", "falso"), ("vero", "falso"), ("sim", "não|nao"), ("verdadeiro", "falso"), ("ja", "nee"), ("waar", "onwaar"),
+    ("ja", "nej"), ("ja", "nei"), ("tak", "nie"), ("prawda", "fałsz"), ("ano", "ne"), ("áno", "nie"), ("да", "нет"),
+    ("истина", "ложь"), ("так", "ні"), ("да", "не"), ("da", "ne"), ("da", "nu"), ("igen", "nem"), ("igaz", "hamis"),
+    ("kyllä", "ei"), ("ναι", "όχι"), ("evet", "hay\u0131r"), ("doğru", "yanl\u0131ş"), ("نعم", "لا"), ("כן", "לא"),  # noqa: RUF001
+    ("हाँ|हां", "नहीं"), ("ใช่", "ไม่ใช่"), ("có", "không"), ("ya", "tidak|bukan"), ("예|네", "아니오|아니요"),
+    ("참", "거짓"), ("관련 있음|관련있음", "관련 없음|관련없음"), ("일치", "불일치"), ("유사|유사함", "비유사|유사하지 않음"),
+    ("있음", "없음"), ("はい", "いいえ"), ("あり|有り", "なし|無し"), ("関連あり", "関連なし"), ("類似", "非類似"),
+    ("一致", "不一致"), ("真", "偽"), ("真", "假"), ("是", "否|不是"), ("对", "错"), ("相关|相關", "不相关|不相關|无关|無關"),
+    ("相似", "不相似"), ("匹配", "不匹配"), ("o|○|◯|\u2b55", "x|×|❌"), ("✓|✔|☑|✅|\u2714\ufe0f", "✗|✘|✖|❌|☒|\u2716\ufe0f"),  # noqa: RUF001
+    ("👍", "👎"),
 )  # fmt: skip
 # From no connection to full connection, evenly spaced.
 ORDERS = (
-    ("low", "medium", "high"), ("low", "moderate", "high"), ("niedrig", "mittel", "hoch"), ("gering", "mittel", "hoch"),
-    ("faible", "moyen", "élevé"), ("bajo", "medio", "alto"), ("basso", "medio", "alto"), ("낮음", "중간", "높음"),
-    ("하", "중", "상"), ("低", "中", "高"), ("none", "partial", "full"),
+    ("low", "medium", "high"), ("low", "moderate", "high"), ("very low", "low", "medium|moderate", "high", "very high"),
+    ("niedrig", "mittel", "hoch"), ("gering", "mittel", "hoch"), ("faible", "moyen", "élevé"), ("bajo", "medio", "alto"),
+    ("basso", "medio", "alto"), ("낮음", "중간", "높음"), ("하", "중", "상"), ("低", "中", "高"), ("none", "partial", "full"),
+    ("unrelated|not related", "partially related|somewhat related|partly related", "related|fully related"),
+    ("irrelevant|not relevant", "partially relevant|somewhat relevant", "relevant|highly relevant"),
+    ("not covered", "partially covered|partly covered", "covered|fully covered"), ("×|x", "△", "○|◯|o"),  # noqa: RUF001
+    ("strongly disagree", "disagree", "neutral|neither agree nor disagree|undecided", "agree", "strongly agree"),
+    *((f"not at all {word}", f"slightly {word}", f"moderately {word}|somewhat {word}", f"very {word}", f"extremely {word}")
+      for word in ("similar", "related", "relevant")),
 )  # fmt: skip
+PAIRS_SHOWN = 22  # in a message: English, German, French
 LONGEST_WORD = 100  # characters of a label
 LETTERS = "fedcba"  # school marks; read if both a and f are there, for F is the mark that says which end is good
-NO_LABEL = {"?", "??", "-", "--", "n/a", "na", "#n/a", "nan", "null", "unknown", "unlabeled", "unlabelled", "tbd", "todo", "x"}
+NO_LABEL = {"?", "??", "-", "--", "n/a", "na", "#n/a", "nan", "null", "#null!", ".", "unknown", "unlabeled", "unlabelled",
+            "tbd", "todo"}  # fmt: skip
 SHAPES = ("★☆", "⭐", "*")  # of stars; an empty one of the first kind counts among those that there could be
 PERCENT = re.compile(r"([+-]?\d+(?:[.,]\d+)?)\s*[%\u066a]")
-OUT_OF = re.compile(r"(\d+(?:[.,]\d+)?)\s*/\s*([1-9]\d*)")
-SPELLED = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*[-\u2013\u2014:=]\s*(\D+)")
+OUT_OF = re.compile(r"(\d+(?:[.,]\d+)?)\s*(?:/|of|out of|von|sur|de|su)\s*([1-9]\d*)")
+NUMBER = r"[+-]?\d+(?:\.\d+)?"
+SPELLED = (  # a number and its meaning: 5 - same; 5. same; 5 (same); (5) same; same (5); same: 5
+    re.compile(rf"(?P<number>{NUMBER})\s*(?:[-\u2013\u2014:=.)]\s*|\()(?P<word>\D+?)\)?"),
+    re.compile(rf"\((?P<number>{NUMBER})\)\s*(?P<word>\D+)"),
+    re.compile(r"(?P<word>\D+?)\s*(?:[-\u2013\u2014:=]\s*|\()(?P<number>\d+(?:\.\d+)?)\)?"),
+)
+AFFIXED = re.compile(r"(\D*?(?:\d+\()?)([+-]?\d+(?:\.\d*)?)(\D*)")  # one text around all: Level 3, 3 points, np.float64(3.0)
 
 
 def plain_word(cell: str) -> str:
@@ -54,7 +75,9 @@ def plain_word(cell: str) -> str:
 
 def _groups() -> list[tuple[dict[str, float], bool]]:
     pairs = [{word: number for number, words in ((1.0, one), (0.0, two)) for word in words.split("|")} for one, two in PAIRS]
-    orders = [{word: place / (len(order) - 1) for place, word in enumerate(order)} for order in ORDERS]
+    orders = [
+        {word: place / (len(order) - 1) for place, words in enumerate(order) for word in words.split("|")} for order in ORDERS
+    ]
     plain = {plain_word(word): number for word, number in WORDS.items()}
     return [(plain, True), *((pair, True) for pair in pairs), *((order, False) for order in orders)]
 
@@ -71,7 +94,8 @@ def numbers_of(words: Iterable[str], among_numbers: bool) -> dict[str, float]:
     plain = {word: plain_word(word) for word in words}
     seen = set(plain.values())
     for group, binary in GROUPS:
-        if seen <= group.keys() and (binary or not among_numbers):
+        ends = len(set(group.values())) <= 3 or {0, 1} <= {group.get(word) for word in seen}  # "very high" needs "very low"
+        if seen <= group.keys() and ends and (binary or not among_numbers) and seen != {"x"}:  # x alone often means yes
             return {word: group[form] for word, form in plain.items()}
     if {"a", "f"} < seen <= set(LETTERS) and not among_numbers:
         return {word: LETTERS.index(form) / 5 for word, form in plain.items()}
@@ -79,7 +103,8 @@ def numbers_of(words: Iterable[str], among_numbers: bool) -> dict[str, float]:
 
 
 def notation_of(cells: Iterable[str], low: float, high: float) -> dict[str, float]:
-    """Returns the number of each cell, if all are percentages, all `3/5`, all stars, or all a number and its meaning; else {}.
+    """Returns the number of each cell, if all are percentages, all `3/5`, all stars, all a number and its meaning, or all a
+    number within one same text; else {}.
 
     On a scale low..high that does not end at 1, the numbers are those of that scale: 20% is 20 on a scale to 100, and 3/5 is 3
     on a scale to 5. Without a scale (infinite ends), and on one that ends at 1, they are fractions: 0.2 and 0.6.
@@ -102,10 +127,14 @@ def notation_of(cells: Iterable[str], low: float, high: float) -> dict[str, floa
             totals = {len(stars) for stars in bare.values()}
             empty = any(shape[-1] in stars for stars in bare.values()) and len(shape) > 1
             return {} if empty and len(totals) > 1 else {cell: float(stars.count(shape[0])) for cell, stars in bare.items()}
-    spelled = [SPELLED.fullmatch(cell) for cell in cells]
-    meanings = {(match[1], plain_word(match[2])) for match in spelled if match}
-    if all(spelled) and len(meanings) == len({number for number, _ in meanings}) == len({text for _, text in meanings}):
-        return {cell: float(match[1]) for cell, match in zip(cells, spelled, strict=True) if match}
+    for pattern in SPELLED:
+        spelled = [match for cell in cells if (match := pattern.fullmatch(cell))]
+        meanings = {(match["number"], plain_word(match["word"])) for match in spelled}
+        if len(spelled) == len(cells) and all(len({pair[part] for pair in meanings}) == len(meanings) for part in (0, 1)):
+            return {match[0]: float(match["number"]) for match in spelled}
+    affixed = [match for cell in cells if (match := AFFIXED.fullmatch(cell))]
+    if len(affixed) == len(cells) > 1 and len({(match[1], match[3]) for match in affixed}) == 1:
+        return {match[0]: float(match[2]) for match in affixed}
     return {}
 
 
@@ -168,8 +197,9 @@ def _quoted(text: str) -> str:
 
 def known_words() -> str:
     """Returns the known words for messages."""
-    pairs = ["yes/no", "true/false", *("/".join(words.split("|")[0] for words in pair) for pair in PAIRS)]
-    return ", ".join([*pairs, *("/".join(order) for order in ORDERS), "A to F, 20%, 3/5, ★★★"])
+    pairs = ["yes/no", "true/false", *("/".join(words.split("|")[0] for words in pair) for pair in PAIRS[:PAIRS_SHOWN])]
+    orders = ["/".join(words.split("|")[0] for words in order) for order in ORDERS[:1]]
+    return ", ".join([*pairs, f"{len(PAIRS) - PAIRS_SHOWN} pairs of other languages", *orders, "A to F, 20%, 3/5, ★★★"])
 
 
 def described(numbers: Mapping[str, float]) -> str:

@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
-from connection.data.label_words import WORDS, looks_like_label
+from connection.data.label_words import LONGEST_WORD, WORDS, looks_like_label
 from connection.system.errors import InputError
 
 # Common scales, the narrowest first. The first one with both ends seen is taken, else the first one that fits.
@@ -23,8 +24,8 @@ SCALES: tuple[tuple[float, float], ...] = (
 RARE = ((1, 2), (0, 2), (1, 3), (0, 3), (1, 4), (0, 4), (1, 6), (0, 6), (1, 7))
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # the comma may be a decimal comma
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # the comma may also separate thousands
-# Full-width forms, the mathematical minus and the Arabic decimal point; digits of all scripts are numbers to Python.
-DIGITS: dict[int, int | str] = {**{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}, 0x2212: "-", 0x066B: "."}
+DIGITS = {0x2212: "-", 0x066B: "."}  # the mathematical minus, the Arabic point; Python reads the digits of all scripts
+DECLARED = "declared"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class LabelScale:
     low: float
     high: float
     kind: str  # "binary" or "graded"
-    how: str  # "declared", or how it was found in the training file
+    how: str  # DECLARED, or how it was found in the training file
 
     def target(self, labels: np.ndarray) -> np.ndarray:
         """Maps labels (N,) linearly to [0, 1]: (N,) float32."""
@@ -52,9 +53,11 @@ class LabelScale:
 
 
 def plain_digits(cell: str) -> str:
-    """Returns a cell without surrounding space, and with ASCII forms of full-width and mathematical signs."""
+    """Returns a cell without surrounding space, and with ASCII forms of full-width, circled and mathematical signs."""
     cell = cell.strip()
-    return cell if cell.isascii() else cell.translate(DIGITS)
+    if cell.isascii() or len(cell) > LONGEST_WORD:
+        return cell
+    return unicodedata.normalize("NFKC", cell).translate(DIGITS)
 
 
 def parse_label(cell: str, comma: bool = False) -> float:
@@ -85,7 +88,7 @@ def is_label(cell: str) -> bool:
 
 
 def find_scale(
-    low: float | None, high: float | None, seen: Sequence[float] | np.ndarray, declared_by: str = "declared"
+    low: float | None, high: float | None, seen: Sequence[float] | np.ndarray, declared_by: str = DECLARED
 ) -> LabelScale:
     """Returns the scale declared by `low` and `high`, or found from the distinct finite labels `seen` in the training file.
 

@@ -7,18 +7,20 @@ import functools
 import itertools
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from ftfy.badness import is_bad
 
+from connection.data.column_names import visible
 from connection.data.columns import Columns
 from connection.data.findings import LARGEST
 from connection.data.formats.cells import NO_TEXT
 from connection.data.formats.delimited import SAMPLE_ROWS
 from connection.data.formats.packed import readable
+from connection.data.formats.saved_dataset import is_saved, open_saved
 from connection.data.formats.table import TableFile, open_table
 from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
@@ -31,6 +33,7 @@ UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode c
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
 
 
+ODD_QUOTES = ("\u201c", "\u201e", "\u00ab", "\u2018", "`")
 MOST_MARKS = 500  # combining marks in a row; putting n of them in order takes n * n steps
 
 
@@ -41,6 +44,14 @@ class BadRow(NamedTuple):
     finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
     what: str  # column and value, for messages
     cells: list[str]
+
+
+class Remark(NamedTuple):
+    """What is odd about a row that is used, or left out for certain."""
+
+    line: int
+    finding: str  # the finding's name: "swallowed-rows", "mojibake", "repeated-header"
+    text: str  # an example, or ""
 
 
 def is_text(cell: str) -> bool:
@@ -92,8 +103,7 @@ class PairChunk:
     label: np.ndarray  # (n,) float64, finite, on the file's own scale
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
-    swallowed: list[int]  # lines of good rows with a cell that seems to contain other rows
-    mojibake: list[tuple[int, str]]  # line and text of good rows with letters like "Ã©", for UTF-8 read as cp1252 before
+    remarks: list[Remark]
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -118,13 +128,18 @@ class PairFile:
         sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it;
         label_map: the numbers of label words, such as "low=0,high=1".
         """
-        state = _state(path)
+        state = _state(open_saved(path, sheet).files if is_saved(path) else (path,))
         table, columns = understand(open_table(path, sheet), declared_columns, header_row)
         return cls(path, table, columns, state, label_map)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files whose bytes are read: the pair file, or those in a folder of a saved dataset."""
+        return self.table.files or (self.path,)
+
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
-        if _state(self.path) != self.state:
+        if _state(self.files) != self.state:
             raise InputError(f"{self.path} was changed while it was read: start again when it is complete")
 
     def __str__(self) -> str:
@@ -154,10 +169,30 @@ class PairFile:
         """Returns how the labels are written, if they are on the scale low..high. Takes a pass over the file."""
         if (low, high) not in self._label_columns:
             place = self.columns.places[2]
-            cells = (cells[place] for _, row in self._data() if (cells := self._fitted(row)) is not None)
+            rows = (cells for _, row in self._data() if (cells := self._fitted(row)) is not None)
+            written = (row[place] for row in rows if not self._is_header(row))
             given, typed = parse_label_map(self.label_map), not self.table.delimiter
-            self._label_columns[low, high] = read_column(cells, given, low, high, typed)
+            self._label_columns[low, high] = read_column(written, given, low, high, typed)
         return self._label_columns[low, high]
+
+    def _is_header(self, cells: list[str]) -> bool:
+        """Returns whether a row repeats the column names: several files were put together, or a page's head was copied."""
+        places, names = self.columns.places, self.columns.names
+        named = self.columns.header or self.table.names is not None
+        return (
+            named and cells[places[2]].strip() == names[2]
+            and all(visible(cells[place]).strip() == name for place, name in zip(places, names, strict=True))
+        )  # fmt: skip
+
+    def _ragged_because(self, cells: list[str]) -> str:
+        """Returns the cause of a row with more cells than the first one, where it shows."""
+        label, width = self.columns.places[2], self.columns.width
+        last = len(cells) == width + 1 and label == width - 1
+        if last and all(cell.strip().lstrip("+-").isdecimal() for cell in cells[label:]):
+            return ": a label with a decimal comma and no quotes? Write a point, or save with semicolons"
+        if len(cells) > width and cells[0].strip()[:1] in ODD_QUOTES:
+            return f': the quotes around its cells are {cells[0].strip()[0]} and not "'
+        return ""
 
     def _fitted(self, cells: list[str]) -> list[str] | None:
         """Returns the cells of a row of any width if the columns in use are there for certain; else None.
@@ -206,16 +241,20 @@ class PairFile:
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
         first, second, third = self.columns.places
         width, names = self.columns.width, self.columns.names
-        sentence1, sentence2, labels, lines, bad, swallowed, mojibake = [], [], [], [], [], [], []
+        sentence1, sentence2, labels, lines, bad, remarks = [], [], [], [], [], list[Remark]()
         known: dict[str, float] = {}
         typed = not self.table.delimiter
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
             if cells is None:
-                bad.append(BadRow(line, "ragged-row", f"{len(row)} columns, the first row has {width}", row))
+                what = f"{len(row)} columns, the first row has {width}{self._ragged_because(row)}"
+                bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
             label = known.get(written)
+            if (label is None or math.isnan(label)) and self._is_header(cells):
+                remarks.append(Remark(line, "repeated-header", ""))
+                continue
             if label is None:
                 label = certain_number(written, typed)
                 if self.label_map or self._needs_column(written):
@@ -239,19 +278,20 @@ class PairFile:
                 labels.append(label)
                 lines.append(line)
                 if not (one.isascii() and two.isascii()):
-                    mojibake += [(line, text) for text in (one, two) if is_bad(text)][:1]
-                if "\n" in one or "\n" in two:
-                    swallowed += [line] * holds_rows(one + "\n" + two, self.table.delimiter, width)
-        return PairChunk(
-            sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, swallowed, mojibake
-        )
+                    remarks += [Remark(line, "mojibake", text) for text in (one, two) if is_bad(text)][:1]
+                if ("\n" in one or "\n" in two) and holds_rows(one + "\n" + two, self.table.delimiter, width):
+                    remarks.append(Remark(line, "swallowed-rows", ""))
+        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    """Returns what tells a file's content from another: size, times and inode. The last two can't be set as one likes."""
-    with readable(path):
-        found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+def _state(files: Sequence[Path]) -> tuple[int, ...]:
+    """Returns what tells the files' content from another: size, times and inode. The last two can't be set as one likes."""
+    state: list[int] = []
+    for path in files:
+        with readable(path):
+            found = path.stat()
+        state += [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return tuple(state)
 
 
 def _block(rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:

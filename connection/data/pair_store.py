@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from connection.data.findings import LINES_SHOWN
-from connection.data.pair_file import BadRow, PairChunk, PairFile
+from connection.data.pair_file import BadRow, PairChunk, PairFile, Remark
 from connection.data.text_hashes import SentenceIndex, count_words, draw_key, first_equal, hash_texts, hash_tokens, plain
 from connection.data.tokenization import TokenStore, count_unknown, encode_flat
 from connection.system.atomic_files import atomic_folder, remove, remove_leftovers
@@ -78,7 +78,7 @@ class BadRowsWriter:
         return {"counts": self.counts, "first": [list(row) for row in self.first]}
 
 
-VERSION = 4  # of the folder's layout and of how its content is computed
+VERSION = 5  # of the folder's layout and of how its content is computed
 MOST_LABELS = 1000  # distinct labels kept, the lowest and the highest included
 SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory and is not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
@@ -103,8 +103,8 @@ class PairStore:
     hash: np.ndarray  # (S,) uint64, hash of the plain text, the same in every store
     token_hash: np.ndarray  # (S,) uint64, see `hash_seen`; with this store's own key
     bad: BadRows
-    swallowed: tuple[int, list[int]]  # number of rows with a cell that seems to contain other rows; their first lines
-    mojibake: tuple[int, list[int], str]  # number of rows with texts in a wrong encoding; their first lines, the first text
+    remarks: dict[str, list[Remark]]  # by finding: of its first rows
+    remark_counts: dict[str, int]  # by finding: number of rows
     labels: list[float]  # distinct labels, ascending: at most MOST_LABELS, the lowest and the highest included
     key: int  # of the token hashes
     sha256: str  # of the pair file's bytes as they were read
@@ -143,8 +143,9 @@ def load_pairs(
 
     A cached store is used if it is this user's own and each byte of it is as it was written; else it is built again.
     """
-    digest = file_sha256(file.path)
-    if os.path.getsize(file.path) < SMALL_FILE:
+    digests = list(map(file_sha256, file.files))
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    if sum(map(os.path.getsize, file.files)) < SMALL_FILE:
         with tempfile.TemporaryDirectory() as temporary:
             _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
             return open_store(Path(temporary), file.path, digest, False)
@@ -185,14 +186,13 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
     labels, known = meta["labels"], meta["bad"]
     rows = folder / "bad.jsonl" if mapped else (folder / "bad.jsonl").read_bytes()
     bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
-    count, first = meta["swallowed"]
-    garbled = (meta["mojibake"][0], meta["mojibake"][1], meta["mojibake"][2])
+    remarks = {name: [Remark(*row) for row in rows] for name, rows in meta["remarks"].items()}
     return PairStore(
         path,
         tokens,
         bad=bad,
-        swallowed=(count, first),
-        mojibake=garbled,
+        remarks=remarks,
+        remark_counts=meta["remark_counts"],
         labels=labels,
         key=meta["key"],
         sha256=sha256,
@@ -208,8 +208,8 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     index, key = SentenceIndex(), draw_key()
     total = 0
     labels: set[float] = set()
-    swallowed, first = 0, list[int]()
-    garbled, garbled_first = 0, list[tuple[int, str]]()
+    remarks: dict[str, list[Remark]] = {}
+    remark_counts: Counter[str] = Counter()
     with ExitStack() as stack:
         out = {name: stack.enter_context(open(folder / name, "wb", buffering=1 << 20)) for name in ARRAYS}
         bar = stack.enter_context(
@@ -242,10 +242,10 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         writing: Future[None] | None = None
         for chunk in file.chunks(low=low, high=high):
             bad.add(chunk.bad)
-            swallowed += len(chunk.swallowed)
-            first = (first + chunk.swallowed)[:LINES_SHOWN]
-            garbled += len(chunk.mojibake)
-            garbled_first = (garbled_first + chunk.mojibake)[:LINES_SHOWN]
+            for remark in chunk.remarks:
+                remark_counts[remark.finding] += 1
+                if remark_counts[remark.finding] <= LINES_SHOWN:
+                    remarks.setdefault(remark.finding, []).append(remark._replace(text=remark.text[:200]))
             labels |= set(chunk.label.tolist())
             labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
             texts = [*chunk.sentence1, *chunk.sentence2]
@@ -263,8 +263,8 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "key": key,
         "labels": sorted(labels),
         "bad": bad.summary(),
-        "swallowed": [swallowed, first],
-        "mojibake": [garbled, [line for line, _ in garbled_first], garbled_first[0][1][:200] if garbled_first else ""],
+        "remarks": remarks,
+        "remark_counts": remark_counts,
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 

@@ -12,7 +12,7 @@ from connection.data.audit import FEW_BAD, audit
 from connection.data.findings import ROW_FINDINGS, Finding, errors
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
-from connection.data.labels import LabelScale, find_scale
+from connection.data.labels import DECLARED, LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.system.csv_output import new_csv
@@ -122,7 +122,7 @@ def _understood(file: PairFile, store: PairStore) -> str:
 def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
     """Returns a remark if the training file has no label at an end of a scale that was not declared."""
     ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.labels[0], store.labels[-1]), strict=True)
-            if end != label] if store.labels and scale.how != "declared" else []  # fmt: skip
+            if end != label] if store.labels and scale.how != DECLARED else []  # fmt: skip
     flags = "if this scale is wrong, give --label-min and --label-max"
     return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
 

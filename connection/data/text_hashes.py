@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import pandas as pd
 # Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana and Han
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 ROWS_AT_ONCE = 500_000
-PASSES = 16  # by the top 4 bits of a hash: each pass takes 1/16 of the memory
+PASSES = 16  # as many as the values of 4 bits
 BUCKETS = 64  # a merge copies one bucket at a time, so peak memory is little more than the index
 
 
@@ -52,9 +52,10 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def first_equal(hashes: np.ndarray) -> np.ndarray:
-    """Returns for each of S hashes the place of the first that is equal, (S,) int32."""
-    first = np.arange(len(hashes), dtype=np.int32)
+def equal_groups(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the places of n of the hashes, (n,) int32, equal ones side by side and in their order, and which of them are the
+    first of a group, (n,) bool. Each pass takes the hashes of one value of the top 4 bits, and 1/16 of the memory of them all.
+    """
     for top_bits in range(PASSES):
         places = [(np.flatnonzero(hashes[row_slice] >> np.uint64(60) == top_bits) + row_slice.start).astype(np.int32)
                   for row_slice in row_slices(len(hashes))]  # fmt: skip
@@ -62,6 +63,13 @@ def first_equal(hashes: np.ndarray) -> np.ndarray:
         place = place[np.argsort(hashes[place], kind="stable")]
         new = np.ones(len(place), bool)
         new[1:] = hashes[place[1:]] != hashes[place[:-1]]
+        yield place, new
+
+
+def first_equal(hashes: np.ndarray) -> np.ndarray:
+    """Returns for each of S hashes the place of the first that is equal, (S,) int32."""
+    first = np.arange(len(hashes), dtype=np.int32)
+    for place, new in equal_groups(hashes):
         first[place] = place[new][np.cumsum(new) - 1]
     return first
 

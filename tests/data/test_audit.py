@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from connection.data.audit import audit
+from connection.data.audit import audit, missing_codes
 from connection.data.labels import find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import load_pairs
@@ -279,3 +279,64 @@ def test_rows_that_an_open_quote_swallows(tokenizer, tmp_path):
     path.write_text("\n".join(["sentence1,sentence2,score", *rows, *good, "a cat,a horse,0", ""]))
     found = prepare({"train": str(path)}, tokenizer, 64, "", (0, 5), tmp_path, progress=False).findings
     assert [(row.count, row.lines) for row in found if row.name == "swallowed-rows"] == [(1, [4])]
+
+
+@pytest.mark.parametrize(
+    ("labels", "codes"),
+    [
+        ([1, 2, 5, -999], [-999]), ([0, 1, 9], [9]), ([0, 0.5, 1, 99, -9], [-9, 99]), ([0, 5, 88], [88]), ([1, 5, 9], []),
+        ([0, 99], []), ([0, 50, 99], []), ([0, 1, 2, 98], []), ([0, 1, 9.9], []), ([1, 99], []),
+    ],
+)  # fmt: skip
+def test_codes_of_missing_labels(labels, codes):
+    assert missing_codes(sorted(map(float, labels))) == codes
+
+
+def test_a_code_of_a_missing_label_blocks_and_its_way_out_works(tmp_path, tiny_folder):
+    pairs = [(f"a dog {number}", f"a man {number}", label) for number, label in enumerate([0, 1, 2, 3, 4, 5, -999] * 3)]
+    file = write_pairs(tmp_path / "p.csv", pairs)
+    words = [str(file), "--model-dir", str(tiny_folder), "--cache-dir", str(tmp_path), "--on-bad-rows", "skip"]
+    said = run_inside(check.main, *words)
+    assert said.returncode == 2
+    assert "missing-code" in said.stdout
+    assert "(lines 8, 15, 22)" in said.stdout
+    flags = said.stdout.partition("if the scale is 0 to 5: ")[2].split()[:4]
+    again = run_inside(check.main, *words, *flags)
+    assert (again.returncode, "18 pairs, labels 0 to 5" in again.stdout) == (0, True), again.stdout
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"), [(1, ""), (2, "note: 2 of 20 rows (10%) are bad rows, which --on-bad-rows skip leaves out")]
+)
+def test_more_than_a_few_bad_rows_are_said(tokenizer, tmp_path, bad, said):
+    rows = [(f"a dog {number}", f"a man {number}", "?" if number < bad else number % 6) for number in range(20)]
+    prepared = prepare({"train": str(write_pairs(tmp_path / "p.csv", rows))}, tokenizer, 16, "", (0, 5), tmp_path, False)
+    assert ("bad rows, which" in str(prepared)) == bool(said)
+    assert said in str(prepared)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_one_label_that_bad_rows_leave_is_refused(tokenizer, tmp_path, bad):
+    """Merged cells, or blank ones for no: the rows with a label are all of one."""
+    rows = [(f"a dog {number}", f"a man {number}", "" if number < bad else 1) for number in range(20)]
+    prepared = prepare({"train": str(write_pairs(tmp_path / "p.csv", rows))}, tokenizer, 16, "", (None, None), tmp_path, False)
+    blocking = [finding.name for finding in prepared.blocking("skip", "")]
+    assert blocking == ["one-label-left"] * (bad > 1)  # one of 20 is not more than 5%
+    if bad > 1:
+        with pytest.raises(InputError, match="--allow them by name: one-label-left"):
+            prepared.require("skip", "")
+
+
+def test_the_vocabulary_is_judged_by_sentences_and_not_by_identifiers(tokenizer, tmp_path):
+    """An identifier is cut into many pieces in any language."""
+
+    def found(two):
+        rows = [(f"the man sees {letter}", two(number), number % 6) for number, letter in enumerate("bcdefghi")]
+        declared = "sentence1=sentence1,sentence2=sentence2,label=score"
+        prepared = prepare(
+            {"train": str(write_pairs(tmp_path / "p.csv", rows))}, tokenizer, 32, declared, (0, 5), tmp_path, False
+        )
+        return "unknown-text" in {finding.name for finding in prepared.findings}
+
+    assert not found(lambda number: f"b.c.d.e.f.g.h.{'bcdefghi'[number]}")
+    assert found(lambda number: f"b.c.d.e.f.g b.c.d.e.f.g.{'bcdefghi'[number]}")

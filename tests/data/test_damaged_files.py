@@ -99,7 +99,11 @@ READ: dict[str, tuple[Any, ...]] = {
     "no-objects.json": (b'[["a", "b", 1]]', [("a", "b", 1)]),
     "zipped-csv.zip": (in_zip("pairs.csv", GOOD), ROWS),
     "ragged.csv": ((GOOD + "a,b\nc,d,3,e\nf\n").encode(), ROWS, {4: "2 columns, the first", 5: "4 columns", 6: "1 col"}),
-    "header-again.csv": ((GOOD + GOOD).encode(), ROWS * 2, {4: "column score: 'score' is not a number"}),
+    "long-number.jsonl": (
+        lines(*RECORDS, RECORDS[0] | {"score": -1}).replace(b"-1", b"1" * 5000), ROWS, {3: "'inf' is not a finite number"}
+    ),
+    "csv-named.xlsx": (GOOD.encode(), ROWS),
+    "header-again.csv": ((GOOD + GOOD).encode(), ROWS * 2),
     "quote-in-the-middle.csv": ((GOOD + 'a "big" dog,5" long,3\n').encode(), [*ROWS, ('a "big" dog', '5" long', 3)]),
     "very-many-columns.csv": (WIDE.encode(), [("x", "x", 1)]),
     "nan-and-infinity.csv": (
@@ -124,7 +128,7 @@ READ: dict[str, tuple[Any, ...]] = {
         {1: "column score: blank", 4: "column sentence1: blank", 5: "column sentence1: blank; column sentence2: blank"},
     ),
     "nested.jsonl": (
-        lines(*RECORDS, RECORDS[0] | {"sentence2": ["a"]}, RECORDS[0] | {"score": {"mean": 2}}, RECORDS[0] | {"tags": [1]}),
+        lines(*RECORDS, RECORDS[0] | {"sentence2": [1, 2]}, RECORDS[0] | {"score": {"mean": 2}}, RECORDS[0] | {"tags": [1]}),
         [*ROWS, ROWS[0]],
         {3: "column sentence2: nested or binary (list)", 4: "column score: nested or binary (dict)"},
     ),
@@ -145,7 +149,9 @@ READ: dict[str, tuple[Any, ...]] = {
         {2: "column sentence1: blank", 3: "column score: blank"},
     ),
     "bytes-for-text.parquet": (
-        in_parquet(sentence1=[b"a"], sentence2=["b"], score=[1]), [], {1: "column sentence1: nested or binary (bytes)"}
+        in_parquet(sentence1=[b"a", b"\xff"], sentence2=["b"] * 2, score=[1, 1]),
+        [("a", "b", 1)],
+        {2: "column sentence1: nested or binary (bytes)"},
     ),
     "excel-named.csv": (SHEET, ROWS),
     "empty-rows.xlsx": (in_excel([], NAMES, [], ROWS[0], [None, None], ROWS[1], []), ROWS),
@@ -218,7 +224,7 @@ REFUSED = {
     "no-label.csv": (b"a dog,a cat\na man,a boy\n", "text: column 1 or 2; numbers: none"),
     "no-label-by-name.csv": (b"sentence1,sentence2\na dog,a cat\n", "column of the label: none"),
     "one-column.txt": (b"a dog\na cat\n", "text: column 1; numbers: none"),
-    "web-page.csv": (b"<!DOCTYPE html>\n<html><body>404: Not Found</body></html>\n", "the first row: 1 '<!DOCTYPE html>'"),
+    "web-page.csv": (b"<!DOCTYPE html>\n<html><body>404: Not Found</body></html>\n", "is a web page or XML"),
     "all-formulas.xlsx": (in_excel(["=A2", "=B2", "=C2"]), "which columns"),
     "object.json": (b'{"data": []}', "which columns"),
     "number.json": (b"17", "holds no JSON array of objects"),
@@ -227,14 +233,12 @@ REFUSED = {
     "deep.json": (b"[" * 200_000, "is not JSON ("),
     "deep.jsonl": (lines(RECORDS[0]) + b"\n" + b"[" * 200_000, "line 2: not JSON ("),
     "broken-line.jsonl": (lines(*RECORDS, '{"sentence1": "a", '), "line 3: not JSON (Expecting"),
-    "long-number.jsonl": (lines(*RECORDS, '{"score": ' + "1" * 5000 + "}"), "line 3: not JSON (Exceeds"),
     "csv-named.jsonl": (GOOD.encode(), "line 1: not JSON"),
     "unknown-names.jsonl": (lines({"x": "a", "y": "b", "z": 1}), "the first row: 1 'x', 2 'y', 3 'z'"),
     "truncated.parquet": (in_parquet()[:-100], "is a damaged Parquet file"),
     "middle-gone.parquet": (in_parquet()[:30] + bytes(100) + in_parquet()[130:], "is a damaged Parquet file"),
     "csv-named.parquet": (GOOD.encode(), "is a damaged Parquet file, or none"),
     "truncated.xlsx": (SHEET[: len(SHEET) // 2], "is a damaged Excel file"),
-    "csv-named.xlsx": (GOOD.encode(), "is a damaged Excel file"),
     "zip-named.xlsx": (in_zip("pairs.csv", GOOD), "is a damaged Excel file (.xlsx), or another archive"),
     "broken-xml.xlsx": (in_excel(NAMES, *ROWS, change=lambda xml: xml[:-200]), "is a damaged Excel file"),
     "old.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "is an old (.xls) or encrypted Excel file"),

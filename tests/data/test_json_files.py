@@ -100,7 +100,7 @@ def test_splits_are_said_and_can_be_chosen(tmp_path):
     ("content", "said"),
     [
         ({name: values[:2] if name == "score" else values for name, values in COLUMNS.items()}, "different lengths"),
-        ({"r1": RECORDS[0], "r2": RECORDS[1], "r3": RECORDS[1]}, "rows or columns? Save it as JSON Lines"),
+        ({name: {"x": 1, "y": 2, "z": 3} for name in ("p", "q", "r")}, "rows or columns? Save it as JSON Lines"),
         ({"columns": NAMES, "data": [["a", "b"]]}, "row 1 of 'data': 2 values for 3 columns"),
         ([*MORE, ["a", "b", 1]], "row 4: not an object with named values; save it as JSON Lines"),
         ([{f"n{number}": 1 for number in range(16_385)}], "16,385 names in an object"),

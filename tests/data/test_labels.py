@@ -43,7 +43,20 @@ def numbers(path, label_map="", low=-math.inf, high=math.inf):
         (["★", "★★★★★"], [1, 5]), (["\u22121.0", "\u22120.5", "1.0"], [-1, -0.5, 1]),
         (["\uff10\uff0e\uff15", "\uff12"], [0.5, 2]),
         (["\u0660", "\u0665"], [0, 5]), (["0 - none", "5 - full"], [0, 5]), (["1", "no", "0", "yes"], [1, 0, 0, 1]),
-        (["ja", "nein", "1", "0"], [1, 0, 1, 0]),
+        (["ja", "nein", "1", "0"], [1, 0, 1, 0]), (["0 pt", "4 pt"], [0, 4]), (["3 €", "4 €"], [3, 4]),
+        (["2점", "5점"], [2, 5]),
+        (["Level 1", "Level 4"], [1, 4]), (["LABEL_0", "LABEL_1"], [0, 1]), (["'0", "'4"], [0, 4]), (['="0"', '="4"'], [0, 4]),
+        (["tensor(0.)", "tensor(2.5)"], [0, 2.5]), (["np.float64(0.0)", "np.float64(0.4)"], [0, 0.4]), (["[1]", "[2]"], [1, 2]),
+        (["0 (none)", "5 (full)"], [0, 5]), (["(0) none", "(5) full"], [0, 5]), (["1. none", "2. full"], [1, 2]),
+        (["none (0)", "full (5)"], [0, 5]), (["none - 0", "full - 5"], [0, 5]), (["3 of 5", "5 out of 5"], [0.6, 1]),
+        (["①", "⑤"], [1, 5]), (["20٪", "100٪"], [0.2, 1]),
+        (["Strongly disagree", "Agree", "Strongly agree"], [0, 0.75, 1]), (["disagree", "agree"], [0, 1]),
+        (["very low", "low", "very high"], [0, 0.25, 1]), (["not related", "partially related", "related"], [0, 0.5, 1]),
+        (["Not at all similar", "Extremely similar"], [0, 1]),
+        (["X", "△", "O"], [0, 0.5, 1]), (["×", "○"], [0, 1]),  # noqa: RUF001
+        (["관련 없음", "관련 있음"], [0, 1]), (["不相关", "相关"], [0, 1]), (["不一致", "一致"], [0, 1]),
+        (["нет", "да"], [0, 1]),
+        (["nem", "igen"], [0, 1]), (["όχι", "ναι"], [0, 1]), (["لا", "نعم"], [0, 1]), (["không", "có"], [0, 1]),  # noqa: RUF001
     ],
 )  # fmt: skip
 def test_words_and_notations_of_a_whole_column(tmp_path, cells, expected):
@@ -55,7 +68,8 @@ def test_words_and_notations_of_a_whole_column(tmp_path, cells, expected):
     [
         ["ja", "nein", "vielleicht"], ["nein", "oui"], ["low", "medium", "high", "very high"], ["low", "1"],
         ["ja", "nein", "4"],
-        ["A", "B", "C"], ["entailment", "neutral", "contradiction"], ["0 pt", "1 pt"], ["3 €", "4 €"], ["3/5", "7/10"], ["6/5"],
+        ["A", "B", "C"], ["entailment", "neutral", "contradiction"], ["0 pt", "1 €"], ["x"], ["REQ 1-2", "REQ 1-3"],
+        ["3/5", "7/10"], ["6/5"], ["2024/05/01", "2024/05/02"],
         ["★★☆", "★★"], ["120%"], ["0 - none", "0 - weak"],
     ],
 )  # fmt: skip

@@ -134,7 +134,8 @@ def test_every_bad_row_is_named_and_the_others_stay(tmp_path):
         7: "column score: '-inf' is not a finite number",
         8: "column score: blank",
         9: "2 columns, the first row has 3",
-        10: "4 columns, the first row has 3",
+        10: "4 columns, the first row has 3: a label with a decimal comma and no quotes? "
+        "Write a point, or save with semicolons",
         11: "column sentence1: blank; column sentence2: blank",
         12: "column score: '4_5' is not a number",
         13: "column score: '85%' is not a number",

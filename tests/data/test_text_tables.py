@@ -8,6 +8,8 @@ import json
 import pytest
 
 from connection.data.pair_file import PairFile
+from connection.data.prepare import prepare
+from ConnectionBert import load_tokenizer
 from tests.data.test_pair_file import read, refused, write
 
 SENTENCES = [(f"the door {number} stops, at once", f"look at the lamp {number}", number % 6) for number in range(12)]
@@ -99,7 +101,7 @@ def test_encodings_that_look_like_others(tmp_path, encoding):
 def test_text_that_was_read_in_a_wrong_encoding_is_found(tmp_path):
     good = "Le café est fermé à l'été, coût 5 €; 문은 잠긴다"
     path = write(tmp_path / "p.csv", f'{HEADER}\n"{good}",b,1\nCafé du matin,"{good}",2\nCafÃ© fermÃ©,c,3\n')
-    assert [chunk.mojibake for chunk in PairFile.open(path).chunks()] == [[(4, "CafÃ© fermÃ©")]]
+    assert [chunk.remarks for chunk in PairFile.open(path).chunks()] == [[(4, "mojibake", "CafÃ© fermÃ©")]]
 
 
 def test_many_combining_marks_are_refused_at_once(tmp_path):
@@ -107,6 +109,15 @@ def test_many_combining_marks_are_refused_at_once(tmp_path):
     accents = "e\u0301" * 900
     rows, bad, _ = read(write(tmp_path / "p.csv", f"{HEADER}\n{marks},b,1\na b,{accents},2\n"))
     assert (len(rows), bad) == (1, {2: "column sentence1: over 500 combining marks in a row"})
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_column_names_between_the_rows_are_left_out_and_said(tmp_path, tiny_folder, mark):
+    text = table([("a b", "c d", "ja"), ("e f", "g h", "nein")]) + mark + table([("i j", "k l", "ja")])
+    path = write(tmp_path / "p.csv", text)
+    assert read(path) == ([("a b", "c d", 1), ("e f", "g h", 0), ("i j", "k l", 1)], {}, [2, 3, 5])
+    found = prepare({"train": str(path)}, load_tokenizer(tiny_folder), 32, "", (None, None), tmp_path, False).findings
+    assert [(row.name, row.severity, row.count, row.lines) for row in found][:1] == [("repeated-header", "warning", 1, [4])]
 
 
 # --- columns by content ------------------------------------------------------------------------------------------------------
@@ -136,7 +147,7 @@ def test_counts_and_constants_are_no_labels(tmp_path):
     [
         ("p.csv", "question,answer\n" + "how is it?,it is so\n" * 3, "two columns of text and no labels"),
         ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
-        ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d"], "neg": ["e f"]}) + "\n", "pos, neg holds lists"),
+        ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d", "x", "y"], "neg": ["e f"]}) + "\n", "pos holds lists"),
         ("p.csv", "Text,Score\na b [SEP] c d,0.5\n", "holds both sentences, '[SEP]' between them"),
     ],
 )

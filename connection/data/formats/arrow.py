@@ -10,6 +10,8 @@ from typing import Any
 
 from connection.data.formats.cells import MOST_COLUMNS, NO_TEXT, Leaf, Rows, spread
 from connection.data.formats.delimited import SAMPLE_ROWS, Row
+from connection.data.formats.saved_dataset import SavedDataset, class_names
+from connection.system.bounded_json import parse_json
 from connection.system.errors import InputError
 
 ROWS_AT_ONCE = 1000
@@ -31,21 +33,25 @@ class Unreadable:
         return NO_TEXT + self.why
 
 
-def read_arrow(path: Path, magic: bytes) -> tuple[str, list[str], Rows, Callable[[Sequence[int]], Rows], int | None]:
+def read_arrow(
+    path: Path, magic: bytes, saved: SavedDataset | None = None
+) -> tuple[str, list[str], Rows, Callable[[Sequence[int]], Rows], int | None]:
     """Returns the form, the names of the columns, rows of them all, a function to read some columns, and the number of rows.
 
-    Raises `InputError` for a damaged file.
+    saved: the files of a folder `path` that are one table. Raises `InputError` for a damaged file.
     """
     form = "Arrow" if magic.startswith((FILE_MAGIC, STREAM_MAGIC)) else "Parquet"
+    files = saved.files if saved else (path,)
     with _errors(path, form):
-        read, schema, count, large = _parquet(path) if form == "Parquet" else _ipc(path, magic.startswith(FILE_MAGIC))
+        read, schema, count, large = _parquet(path) if form == "Parquet" else _ipc(files, magic.startswith(FILE_MAGIC))
+        named = class_names(_features(schema)) or class_names(saved.features if saved else None)
         names = list(schema.names)
         if len(names) > MOST_COLUMNS:
             raise InputError(f"{path}: {len(names):,} columns; a table has at most {MOST_COLUMNS:,}")
         sample = [
             [Unreadable("not read: the column is too large")] * min(SAMPLE_ROWS, count or SAMPLE_ROWS)
             if name in large
-            else _sample(read, name, names[:place].count(name))
+            else _named(_sample(read, name, names[:place].count(name)), named.get(name))
             for place, name in enumerate(names)
         ]
     leaves, remark = spread(names, sample)
@@ -62,9 +68,11 @@ def read_arrow(path: Path, magic: bytes) -> tuple[str, list[str], Rows, Callable
                 raise InputError(
                     f"{path}: the column {names[leaf.source]!r} has row groups of over {limit}; write smaller ones"
                 )
-        return lambda: _rows(path, form, read, names, wanted)
+        return lambda: _rows(path, form, read, names, wanted, named)
 
-    return f"{form}; {remark}" if remark else form, [leaf.name for leaf in leaves], sample_rows, rows_of, count
+    words = [f"the numbers of {name!r} are read as the names that they stand for" for name in names if name in named]
+    said = "; ".join([form, *([saved.said] if saved else []), *words[:5], *([remark] if remark else [])])
+    return said, [leaf.name for leaf in leaves], sample_rows, rows_of, count
 
 
 @contextlib.contextmanager
@@ -95,28 +103,52 @@ def _parquet(path: Path) -> tuple[Read, Any, int, set[str]]:
         return read, file.schema_arrow, file.metadata.num_rows, large
 
 
-def _ipc(path: Path, random_access: bool) -> tuple[Read, Any, None, set[str]]:
-    """Opens a Feather file, or one that `datasets` has saved: the same batches, with an index of them at the end or without."""
+def _ipc(files: Sequence[Path], random_access: bool) -> tuple[Read, Any, None, set[str]]:
+    """Opens Feather files, or those that `datasets` has saved: the same batches, with an index of them at the end or without.
+
+    Several files are one table. Raises `ValueError` if their columns differ.
+    """
     from pyarrow import ipc
 
     @contextlib.contextmanager
-    def opened(**options: Any) -> Iterator[Any]:
+    def opened(path: Path, **options: Any) -> Iterator[Any]:
         with open(path, "rb") as file:
             open_it = ipc.open_file if random_access else ipc.open_stream
             yield open_it(file, options=ipc.IpcReadOptions(**options))
 
-    with opened() as reader:
+    with opened(files[0]) as reader:
         schema = reader.schema
 
     def read(names: list[str], at_once: int) -> Iterator[Any]:
         fields = [place for place, name in enumerate(schema.names) if name in names]
-        with opened(included_fields=fields) as reader:
-            batches = map(reader.get_batch, range(reader.num_record_batches)) if random_access else reader
-            for batch in batches:
-                for start in range(0, batch.num_rows, at_once):
-                    yield batch.slice(start, at_once)
+        for path in files:
+            with opened(path) as reader:
+                if reader.schema.names != schema.names:
+                    raise ValueError(f"the columns of {path.name} are not those of {files[0].name}")
+            with opened(path, included_fields=fields) as reader:
+                batches = map(reader.get_batch, range(reader.num_record_batches)) if random_access else reader
+                for batch in batches:
+                    for start in range(0, batch.num_rows, at_once):
+                        yield batch.slice(start, at_once)
 
     return read, schema, None, set()
+
+
+def _features(schema: Any) -> Any:
+    """Returns the features that `datasets` has written beside a table's schema: {name: {"_type": ...}}."""
+    try:
+        content = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return content.get("info", {}).get("features")
+    except (ValueError, AttributeError):
+        return None
+
+
+def _named(values: list[Any], names: list[str] | None) -> list[Any]:
+    """Returns whole numbers as the names that they stand for; -1 stands for no label."""
+    if names is None:
+        return values
+    meant: dict[int, str | None] = {**dict(enumerate(names)), -1: None}
+    return [meant.get(value, value) if isinstance(value, int) else value for value in values]
 
 
 def _sample(read: Read, name: str, nth: int) -> list[Any]:
@@ -152,16 +184,19 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _rows(path: Path, form: str, read: Read, names: list[str], leaves: list[Leaf]) -> Iterator[Row]:
+def _rows(
+    path: Path, form: str, read: Read, names: list[str], leaves: list[Leaf], named: dict[str, list[str]]
+) -> Iterator[Row]:
     sources = list(dict.fromkeys(leaf.source for leaf in leaves))
     number = 0
     with _errors(path, form):
         for batch in read([names[source] for source in sources], ROWS_AT_ONCE):
             for start in range(0, batch.num_rows, CELLS_AT_ONCE):
                 part = batch.slice(start, CELLS_AT_ONCE)
-                columns = {
-                    source: _values(_column(part, names[source], names[:source].count(names[source]))) for source in sources
-                }
+                columns = {}
+                for source in sources:
+                    name = names[source]
+                    columns[source] = _named(_values(_column(part, name, names[:source].count(name))), named.get(name))
                 for cells in zip(*([leaf.text(value) for value in columns[leaf.source]] for leaf in leaves), strict=True):
                     number += 1
                     yield number, list(cells)

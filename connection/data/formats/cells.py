@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +28,11 @@ def cell_text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and value != value:
         return NO_TEXT + "nan (no value)"
+    if isinstance(value, bytes):  # Parquet files of some programs do not say that their bytes are text
+        with contextlib.suppress(UnicodeDecodeError):
+            return cell_text(value.decode("utf-8"))
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], (str, int, float)):
+        return cell_text(value[0])  # tools for labelling write a list of choices
     if isinstance(value, (list, tuple, dict, bytes)):
         return f"{NO_TEXT}nested or binary ({type(value).__name__}); write it as text"
     return str(value)
@@ -80,7 +86,11 @@ def spread(names: Sequence[str], sample: Sequence[Sequence[Any]]) -> tuple[list[
     remarks: list[str] = []
     for place, name in enumerate(names):
         if kinds[place] == "object":
-            leaves += [Leaf(key if alone and taken.count(key) == 1 else f"{name}.{key}", place, key) for key in inner[place]]
+            own = len(inner[place]) == 1  # {"label": {"value": 3}}
+            leaves += [
+                Leaf(name if own else key if alone and taken.count(key) == 1 else f"{name}.{key}", place, key)
+                for key in inner[place]
+            ]
             remarks.append(f"columns within {name!r}")
         elif [place] == pairs and alone and not {"sentence1", "sentence2"} & set(taken):
             leaves += [Leaf("sentence1", place, 0), Leaf("sentence2", place, 1)]

@@ -19,25 +19,34 @@ Row = tuple[int, list[str]]  # first line of the row (text file) or row number (
 Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL: quotes enclose cells; csv.QUOTE_NONE: a quote is an ordinary character
 NAMES = {"\t": "tab-separated", "|": "pipe-separated", ";": "semicolon-separated", ",": "comma-separated"}
 # Delimiters that are rare in sentences come first: of equally good readings the first is taken.
-READINGS: tuple[tuple[str, Quoting], ...] = (("\t", 3), ("\t", 0), ("|", 0), (";", 0), (",", 0))
+READINGS: tuple[tuple[str, Quoting], ...] = (
+    ("\t", 3), ("\t", 0), ("|", 0), (";", 0), (",", 0), ("\x01", 3), ("\x1f", 3), ("^", 0), ("~", 0), (" ", 0),
+)  # fmt: skip
 LONGEST_CELL = 1_000_000  # characters; a longer cell has an unclosed quote or is no sentence
 SAMPLE_ROWS = 200
 CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
 QUOTED_ROW = re.compile(rf"{CELL}(?:\t{CELL})*+")
 SEPARATOR = re.compile(r"sep=([\t|;,])\s*")  # a first line that tells spreadsheets the delimiter
+RULE = re.compile(r"[\s:+=-]*--[\s:+=-]*")  # below the names of a table in Markdown, or of a database's console
+ENCLOSED = re.compile(r'\s*"((?:[^"]|"")+)"\s*')
+END = "\x1a"  # of a file of old programs
 csv.field_size_limit(LONGEST_CELL)
 
 
 def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Callable[[], Iterator[Row]]]:
     """Returns a description of the format for the user, the delimiter, and a function that starts a new pass over the rows."""
     sample = list(itertools.islice(read_lines(path, encoding), SAMPLE_ROWS))
+    enclosed = all(ENCLOSED.fullmatch(line) for line in sample) and any("," in line for line in sample)
+    if enclosed:
+        sample = list(map(_bare, sample))
     named = SEPARATOR.fullmatch(sample[0]) if sample else None
     skipped = 1 if named else 0
     delimiter = named[1] if named else _delimiter(sample, ending)
     quoting = _tab_quoting(path, encoding) if delimiter == "\t" else csv.QUOTE_MINIMAL
 
     def lines() -> Iterator[str]:
-        return itertools.islice(read_lines(path, encoding), skipped, None)
+        rest = itertools.islice(read_lines(path, encoding), skipped, None)
+        return map(_bare, rest) if enclosed else rest
 
     style = find_style(lines, sample[skipped:], delimiter) if quoting == csv.QUOTE_MINIMAL else QuoteStyle()
 
@@ -46,7 +55,10 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
         reader = style.reader(lines(), delimiter, quoting)
         try:
             for row in reader:
-                if any(map(str.strip, row)):  # spreadsheets write an empty row as delimiters alone
+                rule = delimiter == "|" and RULE.fullmatch("".join(row))
+                if (
+                    not rule and row != [END] and any(map(str.strip, row))
+                ):  # spreadsheets write an empty row as delimiters alone
                     yield start, row
                 start = reader.line_num + 1 + skipped
         except csv.Error as error:
@@ -55,17 +67,31 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
             hint = "" if quoting == csv.QUOTE_NONE else '. Is a quote (") left open or not doubled?'
             raise InputError(f"{path}, line {start}: {why}{hint}") from None
 
+    whole = ", each line in quotes" if enclosed else ""
     plain = ', a quote (") is an ordinary character' if quoting == csv.QUOTE_NONE else str(style)
-    return f"{NAMES[delimiter]} text, {encoding_name(encoding)}{plain}", delimiter, rows
+    return (
+        f"{NAMES.get(delimiter) or f'{delimiter!r}-separated'} text, {encoding_name(encoding)}{plain}{whole}",
+        delimiter,
+        rows,
+    )
+
+
+def _bare(line: str) -> str:
+    """Returns a line that is one cell in quotes as it was before: spreadsheets save text so that stood in one column."""
+    found = ENCLOSED.fullmatch(line)
+    return found[1].replace('""', '"') + "\n" if found else line
 
 
 def _delimiter(sample: list[str], ending: str) -> str:
     """Returns the delimiter that splits the most sample rows into the same number of columns, at least 3.
 
-    Among equals it prefers one that yields a column of labels.
+    Among equals it prefers one that yields a column of labels. Hive writes \\x01, R's write.table spaces and quotes.
     """
     best, best_key = ("\t" if ending in (".tsv", ".tab") else ","), (0.0, False)
+    quoted = all('"' in line for line in sample if not line.isspace())
     for delimiter, quoting in READINGS:
+        if delimiter == " " and not quoted:  # R encloses each text
+            continue
         try:
             style = QuoteStyle() if quoting == csv.QUOTE_NONE else find_style(lambda: iter(sample), sample, delimiter)
             rows = [row for row in style.reader(sample, delimiter, quoting, False) if any(map(str.strip, row))]

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from connection.data.column_names import plain_name, sentence_places
 from connection.data.formats.cells import MOST_COLUMNS, Leaf, Rows, cell_text, spread
 from connection.data.formats.delimited import SAMPLE_ROWS, Row
 from connection.data.formats.packed import LONGEST_LINE, open_bytes, readable
 from connection.data.formats.text_encoding import read_lines
+from connection.system.bounded_json import MOST_DIGITS
 from connection.system.errors import InputError
 
+DEEPEST = 5  # objects within objects that are looked through for records
 LARGEST_DOCUMENT = 1_000_000_000  # characters
 SPLITS = ("train", "training")  # the one that is read of a file of several splits
 SAVE = "save it as JSON Lines (an object a line; pandas: orient='records', lines=True)"
@@ -89,7 +93,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parsed(line: str) -> Any:
     """Returns the value of a line; some writers put a comma after each."""
-    return json.loads(line.strip().removesuffix(","), object_pairs_hook=_object)
+    return json.loads(line.strip().removesuffix(","), object_pairs_hook=_object, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    """Returns a whole number; one that is too long for a label and slow to convert as infinity."""
+    return int(digits) if len(digits) <= MOST_DIGITS else math.inf
 
 
 def _lines(path: Path, encoding: str) -> Numbered:
@@ -98,7 +107,15 @@ def _lines(path: Path, encoding: str) -> Numbered:
             try:
                 yield number, _parsed(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error})") from None
+                raise InputError(f"{path}, line {number}: not JSON ({error}): {line.strip()!r:.60}{_hint(line)}") from None
+
+
+def _hint(text: str) -> str:
+    """Returns what to do with text that is no JSON, where that shows."""
+    start = text.lstrip()[:2]
+    if start.startswith(("{'", "['")):
+        return ". It is Python, not JSON: write it with json.dumps"
+    return "" if start[:1] in ("{", "[") else ". If it is a table, name it .csv; a comment must go"
 
 
 def _document(path: Path, encoding: str) -> tuple[list[Any], list[int]]:
@@ -123,11 +140,11 @@ def _document(path: Path, encoding: str) -> tuple[list[Any], list[int]]:
                 raise
         return _values(without)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error!s:.200})") from None
+        raise InputError(f"{path} is not JSON ({error!s:.200}): it begins {text.strip()!r:.60}{_hint(text)}") from None
 
 
 def _values(text: str) -> tuple[list[Any], list[int]]:
-    decoder, space = json.JSONDecoder(object_pairs_hook=_object), re.compile(r"\s*+(?:,\s*+)?+")
+    decoder, space = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole), re.compile(r"\s*+(?:,\s*+)?+")
     values: list[Any] = []
     starts: list[int] = []
     place, line, counted = len(text) - len(text.lstrip()), 1, 0
@@ -163,9 +180,19 @@ def _shape(path: Path, content: dict[str, Any], part: str) -> Shape | None:
             raise InputError(f"{path}: lists of different lengths for columns ({lengths!s:.200}); {SAVE}")
         if len(set(lengths.values())) == 1 and not _pairs_of_one_record(lists):
             return "of columns", list(lists), list(map(list, zip(*lists.values(), strict=True)))
-    if values and all(isinstance(value, dict) and value for value in values):
-        return _keyed(path, content, part)
-    return None
+    if values and all(isinstance(value, dict) and value for value in values) and (keyed := _keyed(path, content, part)):
+        return keyed
+    deeper = dict(_deeper(content)) if sum(isinstance(value, str) for value in values) < 2 else {}
+    return _split(path, deeper, part) if deeper else None
+
+
+def _deeper(content: dict[str, Any], above: str = "", depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
+    """Yields the lists of records in objects within objects, by names such as "hits.hits"."""
+    for name, value in content.items():
+        if _is_records(value):
+            yield above + name, value
+        elif isinstance(value, dict) and depth < DEEPEST:
+            yield from _deeper(value, f"{above}{name}.", depth + 1)
 
 
 def _pairs_of_one_record(lists: dict[str, list[Any]]) -> bool:
@@ -190,7 +217,8 @@ def _keyed(path: Path, content: dict[str, dict[str, Any]], part: str) -> Shape |
     outer, inner = list(content), [list(value) for value in content.values()]
     if any(_is_records(cell) or isinstance(cell, list) for value in content.values() for cell in value.values()):
         if len(content) == 1:  # {"response": {"docs": [...]}}
-            return _shape(path, next(iter(content.values())), part)
+            deeper = dict(_deeper(content))
+            return _split(path, deeper, part) if deeper else _shape(path, next(iter(content.values())), part)
         splits = {name: _shape(path, value, "") for name, value in content.items()}
         wanted = [name for name in splits if name == part or (not part and name.lower() in SPLITS)]
         if len(wanted) == 1 and all(splits.values()):
@@ -204,6 +232,8 @@ def _keyed(path: Path, content: dict[str, dict[str, Any]], part: str) -> Shape |
     if numbered_inside and same and not all(name.isdecimal() for name in outer):
         return "of columns", outer, [[value[key] for value in content.values()] for key in inner[0]]
     if len(outer) > 1 and not numbered_inside and all(name.isdecimal() for name in outer):
+        return "of records", None, list(content.values())
+    if same and sentence_places(list(map(plain_name, inner[0])), []):
         return "of records", None, list(content.values())
     if len(outer) > 2 and same:
         raise InputError(f"{path}: an object of objects: are its names rows or columns? {SAVE[0].upper() + SAVE[1:]}")

@@ -24,6 +24,8 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZi
 PACKERS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
 PACKED_ENDINGS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zip": "zip"}
 
+TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".xlsx")  # of files that a folder is given for
+
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
@@ -132,12 +134,10 @@ class BoundedLines(io.BufferedIOBase):
 
 
 def folder_problem(path: Path) -> str:
-    """Returns what to say of a folder in place of a file, with the file to give where `datasets` has saved one in it."""
-    arrows = sorted(path.glob("*.arrow")) or sorted(path.glob("*/*.arrow"))
-    if not arrows:
-        return f"{path} is a folder; a file of pairs is needed"
-    listed = ", ".join(map(str, arrows[:5])) + (f" and {len(arrows) - 5} more" if len(arrows) > 5 else "")
-    return f"{path} is a folder of a saved dataset; a file of pairs is needed: give the file in it, {listed}"
+    """Returns what to say of a folder in place of a file, with the files in it that may be meant."""
+    files = sorted(file for ending in TABLE_ENDINGS for depth in ("", "*/") for file in path.glob(f"{depth}*{ending}"))
+    listed = ", ".join(map(str, files[:5])) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+    return f"{path} is a folder; a file of pairs is needed" + (f": give the file in it, {listed}" if files else "")
 
 
 def _is_workbook(path: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
+from connection.data.formats.binary_sheets import require_small_xls, require_small_xlsb
 from connection.data.formats.cells import NO_TEXT, Rows, cell_text
 from connection.data.formats.delimited import Row
 from connection.data.formats.sheet_parts import SheetDetails, check_parts, filled_rows, ods_details, xlsx_details
@@ -86,6 +87,8 @@ def _details(path: Path, ending: str) -> tuple[str, dict[str, SheetDetails]]:
     with _errors(path, ending):
         check_parts(path)
         if not zipfile.is_zipfile(path):
+            if ending == ".xls":
+                require_small_xls(path)
             return "Excel (.xls)", {}
         with zipfile.ZipFile(path) as archive:
             names = [name.lower() for name in archive.namelist()]
@@ -96,6 +99,7 @@ def _details(path: Path, ending: str) -> tuple[str, dict[str, SheetDetails]]:
                 return "Excel", xlsx_details(path)
             except expat.ExpatError as error:
                 raise InputError(f"{path} is a damaged Excel file (.xlsx), or another archive: {error}") from None
+        require_small_xlsb(path)
         return "Excel (.xlsb)", {}
 
 

@@ -6,17 +6,24 @@ import codecs
 import io
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from charset_normalizer import from_bytes
+import chardet
 
 from connection.data.formats.packed import BLOCK, LONGEST_LINE, BoundedLines, open_bytes, readable
 from connection.system.errors import InputError
 
-DETECTOR_BYTES = 200_000  # of the lines that are not ASCII; more bytes make the detector slower and no better
-LEGACY = ["cp1252", "cp932", "cp949", "gb18030", "big5", "cp1250", "cp1251", "cp1253", "cp1254"]  # the first of equals is taken
+DETECTOR_BYTES = 200_000  # of the lines that are not ASCII; the detector looks at no more
+LEGACY = (
+    "cp1252", "iso8859-15", "mac-roman", "cp850", "cp437", "cp1250", "iso8859-2", "cp1251", "koi8-r", "iso8859-5", "cp866",
+    "mac-cyrillic", "cp1253", "iso8859-7", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "cp932", "euc_jis_2004",
+    "cp949", "johab", "gb18030", "big5hkscs",
+)  # fmt: skip
+MOST_GUESSES = 8  # of the detector, that are tried
+WORD = re.compile(r"[^\W\d_]+")
 # UTF-32's mark begins as that of UTF-16.
 BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -36,6 +43,10 @@ SAID = {
     "utf-16": "UTF-16",
     "utf-16-le": "UTF-16 (without BOM)",
     "utf-16-be": "UTF-16 (big-endian, without BOM)",
+    "euc_jis_2004": "EUC-JP",
+    "mac-roman": "Mac Roman",
+    "iso8859-15": "ISO-8859-15",
+    "big5hkscs": "Big5",
     "cp949": "cp949 (euc-kr)",
     "cp932": "cp932 (Shift-JIS)",
 }
@@ -134,24 +145,35 @@ def _legacy(path: Path) -> str:
                     good += 1
                 except UnicodeDecodeError:
                     bad, first_bad = bad + 1, first_bad or number
-    content = bytes(sample[: 10 * DETECTOR_BYTES])
+    content = bytes(sample[:DETECTOR_BYTES])
+    content = content[: content.rfind(b"\n") + 1] or content  # whole lines, if there are any
     control = re.findall(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]", content)
     if len(control) > len(content) / 100:
         raise InputError(f"{path} is not a text file: it holds control characters")
     mixed = f"{path} mixes encodings: {good} lines are UTF-8, {bad} are not, the first is line {first_bad}. Save it as UTF-8."
     if good > 0.1 * bad:  # a line in a legacy encoding is rarely valid UTF-8 by chance
         raise InputError(mixed)
-    matches = from_bytes(content, cp_isolation=LEGACY)
-    best = matches.best()
-    if best is None:
+    found = chardet.detect_all(content, True, include_encodings=LEGACY, compat_names=False)
+    guesses = [name for guess in found[:MOST_GUESSES] if (name := guess["encoding"])]
+    if not guesses:
         raise InputError(f"{path} is in an unknown encoding. Save it as UTF-8.")
-    equals = [match for match in matches if match.chaos <= best.chaos + 0.03 and match.coherence >= best.coherence]
-    names = {"cp949" if name == "euc_kr" else name for match in equals for name in match.could_be_from_charset}
-    encoding = min(names, key=lambda name: LEGACY.index(name) if name in LEGACY else len(LEGACY))
+    encoding = min(guesses, key=lambda name: round(_odd_words(content.decode(name, "ignore")), 1))  # of equals the first
     pieces = re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", content)  # UTF-8, or mojibake like "Ã©"
     if encoding in ("cp1252", "cp1250", "cp1254") and len(pieces) > 0.1 * len(re.findall(rb"[\x80-\xff]", content)):
         raise InputError(mixed)
     return encoding
+
+
+def _odd_words(text: str) -> float:
+    """Returns the share of the words that have letters of two scripts, or a capital letter after a small one, as words in a
+    wrong encoding do. Words of ASCII alone don't count.
+    """
+    words = [word for word in WORD.findall(text) if not word.isascii()]
+    odd = 0
+    for word in words:
+        latin = [unicodedata.name(letter, "").startswith("LATIN") for letter in word]
+        odd += len(set(latin)) > 1 or any(a.islower() and b.isupper() for a, b in itertools.pairwise(word))
+    return odd / max(1, len(words))
 
 
 def is_guess(encoding: str) -> bool:
