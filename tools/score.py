@@ -155,7 +155,8 @@ def _scored(model: ConnectionBert, file: PairRows, counts: dict[str, int], probl
     from connection.search.vectors import encode_texts
 
     empty, (threshold, _) = [None] * len(added_columns(model)), threshold_of(model)
-    for cells, first, second, wrong in file.chunks():
+    for chunk in file.chunks():
+        cells, first, second, wrong = chunk.cells, chunk.first, chunk.second, chunk.wrong
         good = [place for place, why in enumerate(wrong) if not why]
         problems += [f"{file.table.path}, {why}" for why in wrong if why]
         added = [list(empty) for _ in cells]

@@ -131,24 +131,21 @@ def _checked_usage(given: argparse.Namespace) -> Path | None:
 
 def _sides(path: Path, given: argparse.Namespace) -> tuple[Texts, Texts]:
     """Both sides of a file of pairs. Raises `InputError` unless its columns have known names or are given."""
-    from connection.data.columns import SENTENCE_NAMES
-    from connection.data.formats.table import open_table
-    from connection.search.texts import read_texts
+    from connection.search.pair_rows import open_pairs
+    from connection.search.texts import Texts
 
     columns = (given.column_a, given.column_b)
-    if not all(columns):
-        table = open_table(path)
-        names = table.names or next((cells for _, cells in table.rows()), [])
-        plain = ["".join(letter for letter in name.lower() if letter not in " -_.") for name in names]
-        known = [pair for pair in SENTENCE_NAMES if set(pair) <= set(plain)]
-        if any(columns) or len(known) != 1:
-            listed = ", ".join(f"{place} {printable(name)!r:.40}" for place, name in enumerate(names[:30], 1))
-            raise InputError(
-                f"{printable(path)}: which columns hold the two texts? Its first row: {listed}. Give --column-a and "
-                "--column-b, by name or number; or a second list."
-            )
-        columns = (names[plain.index(known[0][0])], names[plain.index(known[0][1])])
-    return read_texts(path, columns[0]), read_texts(path, columns[1])
+    if any(columns) and not all(columns):
+        raise InputError("--column-a and --column-b: of a file of pairs, give both")
+    declared = f"sentence1={columns[0]},sentence2={columns[1]}" if all(columns) else ""
+    pairs = open_pairs(path, declared, "--column-a NAME --column-b NAME (or numbers); or give a second list")
+    chunks = list(pairs.chunks())
+    if problems := [why for chunk in chunks for why in chunk.wrong if why]:
+        raise InputError.listing(f"{path}: rows without two texts; fill or remove them", problems)
+    rows = [number for chunk in chunks for number in chunk.numbers]
+    first, second = ([text for chunk in chunks for text in side(chunk)] for side in (lambda c: c.first, lambda c: c.second))
+    one, two = (pairs.names[place] for place in pairs.places)
+    return Texts(first, rows, None, {}, path, one), Texts(second, rows, None, {}, path, two)
 
 
 def _labelled(files: list[str], number: dict[str, int]) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from connection.data.columns import LABEL_NAMES
+from connection.data.column_names import LABELS, plain_name
 from connection.data.formats.table import TableFile, open_table
 from connection.data.label_column import read_column
 from connection.data.labels import find_scale
@@ -94,8 +93,7 @@ def _rows(table: TableFile) -> tuple[list[int], list[list[str]], list[str]]:
 
 
 def _label_place(names: Sequence[str]) -> int | None:
-    plain = [re.sub(r"[\s_.-]+", "", name.lower()) for name in names]
-    return next((place for place, name in enumerate(plain) if name in (*LABEL_NAMES, CONNECTED)), None)
+    return next((place for place, name in enumerate(map(plain_name, names)) if name in (*LABELS, CONNECTED)), None)
 
 
 def _columns(cells: list[list[str]], a: Rows, b: Rows, path: Path) -> tuple[int, int]:

@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from connection.data.columns import SENTENCE_NAMES
+from connection.data.column_contents import column_kinds
+from connection.data.column_names import plain_name, sentence_places, visible
 from connection.data.formats.table import TableFile, open_table
 from connection.data.pair_file import text_problem
 from connection.system.errors import InputError
@@ -15,6 +16,18 @@ from connection.system.errors import InputError
 ROWS_AT_ONCE = 20_000
 ROLES = ("sentence1", "sentence2")
 SHOWN = 30
+SAMPLE = 200  # rows by which a column is known for text
+
+
+@dataclasses.dataclass(frozen=True)
+class PairRowChunk:
+    """n rows: where each begins in the file, a cell for each name, both sentences, what is wrong ("" where nothing is)."""
+
+    numbers: list[int]
+    cells: list[list[str]]
+    first: list[str]
+    second: list[str]
+    wrong: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +39,8 @@ class PairRows:
     places: tuple[int, int]
     header: bool  # whether the first row holds the names
 
-    def chunks(self) -> Iterator[tuple[list[list[str]], list[str], list[str], list[str]]]:
-        """Yields rows with a cell for each name, both sentences, and what is wrong with them ("" where nothing is)."""
+    def chunks(self) -> Iterator[PairRowChunk]:
+        """Yields the rows in file order."""
         rows = itertools.islice(self.table.rows(), int(self.header), None)
         width, (one, two) = len(self.names), self.places
         while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
@@ -38,34 +51,37 @@ class PairRows:
                 for (number, _), a, b in zip(block, first, second, strict=True)
                 for why in [text_problem(a) or text_problem(b)]
             ]
-            yield cells, first, second, wrong
+            yield PairRowChunk([number for number, _ in block], cells, first, second, wrong)
 
 
-def open_pairs(path: Path, declared: str = "") -> PairRows:
+HOW = "--columns sentence1=NAME,sentence2=NAME (or numbers)"
+
+
+def open_pairs(path: Path, declared: str = "", how: str = HOW) -> PairRows:
     """Finds the columns of the two sentences: by usual names, in a file of two columns, or as declared.
 
-    declared: "sentence1=NAME,sentence2=NAME", names or 1-based numbers. Raises `InputError` if they can't be found.
+    declared: "sentence1=NAME,sentence2=NAME", names or 1-based numbers; how: the flags that declare it. Raises `InputError` if
+    they can't be found.
     """
     table = open_table(path)
-    first = next((cells for _, cells in table.rows()), None)
-    if first is None:
+    sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE)]
+    if not sample:
         raise InputError(f"{path} has no rows ({table.form})")
-    names = [name.strip() for name in (table.names if table.names is not None else first)]
-    plain = [_plain(name) for name in names]
+    names = [visible(name).strip() for name in (table.names if table.names is not None else sample[0])]
+    plain = [plain_name(name) for name in names]
     if declared:
-        places = [_declared(part, names, plain, path) for part in _parts(declared, path)]
-        by_name = any(_parts(declared, path)[side] in names for side in range(2))
-        header = table.names is None and by_name
+        asked = _parts(declared, path)
+        places = [_declared(part, names, plain, path) for part in asked]
+        header = table.names is None and any(part in names or plain_name(part) in plain for part in asked)
     else:
-        known = [pair for pair in SENTENCE_NAMES if set(pair) <= set(plain)]
+        rows = sample if table.names is not None else sample[1:] or sample
+        texts = [place for place, kind in enumerate(column_kinds(rows, len(names))) if kind == "text"]
+        known = sentence_places(plain, texts)
         header = table.names is None and len(known) == 1
-        places = [plain.index(name) for name in known[0]] if len(known) == 1 else [0, 1] if len(names) == 2 else []
+        places = list(known[0]) if len(known) == 1 else texts if len(texts) == 2 and len(names) == 2 else []
     if len(set(places)) != 2:
         listed = ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(names[:SHOWN], 1))
-        raise InputError(
-            f"{path}: which columns hold the two sentences? The first row: {listed}. Say which: "
-            "--columns sentence1=NAME,sentence2=NAME (or numbers)"
-        )
+        raise InputError(f"{path}: which columns hold the two sentences? The first row: {listed}. Say which: {how}")
     if not header and table.names is None:
         names = [f"column {place}" for place in range(1, len(names) + 1)]
     return PairRows(table, names, (places[0], places[1]), header)
@@ -80,7 +96,7 @@ def _parts(declared: str, path: Path) -> list[str]:
 
 def _declared(name: str, names: Sequence[str], plain: Sequence[str], path: Path) -> int:
     found = [place for place, here in enumerate(names) if here == name]
-    found = found or [place for place, here in enumerate(plain) if here == _plain(name)]
+    found = found or [place for place, here in enumerate(plain) if here == plain_name(name)]
     if not found and name.isascii() and name.isdecimal() and 1 <= int(name) <= len(names):
         found = [int(name) - 1]
     if len(found) != 1:
@@ -89,7 +105,3 @@ def _declared(name: str, names: Sequence[str], plain: Sequence[str], path: Path)
             f"{path}: {'no column is' if not found else f'{len(found)} columns are'} named {name}; it has {listed}"
         )
     return found[0]
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter not in " -_.")

@@ -245,7 +245,10 @@ def test_bad_usage_is_one_line_each_and_writes_nothing(model, tmp_path):
         ((pairs, "--labelled", done), "No pair is left: each is labelled already"),
         ((pairs, "--labelled", tmp_path / "none.csv"), "none.csv"),
         ((tmp_path / "empty.csv",), "is empty"),
-        ((other,), "which columns hold the two texts? Its first row: 1 'id', 2 'text'. Give --column-a and --column-b"),
+        (
+            (other,),
+            "which columns hold the two sentences? The first row: 1 'id', 2 'text'. Say which: --column-a",
+        ),
         ((other, tmp_path / "empty.csv"), "is empty"),
         ((other, tmp_path / "none.csv"), "none.csv"),
     ):
