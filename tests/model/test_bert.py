@@ -473,7 +473,11 @@ def test_similarity_tool(tiny_folder, tmp_path):
     model.save(tmp_path / "saved")
     shown = run_inside(similarity.main, tmp_path / "saved", "a dog", "a dog")
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.split() == ["cosine", "1.0000", "score", "5.00", "on", "the", "scale", "1", "to", "5"]
+    assert shown.stdout.splitlines() == [
+        "cosine 1.0000",
+        "connected: the threshold is 0.5000 (predicted label 3, the middle of 1 to 5)",
+        "score  5.00 on the scale 1 to 5",
+    ]
     for words in (
         [tmp_path / "absent", "a", "b"],
         [tmp_path / "saved", " ", "b"],

@@ -21,7 +21,7 @@ def test_skipped_rows_hold_no_formula_and_no_nul(tiny_folder, tmp_path, delimite
     bad = [("=1+1", "a;=HYPERLINK(1)", "?"), ('x;"=1"', "two\n-lines", "@"), ("tab\t+x", "+49", "")]
     file = tmp_path / "pairs.jsonl"
     rows = [{"sentence1": one, "sentence2": two, "score": score} for one, two, score in [*PAIRS * 5, *bad]]
-    rows.append({"sentence1": "a\0b", "sentence2": ["nested"], "score": 1})
+    rows.append({"sentence1": "a\0b", "sentence2": ["nested", "list"], "score": 1})
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = training_words(tiny_folder, write_pairs(tmp_path / "dev.csv"), tmp_path / "run", "--train-file", file)
     shown = run_inside(driver.main, *words, "--on-bad-rows", "skip", "--epochs", 1, "--cache-dir", tmp_path / "cache")

@@ -283,7 +283,9 @@ def test_bad_data_is_refused_before_the_output_folder_is_touched(tiny_folder, pa
         assert part in shown.stdout
     shown = train(tiny_folder, bad, tmp_path / "run", "--dev-file", tmp_path / "absent.csv", "--test-file", tmp_path)
     assert shown.returncode == 2
-    assert "absent.csv" in shown.stderr
+    assert "absent.csv does not exist (--dev-file)" in shown.stderr
+    shown = train(tiny_folder, bad, tmp_path / "run", "--dev-file", pair_file, "--test-file", tmp_path)
+    assert shown.returncode == 2
     assert "is a folder" in shown.stderr
     assert not (tmp_path / "run").exists()
 
