@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,7 +192,10 @@ def _unmerged(folder: CheckedFolder) -> InputError:
     base = str(read_json(folder.path / ADAPTER).get("base_model_name_or_path"))
     named = base if MODEL_NAME.fullmatch(base) else "BASE_MODEL"
     local = ROOT / "transformers" / "bert" / named.rsplit("/", 1)[-1]
-    source = str(local) if local.is_dir() else named
+    there = Path(base) if base.isprintable() and Path(base).is_absolute() and Path(base).is_dir() else local
+    source = str(there) if there.is_dir() else named
+    words = " ".join(map(shlex.quote, (source, str(folder.path), f"{folder.path}-merged")))
+    instead = "" if source != "BASE_MODEL" else "\nwith the folder of that model in place of BASE_MODEL,"
     merge = (
         "import sys; from peft import PeftModel; from transformers import AutoModel, AutoTokenizer; "
         "base, adapter, new = sys.argv[1:]; "
@@ -200,7 +204,7 @@ def _unmerged(folder: CheckedFolder) -> InputError:
     )
     return InputError(
         f"{folder.path} holds a PEFT adapter ({ADAPTER}), which changes the weights of {base!r:.100}: merge it into "
-        f"them first. Type:\n  pip install peft\n  python -c \"{merge}\" '{source}' '{folder.path}' '{folder.path}-merged'\n"
+        f'them first. Type:\n  pip install peft\n  python -c "{merge}" {words}{instead}\n'
         f"and give {folder.path}-merged. If the weights in the folder are merged already, move {ADAPTER} out of it."
     )
 
