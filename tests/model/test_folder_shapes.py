@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,7 +141,15 @@ def test_an_adapter_is_refused_with_the_commands_that_merge_it(tiny_folder, base
     code, words = re.findall(r'python -c "(.*)" (.*)', message)[0]
     compile(code, "the command", "exec")
     named = str(ROOT / "transformers/bert" / base) if (ROOT / "transformers/bert" / base).is_dir() else base
-    assert words == f"'{'BASE_MODEL' if ' ' in base else named}' '{tiny_folder}' '{tiny_folder}-merged'"
+    assert shlex.split(words) == ["BASE_MODEL" if " " in base else named, str(tiny_folder), f"{tiny_folder}-merged"]
+    assert ("in place of BASE_MODEL" in message) == (" " in base)
+
+
+def test_an_adapters_base_in_a_folder_of_ones_own_is_named(tiny_folder, tmp_path):
+    base = tmp_path / "my bert"
+    base.mkdir()
+    (tiny_folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    assert shlex.split(re.findall(r'python -c "(?:.*)" (.*)', refused(tiny_folder))[0])[0] == str(base)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet", "distilbert", "xlm-roberta", "electra", "deberta-v2", "modernbert"])
