@@ -21,11 +21,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -233,7 +235,7 @@ class Bench:
         side = 512 if self.small else 8192
         for name, kind in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
             a, b = (torch.randn(side, side, device=self.device, dtype=kind) for _ in range(2))
-            found[name] = 2 * side**3 / self._time(lambda a=a, b=b: a @ b, 5) / 1e12
+            found[name] = 2 * side**3 / self._time(partial(torch.mm, a, b), 5) / 1e12
         return found
 
     def _time(self, work: Callable[[], Any], times: int) -> float:
@@ -267,7 +269,7 @@ class Bench:
                         self.wait()
                         clock = time.perf_counter()
                         for one in batches:
-                            step(one)  # type: ignore[operator]
+                            step(one)
                         self.wait()
                         rates[name] += [len(batches) * batch / (time.perf_counter() - clock)] * (rounds > 0)
                     rounds += 1
@@ -331,7 +333,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=12, help="for each size and batch of the training")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args(argv)
-    about: dict[str, Any] = {"torch": torch.__version__, "platform": platform.platform(), "python": platform.python_version()}
+    about: dict[str, Any] = {"torch": torch.__version__, "transformers": transformers.__version__, "platform": platform.platform(), "python": platform.python_version()}
     about["device"] = torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device
     found: dict[str, Any] = {"about": about}
     print(about, flush=True)

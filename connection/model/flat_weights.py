@@ -16,6 +16,14 @@ from torch import Tensor
 from transformers import BertModel
 
 
+def sum_rows(places: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Sum rows (M, H) that belong to the same of `count` places, (M,): (count, H). The same bits each time, on a GPU too."""
+    total = rows.new_zeros(count, rows.shape[1])
+    if rows.is_cuda:  # index_add_ adds there in any order
+        return total.index_put_((places,), rows, accumulate=True)
+    return total.index_add_(0, places, rows)
+
+
 class Layer(NamedTuple):
     """Weights of one BERT layer, or their gradients. H is the hidden size, F the feed-forward size."""
 

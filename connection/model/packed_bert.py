@@ -16,7 +16,7 @@ from torch.nn.functional import gelu
 from transformers import BertModel
 
 from connection.model.dropout import Dropout, DropoutMasks
-from connection.model.flat_weights import FlatWeights, Layer
+from connection.model.flat_weights import FlatWeights, Layer, sum_rows
 from connection.model.packing import PackedBatch
 
 aten = torch.ops.aten
@@ -101,10 +101,10 @@ class PackedBert:
         d_summed = self._norm_backward(
             apply_dropout(gradient, mask), summed, mean, rstd, weights.norm, weights.norm_bias, (grads.norm, grads.norm_bias)
         ).float()  # sums of many numbers in bf16 would lose precision
-        for place, table in ((batch.position_ids, grads.position), (torch.zeros_like(batch.inverse), grads.kind)):
-            table.copy_(torch.zeros(table.shape, device=self.device).index_add_(0, place.view(-1), d_summed))
-        d_words = torch.zeros(len(batch.unique_ids), self.hidden, device=self.device)
-        d_words.index_add_(0, batch.inverse.view(-1), d_summed)  # (W, H)
+        grads.position.copy_(sum_rows(batch.position_ids.view(-1), d_summed, len(grads.position)))
+        grads.kind.zero_()
+        grads.kind[0] = d_summed.sum(0)  # every token is of the first kind
+        d_words = sum_rows(batch.inverse.view(-1), d_summed, len(batch.unique_ids))  # (W, H)
         # As in torch's embedding, the config's padding token, if it names one, gets no gradient.
         padding = (batch.unique_ids == self.pad_id).to(self.device, non_blocking=True)  # (W,)
         self.weights.word_grad = batch.unique_ids, d_words.masked_fill_(padding[:, None], 0.0)

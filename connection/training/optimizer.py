@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from connection.model.flat_weights import FlatWeights
+from connection.model.flat_weights import FlatWeights, sum_rows
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -113,6 +113,7 @@ class FlatAdamW(AdamW):
     def __init__(self, weights: FlatWeights, named: list[tuple[str, Any]], weight_decay: float, lr_scales: list[float]):
         super().__init__(named, weight_decay, lr_scales)
         self.weights, self.word = weights, weights.word.data
+        self.at_once = weights.master.is_cuda  # all weights in a few calls; a CPU's caches hold a chunk at a time
         self.m, self.v, self.word_m, self.word_v = (
             torch.zeros_like(tensor) for tensor in (weights.master, weights.master, self.word, self.word)
         )
@@ -169,8 +170,7 @@ class FlatAdamW(AdamW):
                 ids, rows = zip(*self.word_grads, words, strict=True)
                 unique_ids, inverse = torch.cat(ids).unique(return_inverse=True)
                 joined = torch.cat(rows)
-                total = joined.new_zeros(len(unique_ids), joined.shape[1])
-                words = unique_ids, total.index_add_(0, self._there(inverse.numpy()), joined)
+                words = unique_ids, sum_rows(self._there(inverse.numpy()), joined, len(unique_ids))
         self.word_grads, self.sum = [], None
         return gradient, words
 
@@ -186,7 +186,9 @@ class FlatAdamW(AdamW):
             "amsgrad": False, "maximize": False, "found_inf": self.found_inf, "grad_scale": self.divisor,
         }  # fmt: skip
         step = [torch.full((), float(self.steps), device=self.word.device)]
-        for low, high, depth, decayed in weights.ranges:
+        if self.at_once:
+            self._update_at_once(whole.float(), rate, step, same)
+        for low, high, depth, decayed in () if self.at_once else weights.ranges:
             of_range = same | {"lr": rate * self.lr_scales[depth], "weight_decay": self.weight_decay if decayed else 0.0}
             for start in range(low, high, CHUNK):
                 chunk = slice(start, min(start + CHUNK, high))
@@ -198,6 +200,22 @@ class FlatAdamW(AdamW):
             self._update_words(*words, rate * self.lr_scales[0], step, same)
         self.updating = False
         return norm
+
+    def _update_at_once(self, whole: Tensor, rate: float, step: list[Tensor], same: dict[str, Any]) -> None:
+        """Update all weights but the words' in as few calls as there are learning rates: a GPU waits for each call.
+
+        whole: the gradient (n,) float32.
+        """
+        weights = self.weights
+        alike: dict[tuple[float, float], list[slice]] = {}
+        for low, high, depth, decayed in weights.ranges:
+            key = rate * self.lr_scales[depth], self.weight_decay if decayed else 0.0
+            alike.setdefault(key, []).append(slice(low, high))
+        for (lr, decay), parts in alike.items():
+            master, gradient, m, v = ([tensor[part] for part in parts] for tensor in (weights.master, whole, self.m, self.v))
+            torch._fused_adamw_(master, gradient, m, v, [], step * len(parts), lr=lr, weight_decay=decay, **same)
+        if weights.copy is not weights.master:
+            weights.copy.copy_(weights.master)
 
     def _update_words(self, ids: Tensor, gradient: Tensor, rate: float, step: list[Tensor], same: dict[str, Any]) -> None:
         """Update the embeddings of a batch's words: ids (W,) on the CPU, gradient (W, H)."""

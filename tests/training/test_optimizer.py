@@ -53,11 +53,13 @@ def rare_words(steps):
         yield pack([random.choice(words, size=random.integers(4, 9)) for _ in range(4)], 0)
 
 
+@pytest.mark.parametrize("at_once", [False, True])  # as on a GPU
 @pytest.mark.parametrize(
     ("max_norm", "layer_decay", "frozen"), [(0.0, 1, False), (0.5, 1, False), (0.5, 0.7, False), (0.5, 1, True)]
 )
-def test_equal_to_torch_over_many_steps_with_rare_words(max_norm, layer_decay, frozen):
+def test_equal_to_torch_over_many_steps_with_rare_words(max_norm, layer_decay, frozen, at_once):
     (encoder, plain, by_module), (twin, flat, fast) = both(0.1, layer_decay, frozen)
+    flat.at_once = at_once
     steps = 60
     schedule = make_schedule("linear", steps, 0.1)
     for number, batch in enumerate(rare_words(steps)):
