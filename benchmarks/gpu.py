@@ -333,7 +333,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=12, help="for each size and batch of the training")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args(argv)
-    about: dict[str, Any] = {"torch": torch.__version__, "transformers": transformers.__version__, "platform": platform.platform(), "python": platform.python_version()}
+    about: dict[str, Any] = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
     about["device"] = torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device
     found: dict[str, Any] = {"about": about}
     print(about, flush=True)
