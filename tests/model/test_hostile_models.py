@@ -624,7 +624,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
         "connection.json", "two lists of numbers"),
     "an adapter's settings of brackets": (written("adapter_config.json", "[" * 10**6), "adapter_config.json", "not a JSON"),
     "an adapter whose base is a command": (
-        written("adapter_config.json", json.dumps({"base_model_name_or_path": "$(touch mark)'\n"})), "adapter", "'BASE_MODEL'"),
+        written("adapter_config.json", json.dumps({"base_model_name_or_path": "$(touch mark)'\n"})), "adapter", "in place of BASE_MODEL"),
     "a Dense module of 1 GB": (after(modules(), sparse("2_Dense/model.safetensors", 1 << 30)), "2_Dense", "more than the"),
     "chat templates": (written("additional_chat_templates/x.jinja", "{{ evil }}"), "additional_chat_templates", "none"),
     "modules elsewhere": (modules((1, {"path": "../../x"})), "modules.json", "'../../x'"),
