@@ -117,9 +117,11 @@ def test_a_run_in_a_thread_trains_to_its_end(tiny_folder, tmp_path, workers):
 def test_a_closed_terminal_ends_a_run_as_sigterm_does(tiny_folder, tmp_path, monkeypatch):
     if sys.platform == "win32":
         pytest.skip("Windows has no SIGHUP")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     with monkeypatch.context() as patch:
         signal_in_step(patch, 2, signal.SIGHUP)
         shown = train(tiny_folder, tmp_path)
+    signal.signal(signal.SIGHUP, before)
     assert shown.returncode == 129, shown.stderr
     assert "Ended by SIGHUP after step 2" in shown.stdout
     assert Checkpoints(tmp_path / "run" / "checkpoints", 9).newest().values["progress"]["step"] == 2
