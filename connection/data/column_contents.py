@@ -48,6 +48,11 @@ def one_label_column(places: list[int], rows: Sequence[list[str]]) -> list[int]:
     return left if len(left) == 1 else places
 
 
+def _repeat(cells: list[str]) -> bool:
+    """Returns whether there are few different cells, as of labels; identifiers are nearly all different."""
+    return len(set(cells)) <= max(2, len(cells) / 3)
+
+
 def _counts(cells: list[str]) -> bool:
     numbers = [int(cell) for cell in cells if cell.isascii() and cell.isdecimal()]
     return len(numbers) == len(cells) and all(b - a == 1 for a, b in itertools.pairwise(numbers))
@@ -95,11 +100,14 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
                 return f"column {first[texts[0]]} holds both sentences, {joint!r} between them: split it into two columns"
     if labels or len(texts) < 2:
         return ""
-    if len(texts) == 2 and {"ids", "words"} & set(kinds):
-        label = 1 + min(place for place, kind in enumerate(kinds) if kind in ("ids", "words"))
-        one, two = (place + 1 for place in texts)
+    words = [place for place, kind in enumerate(kinds) if kind in ("words", "ids") and _repeat(columns[place])]
+    if len(texts) == 2 and words:
+        place = min(words, key=lambda place: (kinds[place] != "words", len(set(columns[place]))))
+        one, two, label = (place + 1 for place in (*texts, place))
+        shown = ", ".join(map(repr, list(dict.fromkeys(columns[place]))[:6]))
         return (
-            f"if column {label} holds labels in words: --columns sentence1={one},sentence2={two},label={label} and --label-map"
+            f"if column {label} ({shown}) holds labels in words: --columns sentence1={one},sentence2={two},label={label} "
+            '--label-map "WORD=NUMBER,...", with a number for each word, 0 for no connection'
         )
     ones = "1 for connected pairs, 0 for others; with 1 alone train by --loss multiple-negatives"
     if len(texts) == 2:

@@ -41,6 +41,10 @@ ORDERS = (
     ("low", "medium", "high"), ("low", "moderate", "high"), ("very low", "low", "medium|moderate", "high", "very high"),
     ("niedrig", "mittel", "hoch"), ("gering", "mittel", "hoch"), ("faible", "moyen", "élevé"), ("bajo", "medio", "alto"),
     ("basso", "medio", "alto"), ("낮음", "중간", "높음"), ("하", "중", "상"), ("低", "中", "高"), ("none", "partial", "full"),
+    ("none", "weak", "strong"), ("none", "weak", "moderate|medium", "strong"), ("weak", "moderate|medium", "strong"),
+    ("none", "low", "medium|moderate", "high"), ("keine|kein", "schwach", "stark"), ("schwach", "mittel", "stark"),
+    ("keine|kein", "schwach", "mittel", "stark"), ("aucun|aucune", "faible", "moyen|moyenne", "fort|forte"),
+    ("no", "partial|partially|partly", "yes"), ("nein", "teilweise", "ja"), ("non", "partiel|partiellement", "oui"),
     ("unrelated|not related", "partially related|somewhat related|partly related", "related|fully related"),
     ("irrelevant|not relevant", "partially relevant|somewhat relevant", "relevant|highly relevant"),
     ("not covered", "partially covered|partly covered", "covered|fully covered"), ("×|x", "△", "○|◯|o"),  # noqa: RUF001
@@ -183,7 +187,9 @@ def help_with_words(problems: Iterable[str]) -> str:
     if {plain_word(word) for word in words} <= NLI.keys():
         example = ",".join(f"{word}={number:g}" for word, number in NLI.items())
     else:
+        usual = {word: number for group, _ in reversed(GROUPS) for word, number in group.items()}
         shown = [word for word in words if "," not in word and "=" not in word][:8] or ["WORD"]
+        shown.sort(key=lambda word: usual.get(plain_word(word), 0.5))  # weak before strong
         example = ",".join(f"{word}={place / max(1, len(shown) - 1):.3g}" for place, word in enumerate(shown))
     return (
         "labels are numbers, or words if the whole column is of one known kind: "

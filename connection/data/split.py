@@ -1,4 +1,4 @@
-"""Divides one file into train, dev and test, or into folds, so that no sentence (not only no pair) is in two of them."""
+"""Divides one file into train, dev and test, or into folds, so that no sentence (where that can be) is in two of them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,42 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
 
     `dev` and `test` are fractions of all pairs. In the graph whose nodes are sentences and whose edges are pairs, a connected
     component stays in one split. Dev and test take components that still fit, in a random order determined by the seed; the
-    others stay in train.
+    others stay in train. Where all hang together, as with each requirement beside each of a few tests, the pairs of one first
+    sentence, or of one second sentence, stay in one split instead.
     Raises `InputError` if fewer than `FEWEST` pairs would be left for training.
     """
-    root = _components(store)
     wanted = {"dev": _wanted(dev, len(store)), "test": _wanted(test, len(store))}
-    split_of, largest = _deal(store, root, list(wanted.values()), seed)
+    rows, remarks, unfit = _split(store, _components(store), store.index1, wanted, seed)
+    for side, index, other in (("first", store.index1, "second"), ("second", store.index2, "first")):
+        if not any(name in unfit for name, room in wanted.items() if room >= FEWEST):
+            break
+        again, _, still = _split(store, _components(store, _both_ways(store)), index, wanted, seed)
+        if not still:
+            rows, unfit = again, {}
+            remarks = [
+                "too many pairs hang together through shared sentences, so they are split by their "
+                f"{side} sentence: dev and test pairs share {other} sentences with the training pairs"
+            ]
+    remarks += [f"no {name} pairs are split off: {why}" for name, why in unfit.items()]
+    if len(rows) > 1 and len(rows["train"]) < FEWEST:
+        raise InputError(
+            f"--dev-fraction {dev:g} and --test-fraction {test:g} leave {len(rows['train'])} of {len(store)} pairs "
+            f"in {store.path} for training, fewer than {FEWEST}: give smaller ones"
+        )
+    return rows, remarks
+
+
+def _split(
+    store: PairStore, root: np.ndarray, index: np.ndarray, wanted: dict[str, int], seed: int
+) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:
+    """Returns the rows of each split, remarks, and why a wanted split is not there.
+
+    root: (S,) of each sentence, index: (N,) the sentence of each pair that decides; pairs of one root stay together.
+    """
+    split_of, largest = _deal(store, root, index, list(wanted.values()), seed)
     number = np.empty(len(store), np.int8)  # of each pair's split
     for row_slice in row_slices(len(store), AT_ONCE):
-        number[row_slice] = split_of[root[store.index1[row_slice]]]
-    del root, split_of
+        number[row_slice] = split_of[root[index[row_slice]]]
     remarks = []
     if largest == len(store) > 1:
         remarks.append("all pairs hang together through shared sentences: none can be split off")
@@ -34,20 +60,14 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
         remarks.append(
             f"{100 * largest / len(store):.0f}% of the pairs hang together through shared sentences and stay in train"
         )
-    rows = {}
+    rows, unfit = {}, {}
     for place, (name, room) in enumerate(wanted.items(), 1):
         rows[name] = np.flatnonzero(number == place).astype(np.int32)
         if why := _unfit(store, rows[name], room):
             if room:
-                remarks.append(f"no {name} pairs are split off: {why}")
+                unfit[name] = why
             number[rows.pop(name)] = 0
-    rows = {"train": np.flatnonzero(number == 0).astype(np.int32), **rows}
-    if len(rows) > 1 and len(rows["train"]) < FEWEST:
-        raise InputError(
-            f"--dev-fraction {dev:g} and --test-fraction {test:g} leave {len(rows['train'])} of {len(store)} pairs "
-            f"in {store.path} for training, fewer than {FEWEST}: give smaller ones"
-        )
-    return rows, remarks
+    return {"train": np.flatnonzero(number == 0).astype(np.int32), **rows}, remarks, unfit
 
 
 def _wanted(fraction: float, pairs: int) -> int:
@@ -103,11 +123,11 @@ def _unfit(store: PairStore, rows: np.ndarray, wanted: int) -> str:
     return f"all {len(rows)} of them would have the label {labels[0]:g}" if len(labels) < 2 else ""
 
 
-def _deal(store: PairStore, root: np.ndarray, rooms: list[int], seed: int) -> tuple[np.ndarray, int]:
+def _deal(store: PairStore, root: np.ndarray, index: np.ndarray, rooms: list[int], seed: int) -> tuple[np.ndarray, int]:
     """Returns the split of each root, (S,) int8: 0 train, 1 first room, 2 second; and the pairs in the largest component."""
     counts = np.zeros(len(root), np.int32)
     for row_slice in row_slices(len(store), AT_ONCE):
-        np.add.at(counts, root[store.index1[row_slice]], 1)
+        np.add.at(counts, root[index[row_slice]], 1)
     order = np.flatnonzero(counts).astype(np.int32)
     np.random.default_rng([seed, 1]).shuffle(order)
     size = counts[order]
@@ -128,11 +148,22 @@ def _deal(store: PairStore, root: np.ndarray, rooms: list[int], seed: int) -> tu
     return split_of, int(size.max(initial=0))
 
 
-def _components(store: PairStore) -> np.ndarray:
-    """Returns a root for each sentence, (S,) int32: one sentence that represents its connected component."""
+def _both_ways(store: PairStore) -> np.ndarray:
+    """Returns the rows of pairs that are there in both orders of their sentences, which must not be divided."""
+    one, two = store.same[store.index1], store.same[store.index2]
+    keys = pair_keys(one, two)
+    return np.flatnonzero(np.isin(keys, np.intersect1d(keys[one < two], keys[one > two])))
+
+
+def _components(store: PairStore, linked: np.ndarray | None = None) -> np.ndarray:
+    """Returns a root for each sentence, (S,) int32: one sentence that represents its connected component.
+
+    linked: the rows whose sentences are connected; None for all.
+    """
     root = first_equal(store.same)
-    for row_slice in row_slices(len(store), AT_ONCE):
-        one, two = root[store.index1[row_slice]], root[store.index2[row_slice]]
+    for row_slice in row_slices(len(store) if linked is None else len(linked), AT_ONCE):
+        pairs = row_slice if linked is None else linked[row_slice]
+        one, two = root[store.index1[pairs]], root[store.index2[pairs]]
         while True:
             one, two = _top(root, one), _top(root, two)
             apart = one != two

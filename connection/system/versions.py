@@ -7,12 +7,13 @@ import importlib.util
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from connection.system.errors import InputError
-from connection.system.paths import ROOT
+from connection.system.paths import ROOT, shell_line
 
 LIBRARIES = ("torch", "transformers", "pandas", "tqdm", "numpy", "safetensors", "huggingface_hub", "tokenizers")
 UNRECORDED = ("filelock", "jinja2")  # no figure depends on its version
@@ -28,8 +29,18 @@ def require_libraries() -> None:
     specs = {name: importlib.util.find_spec(name) for name in (*LIBRARIES, *UNRECORDED)}
     missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
-        raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements.txt")
+        raise InputError(f"Not installed: {', '.join(missing)}. {_way_out()}")
     require_torch()
+
+
+def _way_out() -> str:
+    """Returns what to type where libraries are missing: also the command for this folder's .venv, where one is not in use."""
+    typed = {"bin": "source", "Scripts": "call"}
+    there = [folder for folder in typed if (ROOT / ".venv" / folder).is_dir()]
+    if not there or Path(sys.prefix).resolve() == (ROOT / ".venv").resolve():
+        return "Type: pip install -r requirements.txt"
+    activate = shell_line([typed[there[0]], f".venv/{there[0]}/activate"], ROOT)
+    return f"If they are in this folder's .venv: {activate} Otherwise: pip install -r requirements.txt"
 
 
 def require_torch() -> None:

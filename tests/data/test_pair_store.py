@@ -236,8 +236,30 @@ def test_one_large_component_is_said_and_stays_in_train(tokenizer, tmp_path):
     assert set(range(60)) <= set(rows["train"].tolist())
     assert len(rows["dev"]) == len(rows["test"]) == 12
     assert any("50% of the pairs hang together" in remark for remark in remarks)
-    store = load(write_pairs(tmp_path / "q.csv", hub), tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("firsts", "seconds", "side", "key"), [(15, 20, "first", 0), (1, 60, "second", 1), (3, 60, "second", 1)]
+)
+def test_pairs_that_all_hang_together_are_split_by_one_side(tokenizer, tmp_path, firsts, seconds, side, key):
+    """As in a table of each requirement beside each test."""
+    pairs = [(f"the man {a}", f"a dog {b}", (a + b) % 5) for a in range(firsts) for b in range(seconds)]
+    pairs += [(second, first, label) for first, second, label in pairs[: 4 * (key == 0)]]  # also the other way round
+    store = load(write_pairs(tmp_path / "p.csv", pairs), tokenizer, tmp_path)
     rows, remarks = split_by_sentence(store, 0.1, 0.1, seed=1)
+    assert sorted(row for part in rows.values() for row in part) == list(range(len(pairs)))
+    seen = {part: {pairs[row][key] for row in rows[part]} for part in rows}
+    both = {part: {frozenset(pairs[row][:2]) for row in rows[part]} for part in rows}
+    for one, two in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        assert not seen[one] & seen[two]
+        assert not both[one] & both[two]
+    assert all(5 * len(rows[part]) >= 0.2 * len(pairs) for part in ("dev", "test"))
+    assert [remark for remark in remarks if f"split by their {side} sentence" in remark]
+
+
+def test_pairs_of_one_pair_of_sentences_cannot_be_split(tokenizer, tmp_path):
+    pairs = [("the man", "a dog", n % 5) for n in range(60)]
+    rows, remarks = split_by_sentence(load(write_pairs(tmp_path / "q.csv", pairs), tokenizer, tmp_path), 0.1, 0.1, seed=1)
     assert list(rows) == ["train"]
     assert any("no dev pairs" in remark for remark in remarks)
     assert "all pairs hang together through shared sentences: none can be split off" in remarks

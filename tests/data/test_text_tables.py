@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from connection.data.label_words import help_with_words
 from connection.data.pair_file import PairFile
 from connection.data.prepare import prepare
 from ConnectionBert import load_tokenizer
@@ -155,6 +156,18 @@ def test_other_shapes_say_what_can_be_done(tmp_path, name, content, said):
     message = refused(write(tmp_path / name, content))
     assert said in message
     assert "say which: --columns" not in message.replace("in a file that has all three, say which", "")
+
+
+def test_the_column_that_may_hold_labels_in_words_is_the_one_that_repeats_them(tmp_path):
+    """And neither a number of the row nor an identifier; the known words of the example come in their order."""
+    words = ["superb", "none", "fair"]
+    lines = [f"R-{row},The door {row} stops.,Look at it {row}.,{words[row % 3]}" for row in range(12)]
+    path = write(tmp_path / "p.csv", "\n".join(["Nr,Anforderung,Pruefung,Guete", *lines]))
+    said = refused(path)
+    assert "if column 4 ('superb', 'none', 'fair') holds labels in words" in said
+    assert "--columns sentence1=2,sentence2=3,label=4 --label-map" in said
+    bad = next(iter(PairFile.open(path, "sentence1=2,sentence2=3,label=4").chunks())).bad
+    assert '--label-map "none=0,superb=0.5,fair=1"' in help_with_words(row.what for row in bad)
 
 
 def test_labels_in_words_without_a_header_are_declared_and_no_row_is_lost(tmp_path):

@@ -32,6 +32,7 @@ from transformers import BertModel
 import bertFineTuningWithConnectionData as driver
 from connection.data.tokenization import tokenize
 from connection.model.packing import pack
+from connection.system import versions
 from connection.system.atomic_files import atomic_folder
 from connection.system.errors import InputError
 from connection.system.versions import require_libraries
@@ -624,7 +625,8 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
         "connection.json", "two lists of numbers"),
     "an adapter's settings of brackets": (written("adapter_config.json", "[" * 10**6), "adapter_config.json", "not a JSON"),
     "an adapter whose base is a command": (
-        written("adapter_config.json", json.dumps({"base_model_name_or_path": "$(touch mark)'\n"})), "adapter", "in place of BASE_MODEL"),
+        written("adapter_config.json", json.dumps({"base_model_name_or_path": "$(touch mark)'\n"})),
+        "adapter", "in place of BASE_MODEL"),
     "a Dense module of 1 GB": (after(modules(), sparse("2_Dense/model.safetensors", 1 << 30)), "2_Dense", "more than the"),
     "chat templates": (written("additional_chat_templates/x.jinja", "{{ evil }}"), "additional_chat_templates", "none"),
     "modules elsewhere": (modules((1, {"path": "../../x"})), "modules.json", "'../../x'"),
@@ -867,6 +869,16 @@ def test_an_old_torch_is_refused(monkeypatch):
         else:
             with pytest.raises(InputError, match=r"2\.10 or later.*pip install -r requirements\.txt"):
                 require_libraries()
+
+
+def test_libraries_that_are_missing_are_named_with_the_line_that_helps(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "ROOT", tmp_path)
+    monkeypatch.setattr(versions, "LIBRARIES", ("numpy", "no_such_library"))
+    with pytest.raises(InputError, match=r"^Not installed: no_such_library\. Type: pip install -r requirements\.txt$"):
+        require_libraries()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"source \.venv/bin/activate Otherwise: pip install"):
+        require_libraries()
 
 
 # --- memory ------------------------------------------------------------------------------------------------------------
