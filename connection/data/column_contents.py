@@ -28,7 +28,7 @@ def column_kinds(rows: Sequence[list[str]], width: int) -> list[str]:
     for place in range(width):
         cells = cells_of(rows, place)
         ids = sum(bool(IDENTIFIER.fullmatch(cell)) or is_label(cell) for cell in cells)
-        few = len(cells) >= FEWEST_ROWS and len(set(cells)) <= len(cells) / 3 and all(map(CODE.fullmatch, cells))
+        few = len(rows) >= FEWEST_ROWS and len(set(cells)) <= max(1, len(cells) / 3) and all(map(CODE.fullmatch, cells))
         kinds.append("" if not cells else "ids" if ids >= MOST * len(cells) else "words" if few else "text")
     return kinds
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,8 +32,7 @@ from connection.system.escapes import printable
 
 UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode categories: alone, they give no token
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
-
-
+LINE_END = re.compile("(?:_x000[9AD]_)+")  # of Excel's own files, in a table that was made from one
 ODD_QUOTES = ("\u201c", "\u201e", "\u00ab", "\u2018", "`")
 MOST_MARKS = 500  # combining marks in a row; putting n of them in order takes n * n steps
 
@@ -50,7 +50,7 @@ class Remark(NamedTuple):
     """What is odd about a row that is used, or left out for certain."""
 
     line: int
-    finding: str  # the finding's name: "swallowed-rows", "mojibake", "repeated-header"
+    finding: str  # the finding's name: "swallowed-rows", "mojibake", "repeated-header", "line-end-code"
     text: str  # an example, or ""
 
 
@@ -213,7 +213,7 @@ class PairFile:
         if not is_label(cells[label]) or not (is_text(cells[places[0]]) and is_text(cells[places[1]])):
             return None
         if len(cells) < width:
-            return cells if label == max(places) else None
+            return cells if label == max(places) or self.table.delimiter == "\t" else None
         if label == max(places):
             sure = self.table.delimiter == "\t" or (label < width - 1 and not is_label(cells[label + 1]))
         else:
@@ -251,6 +251,9 @@ class PairFile:
                 bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
+            if ("_x000" in one or "_x000" in two) and LINE_END.search(one + two):
+                one, two = (LINE_END.sub(" ", text) for text in (one, two))
+                remarks.append(Remark(line, "line-end-code", ""))
             label = known.get(written)
             if (label is None or math.isnan(label)) and self._is_header(cells):
                 remarks.append(Remark(line, "repeated-header", ""))

@@ -143,9 +143,25 @@ def test_counts_and_constants_are_no_labels(tmp_path):
     assert [row[2] for row in read(write(tmp_path / "p.csv", "\n".join(lines)))[0]] == [number % 3 for number in range(12)]
 
 
+def test_the_code_of_a_line_end_is_no_word(tmp_path, tiny_folder):
+    lines = [f"the door_x000D_ stops {row}_x000D__x000A_,look at it {row},{row % 6}" for row in range(12)]
+    path = write(tmp_path / "p.csv", "\n".join(["sentence1,sentence2,score", *lines, "a _x0041_,b,1"]))
+    assert [row[0] for row in read(path)[0]] == [*(f"the door  stops {row} " for row in range(12)), "a _x0041_"]
+    found = prepare({"train": str(path)}, load_tokenizer(tiny_folder), 64, "", (0, 5), tmp_path, progress=False).findings
+    assert [(row.severity, row.count) for row in found if row.name == "line-end-code"] == [("warning", 12)]
+
+
+def test_columns_of_few_codes_are_no_sentences(tmp_path):
+    """Also where only some rows have them, as in the STS benchmark's own file."""
+    lines = [f"main-news\tMSRvid\t2012\t{row}\t{row % 6}\tthe door stops {row}\tlook at it {row}" for row in range(30)]
+    lines = [line + "\tx\tz" * (row % 3 == 0) for row, line in enumerate(lines)]
+    assert read(write(tmp_path / "p.csv", "\n".join(lines)))[0][1] == ("the door stops 1", "look at it 1", 1)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
+        ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d"], "neg": ["e f", "g h"], "label": 1}) + "\n", "'neg'"),
         ("p.csv", "question,answer\n" + "how is it?,it is so\n" * 3, "two columns of text and no labels"),
         ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
         ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d", "x", "y"], "neg": ["e f"]}) + "\n", "pos holds lists"),
