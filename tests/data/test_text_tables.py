@@ -162,6 +162,11 @@ def test_columns_of_few_codes_are_no_sentences(tmp_path):
     ("name", "content", "said"),
     [
         ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d"], "neg": ["e f", "g h"], "label": 1}) + "\n", "'neg'"),
+        (
+            "p.csv",
+            "Requirement,T1,T2,T3,T4\n" + "".join(f"the door {n} stops,{'x' * (n % 2)},,x,\n" for n in range(12)),
+            "a matrix",
+        ),
         ("p.csv", "question,answer\n" + "how is it?,it is so\n" * 3, "two columns of text and no labels"),
         ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
         ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d", "x", "y"], "neg": ["e f"]}) + "\n", "pos holds lists"),
