@@ -62,7 +62,7 @@ def search(given: argparse.Namespace) -> int:
 
     source = resolve(given.corpus)
     corpus = read_texts(source, given.column, given.id)
-    queries = read_texts(resolve(given.queries), given.query_column) if given.queries else None
+    queries = read_texts(resolve(given.queries), given.query_column, flags=("--query-column", "")) if given.queries else None
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
     tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
     folder = expand(given.index) if given.index else source.with_name(f"{source.name}.index")

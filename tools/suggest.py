@@ -70,8 +70,8 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     from ConnectionBert import ConnectionBert
 
     if given.b:
-        a = read_texts(resolve(given.a), given.column_a, given.id_a, False)
-        b = read_texts(resolve(given.b), given.column_b, given.id_b, False)
+        a = read_texts(resolve(given.a), given.column_a, given.id_a, flags=("--column-a", "--id-a"))
+        b = read_texts(resolve(given.b), given.column_b, given.id_b, flags=("--column-b", "--id-b"))
     else:
         a, b = _sides(resolve(given.a), given)
     number: dict[str, int] = {}  # equal texts have the same

@@ -116,7 +116,7 @@ class PairFile:
     path: Path
     table: TableFile
     columns: Columns
-    state: tuple[int, ...]  # `_state` before the first read
+    state: tuple[int, ...]  # `file_state` before the first read
     label_map: str = ""
 
     @classmethod
@@ -128,7 +128,7 @@ class PairFile:
         sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it;
         label_map: the numbers of label words, such as "low=0,high=1".
         """
-        state = _state(open_saved(path, sheet).files if is_saved(path) else (path,))
+        state = file_state(open_saved(path, sheet).files if is_saved(path) else (path,))
         table, columns = understand(open_table(path, sheet), declared_columns, header_row)
         return cls(path, table, columns, state, label_map)
 
@@ -139,7 +139,7 @@ class PairFile:
 
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
-        if _state(self.files) != self.state:
+        if file_state(self.files) != self.state:
             raise InputError(f"{self.path} was changed while it was read: start again when it is complete")
 
     def __str__(self) -> str:
@@ -287,7 +287,7 @@ class PairFile:
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
 
 
-def _state(files: Sequence[Path]) -> tuple[int, ...]:
+def file_state(files: Sequence[Path]) -> tuple[int, ...]:
     """Returns what tells the files' content from another: size, times and inode. The last two can't be set as one likes."""
     state: list[int] = []
     for path in files:
