@@ -27,6 +27,7 @@ from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
 from connection.data.label_words import parse_label_map
 from connection.data.labels import is_label
+from connection.system.csv_output import without_guards
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 
@@ -243,7 +244,7 @@ class PairFile:
         width, names = self.columns.width, self.columns.names
         sentence1, sentence2, labels, lines, bad, remarks = [], [], [], [], [], list[Remark]()
         known: dict[str, float] = {}
-        typed = not self.table.delimiter
+        typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
             if cells is None:
@@ -251,6 +252,8 @@ class PairFile:
                 bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
+            if guarded and ("'" in one or "'" in two):
+                one, two = without_guards(one), without_guards(two)
             if ("_x000" in one or "_x000" in two) and LINE_END.search(one + two):
                 one, two = (LINE_END.sub(" ", text) for text in (one, two))
                 remarks.append(Remark(line, "line-end-code", ""))

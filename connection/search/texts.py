@@ -12,6 +12,7 @@ from connection.data.column_contents import column_kinds
 from connection.data.formats.delimited import Row
 from connection.data.formats.table import TableFile, open_table
 from connection.data.pair_file import text_problem
+from connection.system.csv_output import without_guards
 from connection.system.errors import InputError
 
 # Usual names, compared in lower case without spaces, hyphens, underscores, dots and a plural s.
@@ -65,6 +66,8 @@ class TextFile:
                 if len(wrong) < SHOWN:
                     wrong.append(f"{self.table.unit} {number}: column {self.names[self.place]} is {why}")
             elif not total:
+                if self.table.is_of_spreadsheets:
+                    cells[self.place] = without_guards(cells[self.place])
                 yield number, cells
         if wrong:
             raise InputError.listing(f"{self.path}: rows without a text; fill or remove them", wrong, total)
