@@ -11,7 +11,7 @@ from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 EXAMPLES = (
@@ -42,8 +42,8 @@ def encode(given: argparse.Namespace) -> int:
     target, source = expand(given.output), resolve(given.file)
     if target.suffix.lower() not in ENDINGS:
         raise InputError(f"-o {printable(target)}: the name should end in {', '.join(ENDINGS)}")
-    if target.is_dir() or not target.parent.is_dir() or is_link(target):
-        raise InputError(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if problem := output_problem(target):
+        raise InputError(f"-o {problem}")
     if target.resolve() == source:
         raise InputError(f"-o {printable(target)} would replace the file that is read: give another name")
     if given.dim < 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable, tell
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link, open_plain
+from connection.system.plain_files import open_plain, output_problem
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def _checked_usage(given: argparse.Namespace) -> Path | None:
     if given.top < 1:
         problems.append(f"--top {given.top}: give 1 or more")
     target = expand(given.output) if given.output else None
-    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
-        problems.append(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and (problem := output_problem(target)):
+        problems.append(f"-o {problem}")
     elif target and target.suffix.lower() not in (".html", ".htm"):
         problems.append(f"-o {printable(target)}: a page is written; end its name in .html")
     if problems:

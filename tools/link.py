@@ -17,7 +17,7 @@ from connection.system.csv_output import as_cell
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 EXAMPLES = """examples:
@@ -166,8 +166,8 @@ def checked_usage(given: argparse.Namespace) -> dict[str, Path | None]:
     for flag, target in outputs.items():
         if target is None:
             continue
-        if target.is_dir() or not target.parent.is_dir() or is_link(target):
-            problems.append(f"{flag} {printable(target)}: it should be a file, not a link, in a folder that is there")
+        if problem := output_problem(target):
+            problems.append(f"{flag} {problem}")
         elif target.resolve() in inputs:
             problems.append(f"{flag} {printable(target)} would replace a file that is read: give another name")
         elif (other := places.setdefault(target.resolve(), flag)) != flag:

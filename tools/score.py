@@ -13,7 +13,7 @@ from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def score(given: argparse.Namespace) -> int:
     for sentence in two or ():
         if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):  # bytes that are not UTF-8
             raise InputError(f"{sentence!r} is no sentence")
-    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
-        raise InputError(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and (problem := output_problem(target)):
+        raise InputError(f"-o {problem}")
     if target and target.resolve() == resolve(given.pairs[0]):
         raise InputError(f"-o {printable(target)} would replace the file that is read: give another name")
     require_libraries()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable, tell
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 from tools.link import print_rows
 
@@ -112,8 +112,8 @@ def _checked_usage(given: argparse.Namespace) -> Path | None:
     problems = [] if given.count > 0 else [f"--count {given.count}: give 1 or more"]
     target = expand(given.output) if given.output else None
     inputs = [resolve(name) for name in (given.a, given.b, *given.labelled) if name]
-    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
-        problems.append(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and (problem := output_problem(target)):
+        problems.append(f"-o {problem}")
     elif target and target.resolve() in inputs:
         problems.append(f"-o {printable(target)} would replace a file that is read: give another name")
     if not given.b:
