@@ -7,11 +7,14 @@ import json
 
 import numpy as np
 import openpyxl
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
 import bertFineTuningWithConnectionData as driver
 from connection.search import pair_rows
+from connection.search.known_links import read_known
+from connection.search.texts import read_texts
 from ConnectionBert import ConnectionBert
 from tests.conftest import MANY, PAIRS, binary, run_inside, training_words, write_pairs
 from tools import score, similarity
@@ -156,3 +159,14 @@ def test_bad_usage_and_files_are_one_message_and_no_file(tiny_folder, tmp_path, 
     assert said in shown.stderr
     assert "Traceback" not in shown.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("ending", ["parquet", "feather"])
+def test_a_columnar_file_is_read_to_its_end(tmp_path, ending):
+    table = pyarrow.table({"sentence1": [f"a dog {n}" for n in range(450)], "sentence2": ["a cat"] * 450})
+    file = tmp_path / f"pairs.{ending}"
+    (pyarrow.parquet.write_table if ending == "parquet" else pyarrow.feather.write_feather)(table, file)
+    assert sum(len(chunk.cells) for chunk in pair_rows.open_pairs(file).chunks()) == 450
+    assert len(read_texts(file, "sentence1").texts) == 450
+    known = read_known([file], {f"a dog {n}": [n] for n in range(450)}, {"a cat": [0]}, 1, None)
+    assert known.links.tolist() == list(range(450))
