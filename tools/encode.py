@@ -61,7 +61,7 @@ def encode(given: argparse.Namespace) -> int:
     source_file = open_texts(source, given.column)
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
     form = Form(given.dtype, given.dim, given.normalize)
-    npy = target if target.suffix == ".npy" else target.with_name(f".{target.name}.npy")
+    npy = target if target.suffix.lower() == ".npy" else target.with_name(f".{target.name}.npy")
     files = source_file.table.files or (source,)
     state = file_state(files)
     vectors, scales, cut = encode_to_file(model, source_file.texts, form, npy)
@@ -69,7 +69,7 @@ def encode(given: argparse.Namespace) -> int:
         npy.unlink()
         raise InputError(f"{printable(source)} was changed while it was read: start again when it is complete")
     written = [target]
-    if target.suffix == ".npy":
+    if target.suffix.lower() == ".npy":
         if scales is not None:
             from connection.system.atomic_files import atomic_file
 

@@ -99,7 +99,12 @@ def scores_of(model: ConnectionBert, cosine: Any) -> list[list[Any]]:
 
 
 def _score_two(model: ConnectionBert, sentences: list[str], as_json: bool) -> int:
-    cosine = model.similarity(*[[sentence] for sentence in sentences])
+    from connection.search.vectors import encode_texts
+
+    vectors, cut = encode_texts(model, sentences, what="sentences")  # (2, H)
+    cosine = (vectors[:1] * vectors[1:]).sum(1).clip(-1, 1)  # (1,)
+    if cut:
+        tell(f"{cut} of 2 sentences cut at {model.max_length} tokens")
     names = added_columns(model)
     (cells,) = scores_of(model, cosine)
     if as_json:
@@ -127,6 +132,7 @@ def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_j
         with new_rows(target, names, len(added_columns(model))) as output:
             for chunk in rows:
                 output.write(chunk)
+            _require_rows(file, counts["rows"])  # before the file takes its place
     elif as_json:
         for chunk in rows:
             for row in chunk:
@@ -138,8 +144,7 @@ def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_j
         writer.writerow(map(shown, unique(names)))
         for chunk in rows:
             writer.writerows([shown(cell) for cell in row] for row in chunk)
-    if not counts["rows"]:
-        raise InputError(f"{printable(file.table.path)} has no rows below its header")
+    _require_rows(file, counts["rows"])
     said = f"{counts['rows']:,} pairs scored, {counts['cut']:,} sentences cut at {model.max_length} tokens"
     threshold, how = threshold_of(model)
     if threshold is not None:
@@ -148,6 +153,11 @@ def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_j
     if problems:
         tell(f"{len(problems):,} rows have no score:", *(f"  {printable(problem)}" for problem in problems[:SHOWN]))
     return 0
+
+
+def _require_rows(file: PairRows, count: int) -> None:
+    if not count:
+        raise InputError(f"{printable(file.table.path)} has no rows below its header")
 
 
 def _scored(model: ConnectionBert, file: PairRows, counts: dict[str, int], problems: list[str]) -> Iterator[list[list[Any]]]:

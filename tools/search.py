@@ -89,11 +89,11 @@ def search(given: argparse.Namespace) -> int:
     if queries:
         return _answer_all(finder, queries, target, given.json)
     if given.query:
-        _show(finder(["1"], [given.query])[0], given.json)
+        _answer(finder, given.query, given.json)
         return 0
     tell("Type a query, and Enter; an empty line ends.")
     while query := _asked():
-        _show(finder(["1"], [query])[0], given.json)
+        _answer(finder, query, given.json)
     return 0
 
 
@@ -172,6 +172,14 @@ def _answer_all(finder: Finder, queries: Texts, target: Path | None, as_json: bo
         print_rows(rows())
     tell(f"{finder.cut:,} queries cut at {finder.model.max_length} tokens")
     return 0
+
+
+def _answer(finder: Finder, query: str, as_json: bool) -> None:
+    """Print the answer to one query, and say if the query was cut."""
+    before = finder.cut
+    _show(finder(["1"], [query])[0], as_json)
+    if finder.cut > before:
+        tell(f"the query was cut at {finder.model.max_length} tokens")
 
 
 def _show(answer: list[dict[str, Any]], as_json: bool) -> None:

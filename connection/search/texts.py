@@ -11,7 +11,7 @@ from pathlib import Path
 from connection.data.column_contents import column_kinds
 from connection.data.formats.delimited import Row
 from connection.data.formats.table import TableFile, open_table
-from connection.data.pair_file import text_problem
+from connection.data.pair_file import file_state, text_problem
 from connection.system.csv_output import without_guards
 from connection.system.errors import InputError
 
@@ -85,6 +85,7 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
     the command calls the two columns.
     """
     table = open_table(path)
+    table = table.only(range(len(table.names or ())))  # of Parquet and Arrow, `rows` alone is a sample
     sample = list(itertools.islice(table.rows(), SAMPLE))
     names, header_row = table.names, 0
     if names is None and sample:
@@ -112,9 +113,16 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
 def read_texts(
     path: Path, column: str = "", id_column: str = "", other: bool = False, flags: tuple[str, str] = ("--column", "--id")
 ) -> Texts:
-    """Read a list into memory: see `open_texts`. other: keep other columns. Raises `InputError` for rows without text too."""
+    """Read a list into memory: see `open_texts`. other: keep other columns.
+
+    Raises `InputError` for rows without text too, and for a file that was changed while it was read.
+    """
     file = open_texts(path, column, id_column, flags)
+    files = file.table.files or (path,)
+    state = file_state(files)
     rows = list(file.rows())
+    if file_state(files) != state:
+        raise InputError(f"{path} was changed while it was read: start again when it is complete")
     kept = [at for at in range(len(file.names)) if other and at not in (file.place, file.id_place)]
     return Texts(
         [cells[file.place] for _, cells in rows],

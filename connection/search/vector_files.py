@@ -151,7 +151,7 @@ def write_vectors(
     target: Path, vectors: np.ndarray, scales: np.ndarray | None, names: Sequence[str] = (), rows: Iterable[Sequence[str]] = ()
 ) -> None:
     """Write vectors (N, H), and scales (N,), in blocks: as .safetensors, or as .parquet with the N rows of cells by `names`."""
-    if target.suffix == ".safetensors":
+    if target.suffix.lower() == ".safetensors":
         tensors = {"vectors": vectors} | ({} if scales is None else {"scales": scales})
         header, start = {}, 0
         for name, tensor in tensors.items():  # the format: https://github.com/huggingface/safetensors#format

@@ -141,6 +141,16 @@ def test_texts_are_not_kept(tiny_folder, tmp_path, monkeypatch):
     assert len(alive) == 5 * len(TEXTS)  # two passes for each file, and one for the rows beside the vectors
 
 
+@pytest.mark.parametrize(("ending", "begins"), [("NPY", b"\x93NUMPY"), ("Safetensors", b""), ("PARQUET", b"PAR1")])
+def test_an_ending_in_capitals_is_the_same_form(tiny_folder, listed, tmp_path, ending, begins):
+    for name in (ending, ending.lower()):
+        (tmp_path / name).mkdir()
+        assert run_inside(encode.main, tiny_folder, listed, "-o", tmp_path / name / f"v.{name}").returncode == 0
+    one, two = ((tmp_path / name / f"v.{name}").read_bytes() for name in (ending, ending.lower()))
+    assert one == two
+    assert one.startswith(begins)
+
+
 def test_a_file_that_changes_while_it_is_read_is_refused(tiny_folder, listed, tmp_path, monkeypatch):
     real = ConnectionBert.encode_tokens
 
