@@ -43,9 +43,10 @@ def from_cell(cell: str) -> str:
 def without_guards(cell: str) -> str:
     """Returns the text in a cell of a table that may have been written here: `from_cell`, but for texts in apostrophes.
 
-    In `'-' is a minus` the apostrophe at the beginning is the text's own: another one closes it.
+    In `'-' is a minus` the apostrophe at the beginning is the text's own: another one closes it. With two, one is a guard.
     """
-    return from_cell(cell) if PUT_BEFORE.search(cell) and not CLOSING.search(cell) else cell
+    guarded = PUT_BEFORE.search(cell) and (cell.startswith("''") or not CLOSING.search(cell))
+    return from_cell(cell) if guarded else cell
 
 
 class CsvOutput:

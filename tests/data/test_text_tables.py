@@ -158,7 +158,16 @@ def test_the_code_of_a_line_end_is_no_word(tmp_path, tiny_folder):
 
 def test_tables_written_here_are_read_as_they_were_and_texts_in_apostrophes_stay(tmp_path):
     """Whatever a spreadsheet made of the file: other delimiters, no byte-order mark, a workbook."""
-    texts = ["-5 °C is cold", "=SUM is a name", "it isn't; -5 is", "@home, it's here", "'tis so", "+", "a\n-b"]
+    texts = [
+        "-5 °C is cold",
+        "=SUM is a name",
+        "it isn't; -5 is",
+        "@home, it's here",
+        "'tis so",
+        "+",
+        "a\n-b",
+        "'-' is a minus",
+    ]
     rows = [(text, f"look at it {row}", row % 6) for row, text in enumerate(texts)]
     with new_csv(tmp_path / "p.csv") as output:
         output.rows([("sentence1", "sentence2", "score"), *rows])
