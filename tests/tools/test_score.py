@@ -170,3 +170,12 @@ def test_a_columnar_file_is_read_to_its_end(tmp_path, ending):
     assert len(read_texts(file, "sentence1").texts) == 450
     known = read_known([file], {f"a dog {n}": [n] for n in range(450)}, {"a cat": [0]}, 1, None)
     assert known.links.tolist() == list(range(450))
+
+
+def test_names_below_a_title_are_found(tiny_folder, tmp_path):
+    (tmp_path / "a.csv").write_text("Our pairs,,\n,,\nNo,sentence1,sentence2\n7,a dog,a cat\n8,the man,a horse\n")
+    (tmp_path / "b.csv").write_text("Our pairs,,\nNo,Erstes,Anderes\n7,a dog,a cat\n8,the man,a horse\n")
+    for name, *flags in (("a.csv",), ("b.csv", "--columns", "sentence1=Erstes,sentence2=Anderes")):
+        shown = run_inside(score.main, tiny_folder, tmp_path / name, *flags, "--json")
+        assert shown.returncode == 0, shown.stderr
+        assert [json.loads(line)["No"] for line in shown.stdout.splitlines()] == ["7", "8"]

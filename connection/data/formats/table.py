@@ -39,7 +39,7 @@ class TableFile:
     form: str
     unit: str  # what a row number counts: "line" or "row"
     names: list[str] | None  # None: the first row may be a header or data
-    # Starts a new pass over all rows, without `names`. Where `rows_of` is set, `rows` may end after a sample: name columns first.
+    # Starts a new pass over all rows, without `names`. Where `rows_of` is set, it may end after a sample: name columns first.
     rows: Callable[[], Iterator[Row]]
     count: int | None = None  # number of rows, if the format records it
     delimiter: str = ""  # of delimited text
