@@ -233,8 +233,12 @@ class ConnectionBert(nn.Module):
                     position_ids=tokens.position_ids,
                     return_dict=True,
                 ).last_hidden_state
-        mask = without_prompt(tokens.attention_mask, self._skipped) if self._skipped else tokens.attention_mask
-        vectors = pool(self.pooling, tokens.by_sentence(states).float(), mask)  # (N, T, H) -> (N, H)
+        return self.pooled(tokens.by_sentence(states).float(), tokens.attention_mask)
+
+    def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """The vectors of token states (N, T, H) under a mask (N, T): (N, H)."""
+        mask = without_prompt(attention_mask, self._skipped) if self._skipped else attention_mask
+        vectors: Tensor = pool(self.pooling, states, mask)
         return self.encoder.pooler(vectors.unsqueeze(1)) if self.pooling == "pooler" else vectors
 
     def encode(

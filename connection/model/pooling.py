@@ -39,13 +39,13 @@ def max_pooling(states: Tensor, attention_mask: Tensor) -> Tensor:
 
 def cls_pooling(states: Tensor, attention_mask: Tensor) -> Tensor:
     """State of the first token: [CLS], unless a prompt is left out."""
-    return states[torch.arange(len(states), device=states.device), attention_mask.argmax(dim=1)]
+    return states[torch.arange(states.shape[0], device=states.device), attention_mask.argmax(dim=1)]
 
 
 def last_pooling(states: Tensor, attention_mask: Tensor) -> Tensor:
     """State of a sentence's last token, [SEP]."""
     last = states.shape[1] - 1 - attention_mask.flip(1).argmax(dim=1)  # (N,)
-    return states[torch.arange(len(states), device=states.device), last]
+    return states[torch.arange(states.shape[0], device=states.device), last]
 
 
 POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
