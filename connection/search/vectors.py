@@ -1,35 +1,87 @@
-"""Texts -> vectors of length 1."""
+"""Texts -> vectors, by PyTorch or by an exported graph: what the commands need of either."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from connection.data.tokenization import tokenize
-from ConnectionBert import ConnectionBert
+from connection.model.onnx_encoder import OnnxEncoder, exported_folder
 
+if TYPE_CHECKING:
+    from ConnectionBert import ConnectionBert
+
+    Encoder = ConnectionBert | OnnxEncoder
+
+BACKENDS = ("torch", "onnx", "onnx-int8")
 TEXTS_AT_ONCE = 4096  # whose tokens are in memory
 
 
-def encode_texts(bert: ConnectionBert, texts: Sequence[str], what: str = "texts") -> tuple[np.ndarray, int]:
+def add_backend(parser: Any) -> None:
+    """Add the flags that say what computes the vectors, and where."""
+    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="onnx: what tools.export wrote (default: torch)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+
+
+def load_encoder(folder: str | Path, backend: str = "torch", device: str = "auto") -> Encoder:
+    """Load a model folder, or what tools.export has written of it: also by the exported folder's own name.
+
+    Raises `InputError` for a folder that can't be used, or was not exported.
+    """
+    if exported := exported_folder(folder, backend):
+        return OnnxEncoder.load(exported)
+    from connection.system.devices import pick_device
+    from ConnectionBert import ConnectionBert
+
+    return ConnectionBert.load(folder).to(pick_device(device))
+
+
+def encode_block(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the vectors of some thousand texts as `ConnectionBert.encode` in fp32, (N, H), and which were cut, (N,) bool."""
+    if isinstance(model, OnnxEncoder):
+        return model.encode_block(texts)
+    from connection.data.tokenization import tokenize
+
+    store = tokenize(texts, model.tokenizer, model.max_length)
+    return model.finish(model.encode_tokens([store[row] for row in range(len(store))])).numpy(), store.cut
+
+
+def digest_of(model: Encoder) -> Any:
+    """Returns a SHA-256 (hashlib object) of all that determines the vectors of given texts."""
+    if isinstance(model, OnnxEncoder):
+        return model.digest()
+    from connection.evaluation.similarity import model_digest
+
+    digest = model_digest(model)
+    digest.update(json.dumps([model.encoding.prompt, model.normalized]).encode())
+    return digest
+
+
+def encode_texts(model: Encoder, texts: Sequence[str], what: str = "texts") -> tuple[np.ndarray, int]:
     """Returns the vectors of N texts, (N, H) float32 of length 1, and how many texts were cut at the maximum length.
 
-    Each distinct text is encoded once, in fp32 as all figures are. what: the texts' name on the progress bar.
+    Each distinct text is encoded once. what: the texts' name on the progress bar.
     """
     numbers: dict[str, int] = {}
     places = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)  # (N,) of each text in `distinct`
     distinct = list(numbers)
-    vectors = np.empty((len(distinct), bert.hidden_size), np.float32)
+    vectors = np.empty((len(distinct), model.hidden_size), np.float32)
     cut = np.zeros(len(distinct), bool)
     with tqdm(total=len(distinct), desc=f"encode {what}", unit="text", disable=None, leave=False) as bar:
         for start in range(0, len(distinct), TEXTS_AT_ONCE):
             part = slice(start, start + TEXTS_AT_ONCE)
-            store = tokenize(distinct[part], bert.tokenizer, bert.max_length)
-            encoded = bert.encode_tokens([store[row] for row in range(len(store))])
-            vectors[part] = normalize(bert.finish(encoded), dim=-1).numpy()
-            cut[part] = store.cut
-            bar.update(len(store))
+            encoded, cut[part] = encode_block(model, distinct[part])
+            vectors[part] = unit(encoded)
+            bar.update(len(encoded))
     return vectors[places], int(cut[places].sum())
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Returns vectors (N, H) with length 1; a vector of zeros stays one."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(length, sys.float_info.epsilon)
