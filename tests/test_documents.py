@@ -21,7 +21,7 @@ import pytest
 import bertFineTuningWithConnectionData as driver
 import tools.flags
 from connection.settings import read_settings
-from tests.conftest import DRIVER, MANY, ROOT, run_command, run_inside, write_pairs
+from tests.conftest import DRIVER, MANY, ROOT, run_command, run_inside, tools_commands, write_pairs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 KOREAN = (ROOT / "README.ko.md").read_text(encoding="utf-8")
@@ -42,12 +42,6 @@ def commands_in(text: str) -> list[list[str]]:
 
 def pages() -> list[Path]:
     return [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def tools_commands() -> set[str]:
-    return {file.stem for file in (ROOT / "tools").glob("[a-z]*.py")} | {
-        file.parent.name for file in (ROOT / "tools").glob("*/__main__.py")
-    }
 
 
 def test_every_command_has_a_place_in_the_documents_and_starts():

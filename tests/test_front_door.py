@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -21,10 +22,25 @@ from connection.system.escapes import printable_output
 from connection.training.flag_habits import translate
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset
-from tests.conftest import MANY, PAIRS, ROOT, binary, run_command, run_inside, signal_in_step, training_words, write_pairs
-from tools import check, compare, evaluate
+from tests.conftest import (
+    MANY,
+    PAIRS,
+    ROOT,
+    binary,
+    run_command,
+    run_inside,
+    signal_in_step,
+    tools_commands,
+    training_words,
+    write_pairs,
+)
+from tools import check, evaluate
 
 CONSTANTS = vars(driver)
+COMMANDS = [
+    pytest.param(driver.main, id="training"),
+    *(pytest.param(importlib.import_module(module).main, id=name) for name, module in tools_commands().items()),
+]
 
 
 def settings_of(*words):
@@ -79,11 +95,15 @@ def test_the_tools_answer_likewise(main, wrong, meant):
     assert "usage:" not in shown.stderr
 
 
-@pytest.mark.parametrize("main", [driver.main, check.main, evaluate.main, compare.main])
-def test_every_command_has_its_version(main):
+@pytest.mark.parametrize("main", COMMANDS)
+def test_every_command_has_its_version_and_answers_a_wrong_flag_alike(main):
     shown = run_inside(main, "--version")
     assert shown.returncode == 0
     assert f"torch {torch.__version__}" in shown.stdout
+    wrong = run_inside(main, "--versio")
+    assert wrong.returncode == 2
+    assert "--versio: no such flag; did you mean --version?" in wrong.stderr
+    assert "usage:" not in wrong.stderr
 
 
 def test_flags_of_habit_are_taken_and_said(capsys):

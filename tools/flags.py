@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any
 
 from connection.runs.training_command import driver_constants
 from connection.settings import GROUPS, flag_of, setting_fields
 from connection.system.errors import exit_status
+from connection.system.flags import Flags
 from connection.system.paths import ROOT
 
 TARGET = ROOT / "docs" / "flags.md"
@@ -27,7 +27,7 @@ command whose output nobody reads any more (`| head -1`) ends with 141; a traini
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 2 bad usage."""
-    argparse.ArgumentParser(prog="python -m tools.flags", description=__doc__, allow_abbrev=False).parse_args(argv)
+    Flags("python -m tools.flags", __doc__ or "").parse_args(argv)
     return exit_status(write)
 
 

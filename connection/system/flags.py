@@ -60,10 +60,17 @@ class Flags(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse flags; unknown ones end the command with status 2, after all of them are said."""
+        return super().parse_args(self._known(args), namespace)
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse flags likewise; texts may stand between and after them."""
+        return super().parse_intermixed_args(self._known(args), namespace)
+
+    def _known(self, args: Any) -> list[str]:
         words, problems = self.known_words(sys.argv[1:] if args is None else args)
         if problems:
             self.error("\n".join(problems))
-        return super().parse_args(words, namespace)
+        return words
 
     def known_words(self, argv: Iterable[str]) -> tuple[list[str], list[str]]:
         """Return the words without unknown flags and their values, and a problem for each unknown flag.
