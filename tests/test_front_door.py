@@ -23,6 +23,7 @@ from connection.training.flag_habits import translate
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset
 from tests.conftest import (
+    DRIVER,
     MANY,
     PAIRS,
     ROOT,
@@ -134,6 +135,35 @@ def test_habits_that_mean_nothing_here_are_refused_with_the_reason(words, said):
         settings_of(*words)
     found, remarks, problems = translate(["--epochs", "3"], CONSTANTS)
     assert (found, remarks, problems) == (["--epochs", "3"], [], [])
+
+
+def words_at_tab(typed, tmp_path):
+    """What a shell shows at the tab key after these words, asked as argcomplete's function for bash asks."""
+    command = typed.split()
+    asked = command[1:3] if command[1] == "-m" else command[1:2]
+    answer = tmp_path / "answer"
+    environment = {"COMP_LINE": typed, "COMP_POINT": str(len(typed)), "COMP_TYPE": "9", "_ARGCOMPLETE_SHELL": "bash"}
+    run_command(*asked, _ARGCOMPLETE=str(len(asked) + 1), _ARGCOMPLETE_STDOUT_FILENAME=str(answer), IFS="\v", **environment)
+    return {word.strip() for word in answer.read_text().split("\v")}
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("python bertFineTuningWithConnectionData.py --epo", {"--epochs"}),
+        ("python bertFineTuningWithConnectionData.py --epochs 3 --schedule co", {"cosine", "constant"}),
+        ("python -m tools.evaluate --d", {"--dev-file", "--device"}),
+    ],
+)
+def test_the_tab_key_shows_what_may_follow(typed, words, tmp_path):
+    assert words_at_tab(typed, tmp_path) == words
+
+
+def test_every_command_has_the_line_that_shells_look_for():
+    folders = [name for name in tools_commands() if (ROOT / "tools" / name).is_dir()]
+    files = [ROOT / "tools" / (f"{name}/__main__.py" if name in folders else f"{name}.py") for name in tools_commands()]
+    for file in (DRIVER, *files):
+        assert file.read_text(encoding="utf-8").startswith("# PYTHON_ARGCOMPLETE_OK\n"), file
 
 
 # --- before the libraries are loaded -----------------------------------------------------------------------------------

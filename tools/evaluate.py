@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Evaluate a model on labelled pairs: correlations with 95% intervals, and further figures that the labels allow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Show why two texts are similar for a model: what each pair of words adds to their cosine."""
 
 from __future__ import annotations

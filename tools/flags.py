@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Write docs/flags.md: every flag of the training command with its default and meaning, from its constants and settings."""
 
 from __future__ import annotations

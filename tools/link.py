@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Link two lists: which rows of A connect to which rows of B. With A alone, find the rows of A that say the same."""
 
 from __future__ import annotations

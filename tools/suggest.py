@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Suggest which pairs to label next: spread over the labels that the model predicts, of many texts, no two about the same."""
 
 from __future__ import annotations
