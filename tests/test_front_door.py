@@ -107,6 +107,26 @@ def test_every_command_has_its_version_and_answers_a_wrong_flag_alike(main):
     assert "usage:" not in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "name", "value"),
+    [
+        ("--per_device_train_batch_size=8", "batch_size", 8),
+        ("--num_train_epochs=2", "epochs", 2),
+        ("--max_seq_length=64", "max_length", 64),
+        ("--lr_scheduler_type=cosine", "schedule", "cosine"),
+        ("--warmup_steps=0.2", "warmup_ratio", 0.2),
+        ("--bf16", "precision", "bf16"),
+        ("--fp32", "precision", "fp32"),
+        ("--gradient_accumulation_steps=4", "batch_size", 64),
+    ],
+)
+def test_each_flag_of_habit_is_said_once_and_not_in_a_quiet_run(typed, name, value, capsys):
+    assert getattr(settings_of(typed), name) == value
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert getattr(settings_of(typed, "--quiet"), name) == value
+    assert capsys.readouterr().out == ""
+
+
 def test_flags_of_habit_are_taken_and_said(capsys):
     settings = settings_of(
         "--per_device_train_batch_size", 8, "--num_train_epochs=2", "--max_seq_length", 64, "--lr_scheduler_type",

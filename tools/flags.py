@@ -20,7 +20,13 @@ Made by `python -m tools.flags`. Each flag is a constant of the same name at the
 whose default is `True` or `False` is given alone, `--packing`, or `--no-packing` for the opposite. From
 Python each is an argument: `train(train_file="my-pairs.csv", epochs=1)`.
 """
-FOOT = """## Exit status
+FOOT = """## The tab key
+The tab key can complete flags, their values and files, of this command and of every `python -m tools.NAME`. In the active
+environment, once: `pip install argcomplete==3.7.2`. Then in each shell, or in its start-up file:
+`eval "$(activate-global-python-argcomplete --dest=-)"`. Tried in bash; argcomplete knows zsh too. (`tools.learning_curve` and
+`tools.suspects` complete their own flags only.)
+
+## Exit status
 0 done, 1 the run failed, 2 bad usage or input, 130 ended by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal. A
 command whose output nobody reads any more (`| head -1`) ends with 141; a training goes on.
 """
