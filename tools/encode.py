@@ -52,17 +52,23 @@ def encode(given: argparse.Namespace) -> int:
     require_libraries()
     import numpy as np
 
+    from connection.data.pair_file import file_state
     from connection.search.row_files import unique
-    from connection.search.texts import read_texts
+    from connection.search.texts import open_texts
     from connection.search.vector_files import Form, encode_to_file, write_vectors
     from connection.system.devices import pick_device
     from ConnectionBert import ConnectionBert
 
-    texts = read_texts(source, given.column, other=target.suffix == ".parquet")
+    source_file = open_texts(source, given.column)
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
     form = Form(given.dtype, given.dim, given.normalize)
     npy = target if target.suffix == ".npy" else target.with_name(f".{target.name}.npy")
-    vectors, scales, cut = encode_to_file(model, texts.texts, form, npy)
+    files = source_file.table.files or (source,)
+    state = file_state(files)
+    vectors, scales, cut = encode_to_file(model, source_file.texts, form, npy)
+    if file_state(files) != state:
+        npy.unlink()
+        raise InputError(f"{printable(source)} was changed while it was read: start again when it is complete")
     written = [target]
     if target.suffix == ".npy":
         if scales is not None:
@@ -72,18 +78,17 @@ def encode(given: argparse.Namespace) -> int:
             with atomic_file(written[1]) as file:
                 np.save(file, scales)
     else:
-        columns = {"id": texts.ids} if texts.ids else {}
-        columns |= {texts.column: texts.texts, **texts.others}
-        names = unique([*columns, "vector"])[:-1]
-        write_vectors(target, vectors, scales, lambda: dict(zip(names, columns.values(), strict=True)))
+        names = unique([*source_file.names, "vector"])[:-1]
+        write_vectors(target, vectors, scales, names, (cells for _, cells in source_file.rows()))
         npy.unlink()
-    told: dict[str, Any] = {"files": [str(file) for file in written], "texts": len(texts.texts), "cut": cut}
-    told |= {"shape": list(vectors.shape), "dtype": given.dtype, "column": texts.column}
+    column = source_file.names[source_file.place]
+    told: dict[str, Any] = {"files": [str(file) for file in written], "texts": len(vectors), "cut": cut}
+    told |= {"shape": list(vectors.shape), "dtype": given.dtype, "column": column}
     if given.json:
         print(json.dumps(told))
     else:
         shape = f"{vectors.shape[0]:,} x {vectors.shape[1]} {given.dtype}"
-        print(f"{', '.join(map(printable, written))}: {shape}, of column {printable(texts.column)}")
+        print(f"{', '.join(map(printable, written))}: {shape}, of column {printable(column)}")
         print(f"{cut:,} texts cut at {model.max_length} tokens")
     return 0
 

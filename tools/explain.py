@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import is_link, open_plain
@@ -55,8 +55,7 @@ def explain_texts(given: argparse.Namespace) -> int:
 
     models = [ConnectionBert.load(folder) for folder in (given.model, given.base) if folder]
     for model in models:
-        print(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes),
-              sep="\n", file=sys.stderr)  # fmt: skip
+        tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
         require_words(model)
     explanation, base = [*(explain(model, first, second) for model in models), None][:2]
     assert explanation is not None

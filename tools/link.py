@@ -89,8 +89,9 @@ def link(given: argparse.Namespace) -> int:
     from ConnectionBert import ConnectionBert
 
     tell = functools.partial(print, file=sys.stdout if given.output else sys.stderr)  # stdout may hold the candidates
-    a = read_texts(resolve(given.a), given.column_a, given.id_a, given.other_columns)
-    b = read_texts(resolve(given.b), given.column_b, given.id_b, given.other_columns) if given.b else None
+    a = read_texts(resolve(given.a), given.column_a, given.id_a, given.other_columns, ("--column-a", "--id-a"))
+    flags_b = ("--column-b", "--id-b")
+    b = read_texts(resolve(given.b), given.column_b, given.id_b, given.other_columns, flags_b) if given.b else None
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
     tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     known = NONE_KNOWN

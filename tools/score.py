@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import is_link
@@ -145,9 +145,9 @@ def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_j
     threshold, how = threshold_of(model)
     if threshold is not None:
         said += f", {counts['connected']:,} connected (cosine {threshold:.4f} or more: {how})"
-    print(said, *([f"{printable(target)}: the rows with their scores"] if target else []), sep="\n", file=sys.stderr)
+    tell(said, *([f"{printable(target)}: the rows with their scores"] if target else []))
     if problems:
-        print(f"{len(problems):,} rows have no score:", *map(printable, problems[:SHOWN]), sep="\n  ", file=sys.stderr)
+        tell(f"{len(problems):,} rows have no score:", *(f"  {printable(problem)}" for problem in problems[:SHOWN]))
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import is_link
@@ -63,12 +63,12 @@ def search(given: argparse.Namespace) -> int:
 
     source = resolve(given.corpus)
     corpus = read_texts(source, given.column, given.id)
-    queries = read_texts(resolve(given.queries), given.query_column) if given.queries else None
+    queries = read_texts(resolve(given.queries), given.query_column, flags=("--query-column", "")) if given.queries else None
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
-    _tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
     folder = expand(given.index) if given.index else source.with_name(f"{source.name}.index")
     index = open_index(folder, model, corpus.texts)
-    _tell(
+    tell(
         f"index  {printable(folder)}: {len(corpus.texts):,} texts of column {printable(corpus.column)}, "
         f"{len(index.vectors):,} distinct, {index.new:,} encoded now, {index.cut:,} of them cut at {model.max_length} tokens"
     )
@@ -80,7 +80,7 @@ def search(given: argparse.Namespace) -> int:
         from connection.search.approximate import open_graph, recall, search_graph
 
         graph = open_graph(index)
-        _tell(f"faiss  recall@10 on a sample of the corpus: {100 * recall(graph, index):.1f}%")
+        tell(f"faiss  recall@10 on a sample of the corpus: {100 * recall(graph, index):.1f}%")
         nearest = min(given.top, len(index.vectors))
 
         def find(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ def search(given: argparse.Namespace) -> int:
     if given.query:
         _show(finder(["1"], [given.query])[0], given.json)
         return 0
-    _tell("Type a query, and Enter; an empty line ends.")
+    tell("Type a query, and Enter; an empty line ends.")
     while query := _asked():
         _show(finder(["1"], [query])[0], given.json)
     return 0
@@ -168,10 +168,10 @@ def _answer_all(finder: Finder, queries: Texts, target: Path | None, as_json: bo
     elif target:
         with new_csv(target) as output:
             output.rows(rows())
-        _tell(f"{printable(target)}: the {finder.top} nearest of {len(names):,} queries")
+        tell(f"{printable(target)}: the {finder.top} nearest of {len(names):,} queries")
     else:
         print_rows(rows())
-    _tell(f"{finder.cut:,} queries cut at {finder.model.max_length} tokens")
+    tell(f"{finder.cut:,} queries cut at {finder.model.max_length} tokens")
     return 0
 
 
@@ -192,10 +192,6 @@ def _asked() -> str:
         return input("> ").strip()
     except EOFError:
         return ""
-
-
-def _tell(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr)
 
 
 def _checked_usage(given: argparse.Namespace) -> Path | None:

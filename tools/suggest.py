@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import is_link
@@ -71,18 +71,18 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     from ConnectionBert import ConnectionBert
 
     if given.b:
-        a = read_texts(resolve(given.a), given.column_a, given.id_a, False)
-        b = read_texts(resolve(given.b), given.column_b, given.id_b, False)
+        a = read_texts(resolve(given.a), given.column_a, given.id_a, flags=("--column-a", "--id-a"))
+        b = read_texts(resolve(given.b), given.column_b, given.id_b, flags=("--column-b", "--id-b"))
     else:
         a, b = _sides(resolve(given.a), given)
     number: dict[str, int] = {}  # equal texts have the same
     of_a, of_b = (np.array([number.setdefault(plain(text), len(number)) for text in side.texts], np.int64) for side in (a, b))
     labelled = _labelled(given.labelled, number)
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
-    _tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
     pool = _pool(model, a, b, both_lists=bool(given.b))
     new = _unlabelled(of_a[pool.a], of_b[pool.b], labelled, len(number))
-    _tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
+    tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
     if not len(new):
         raise InputError("No pair is left: each is labelled already, or twice the same text. Give other lists.")
     pool = pool.only(new)
@@ -95,21 +95,17 @@ def suggest_pairs(given: argparse.Namespace) -> int:
         if threshold is None:
             threshold, source = NO_THRESHOLD
         chosen, how = near_threshold(pool, given.count, threshold), f"near the cosine {threshold:.4f} ({source})"
-    _tell(f"chosen {len(chosen):,} of {len(pool):,}, {how}")
+    tell(f"chosen {len(chosen):,} of {len(pool):,}, {how}")
     header, rows = _rows(model, a, b, pool.only(chosen))
     if target:
         with new_csv(target) as output:
             output.rows([header, *rows])
-        _tell(f"{printable(target)}: fill in the score column, and add its rows to the training file")
+        tell(f"{printable(target)}: fill in the score column, and add its rows to the training file")
     if given.json:
         print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
     elif not target:
         print_rows([header, *rows])
     return 0
-
-
-def _tell(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr)
 
 
 def _checked_usage(given: argparse.Namespace) -> Path | None:
@@ -199,7 +195,7 @@ def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
         encoded, cut = encode_texts(model, side.texts, what=side.path.name)
         vectors.append(encoded)
         texts = f"{len(side.texts):,} texts in column {printable(side.column)}"
-        _tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")
+        tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")
     u, v = vectors
     if both_lists:
         cosine, rows = top_k(u, v, NEAREST)

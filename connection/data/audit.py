@@ -26,6 +26,8 @@ CUT_SHARE = 0.01
 ONE_LABEL_SHARE = 0.6
 UNKNOWN_SHARE = 0.05  # fraction of the tokens
 PIECES_PER_WORD = 3.0  # with an English vocabulary, English has about 1.2 and Korean more than 5
+DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])?")  # 20230131, 202301
+RESOLUTION = 0.01  # of the scale: the least difference of labels that must survive
 NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>", "\\n", "#null!")  # in plain form: words for a missing value
 DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 MOST_BYTES = 64 << 20  # of one file's findings, which hold only the first lines of each
@@ -70,6 +72,7 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
             "swallowed-rows": "a cell spans lines that look like rows themselves",
             "mojibake": f"UTF-8 read as another encoding before, e.g. {text!r:.80}; it may be {fix_encoding(text)!r:.80}",
             "repeated-header": "the column names once more: these rows are left out",
+            "line-end-code": "_x000D_, Excel's code for a line end, is read as a space",
         }[name]
         yield Finding.of(name, file, [remark.line for remark in remarks], what, store.remark_counts[name])
     if not len(store):
@@ -81,9 +84,12 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if scale.how != DECLARED and (codes := missing_codes(store.labels)):
         rows = np.flatnonzero(np.isin(store.label, np.array(codes, np.float32)))
         others = [label for label in store.labels if label not in codes]
-        flags = f"if the scale is {others[0]:g} to {others[-1]:g}: --label-min {others[0]:g} --label-max {others[-1]:g}"
-        what = f"{', '.join(f'{code:g}' for code in codes)} may stand for a missing label, far from the others; {flags}"
-        yield Finding.of("missing-code", file, store.line[rows], what)
+        ends = f"{others[0]:g} to {others[-1]:g}: --label-min {others[0]:g} --label-max {others[-1]:g}"
+        turned = f", the other way round if less is nearer: --label-min {others[-1]:g} --label-max {others[0]:g}"
+        what = f"{', '.join(f'{code:g}' for code in codes)} may stand for a missing label; if the scale is {ends}"
+        yield Finding.of("missing-code", file, store.line[rows], what + turned * (codes == [-1]))
+    if what := not_labels(store.labels, scale):
+        yield Finding.of("no-scale", file, [], what)
     yield from find_duplicates(store, scale)
     low = scale.target(store.label) < LOW
     equal = [
@@ -118,15 +124,27 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
 
 
 def missing_codes(labels: list[float]) -> list[float]:
-    """Returns the labels that are written for a missing one (9, 99, -999, 88), where they stand further from the others than
-    those from each other. labels: the distinct ones, ascending.
+    """Returns the labels that are written for a missing one: 9, 99, -999, 88, where they stand further from the others than
+    those from each other; and -1 below whole numbers from 0 to 2 or more, as in SNLI. labels: the distinct ones, ascending.
     """
     codes = [label for label in labels if label.is_integer() and re.fullmatch("-?(9+|8+)", f"{label:.0f}")]
     others = [label for label in labels if label not in codes]
     if len(others) < 2:
         return []
     reach = others[-1] - others[0]
-    return [code for code in codes if code < others[0] - reach or code > others[-1] + reach]
+    codes = [code for code in codes if code < others[0] - reach or code > others[-1] + reach]
+    whole = all(label.is_integer() for label in others)
+    return ([-1.0] if whole and others[:2] == [-1, 0] and others[-1] >= 2 else []) + codes
+
+
+def not_labels(labels: list[float], scale: LabelScale) -> str:
+    """Returns why the distinct labels of a file can't be a scale of connection: dates, or too large to be told apart; or ""."""
+    largest = max(map(abs, labels), default=0.0)
+    if np.spacing(np.float32(largest)) > RESOLUTION * abs(scale.high - scale.low):
+        return f"{labels[0]:.0f} to {labels[-1]:.0f} can't be told apart in float32: are they dates or identifiers?"
+    if scale.how != DECLARED and all(label.is_integer() and DATE.fullmatch(f"{label:.0f}") for label in labels):
+        return f"{labels[0]:.0f} to {labels[-1]:.0f} look like dates; if they are labels, declare the scale"
+    return ""
 
 
 def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]:

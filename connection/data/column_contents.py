@@ -28,7 +28,7 @@ def column_kinds(rows: Sequence[list[str]], width: int) -> list[str]:
     for place in range(width):
         cells = cells_of(rows, place)
         ids = sum(bool(IDENTIFIER.fullmatch(cell)) or is_label(cell) for cell in cells)
-        few = len(cells) >= FEWEST_ROWS and len(set(cells)) <= len(cells) / 3 and all(map(CODE.fullmatch, cells))
+        few = len(rows) >= FEWEST_ROWS and len(set(cells)) <= max(1, len(cells) / 3) and all(map(CODE.fullmatch, cells))
         kinds.append("" if not cells else "ids" if ids >= MOST * len(cells) else "words" if few else "text")
     return kinds
 
@@ -92,6 +92,9 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     kinds = column_kinds(rows, width) if rows else []
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
     columns = [cells_of(rows, place) for place in range(width)]
+    marks = [place for place in range(width) if place not in texts and len(set(columns[place])) <= 6]
+    if len(texts) == 1 and len(marks) >= max(4, width - 2):  # of requirements and tests, with a mark where they connect
+        return "it looks like a matrix, with a column for each second sentence: write a row for each pair, with both sentences"
     labels = any(cells and sum(map(is_label, cells)) >= MOST * len(cells) for cells in columns)
     if labels and len(texts) == 1:
         cells = columns[texts[0]]

@@ -20,7 +20,7 @@ PAIRS = (
     ("relevant", "irrelevant|not relevant|non relevant|nonrelevant"), ("related", "unrelated|not related|non related"),
     ("similar", "dissimilar|not similar"), ("same", "different|not same"), ("equivalent", "not equivalent|non equivalent"),
     ("paraphrase", "not paraphrase|non paraphrase|no paraphrase"), ("entailment", "not entailment|non entailment"),
-    ("connected", "not connected|unconnected|disconnected"), ("linked", "not linked|unlinked"),
+    ("connected", "not connected|unconnected|disconnected"), ("link|linked", "no link|not linked|unlinked"),
     ("covered", "not covered|uncovered"), ("duplicate", "non duplicate|nonduplicate|not duplicate"), ("agree", "disagree"),
     ("positive|pos", "negative|neg"), ("correct", "incorrect|not correct"), ("valid", "invalid|not valid"),
     ("accept|accepted", "reject|rejected"), ("t", "f"),
@@ -34,7 +34,7 @@ PAIRS = (
     ("있음", "없음"), ("はい", "いいえ"), ("あり|有り", "なし|無し"), ("関連あり", "関連なし"), ("類似", "非類似"),
     ("一致", "不一致"), ("真", "偽"), ("真", "假"), ("是", "否|不是"), ("对", "错"), ("相关|相關", "不相关|不相關|无关|無關"),
     ("相似", "不相似"), ("匹配", "不匹配"), ("o|○|◯|\u2b55", "x|×|❌"), ("✓|✔|☑|✅|\u2714\ufe0f", "✗|✘|✖|❌|☒|\u2716\ufe0f"),  # noqa: RUF001
-    ("👍", "👎"),
+    ("👍", "👎"), ("☑", "☐"), ("good", "bad"),
 )  # fmt: skip
 # From no connection to full connection, evenly spaced.
 ORDERS = (
@@ -44,7 +44,8 @@ ORDERS = (
     ("none", "weak", "strong"), ("none", "weak", "moderate|medium", "strong"), ("weak", "moderate|medium", "strong"),
     ("none", "low", "medium|moderate", "high"), ("keine|kein", "schwach", "stark"), ("schwach", "mittel", "stark"),
     ("keine|kein", "schwach", "mittel", "stark"), ("aucun|aucune", "faible", "moyen|moyenne", "fort|forte"),
-    ("no", "partial|partially|partly", "yes"), ("nein", "teilweise", "ja"), ("non", "partiel|partiellement", "oui"),
+    ("irrelevant", "partial", "exact"), ("no", "partial|partially|partly", "yes"),
+    ("nein", "teilweise", "ja"), ("non", "partiel|partiellement", "oui"),
     ("unrelated|not related", "partially related|somewhat related|partly related", "related|fully related"),
     ("irrelevant|not relevant", "partially relevant|somewhat relevant", "relevant|highly relevant"),
     ("not covered", "partially covered|partly covered", "covered|fully covered"), ("×|x", "△", "○|◯|o"),  # noqa: RUF001

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,13 +27,13 @@ from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
 from connection.data.label_words import parse_label_map
 from connection.data.labels import is_label
+from connection.system.csv_output import without_guards
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 
 UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode categories: alone, they give no token
 FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
-
-
+LINE_END = re.compile("(?:_x000[9AD]_)+")  # of Excel's own files, in a table that was made from one
 ODD_QUOTES = ("\u201c", "\u201e", "\u00ab", "\u2018", "`")
 MOST_MARKS = 500  # combining marks in a row; putting n of them in order takes n * n steps
 
@@ -50,7 +51,7 @@ class Remark(NamedTuple):
     """What is odd about a row that is used, or left out for certain."""
 
     line: int
-    finding: str  # the finding's name: "swallowed-rows", "mojibake", "repeated-header"
+    finding: str  # the finding's name: "swallowed-rows", "mojibake", "repeated-header", "line-end-code"
     text: str  # an example, or ""
 
 
@@ -116,7 +117,7 @@ class PairFile:
     path: Path
     table: TableFile
     columns: Columns
-    state: tuple[int, ...]  # `_state` before the first read
+    state: tuple[int, ...]  # `file_state` before the first read
     label_map: str = ""
 
     @classmethod
@@ -128,7 +129,7 @@ class PairFile:
         sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it;
         label_map: the numbers of label words, such as "low=0,high=1".
         """
-        state = _state(open_saved(path, sheet).files if is_saved(path) else (path,))
+        state = file_state(open_saved(path, sheet).files if is_saved(path) else (path,))
         table, columns = understand(open_table(path, sheet), declared_columns, header_row)
         return cls(path, table, columns, state, label_map)
 
@@ -139,7 +140,7 @@ class PairFile:
 
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
-        if _state(self.files) != self.state:
+        if file_state(self.files) != self.state:
             raise InputError(f"{self.path} was changed while it was read: start again when it is complete")
 
     def __str__(self) -> str:
@@ -213,7 +214,7 @@ class PairFile:
         if not is_label(cells[label]) or not (is_text(cells[places[0]]) and is_text(cells[places[1]])):
             return None
         if len(cells) < width:
-            return cells if label == max(places) else None
+            return cells if label == max(places) or self.table.delimiter == "\t" else None
         if label == max(places):
             sure = self.table.delimiter == "\t" or (label < width - 1 and not is_label(cells[label + 1]))
         else:
@@ -243,7 +244,7 @@ class PairFile:
         width, names = self.columns.width, self.columns.names
         sentence1, sentence2, labels, lines, bad, remarks = [], [], [], [], [], list[Remark]()
         known: dict[str, float] = {}
-        typed = not self.table.delimiter
+        typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
             if cells is None:
@@ -251,6 +252,11 @@ class PairFile:
                 bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
+            if guarded and ("'" in one or "'" in two):
+                one, two = without_guards(one), without_guards(two)
+            if ("_x000" in one or "_x000" in two) and LINE_END.search(one + two):
+                one, two = (LINE_END.sub(" ", text) for text in (one, two))
+                remarks.append(Remark(line, "line-end-code", ""))
             label = known.get(written)
             if (label is None or math.isnan(label)) and self._is_header(cells):
                 remarks.append(Remark(line, "repeated-header", ""))
@@ -284,7 +290,7 @@ class PairFile:
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
 
 
-def _state(files: Sequence[Path]) -> tuple[int, ...]:
+def file_state(files: Sequence[Path]) -> tuple[int, ...]:
     """Returns what tells the files' content from another: size, times and inode. The last two can't be set as one likes."""
     state: list[int] = []
     for path in files:

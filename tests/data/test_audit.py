@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from connection.data.audit import audit, missing_codes
+from connection.data.audit import audit, missing_codes, not_labels
 from connection.data.labels import find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import load_pairs
@@ -286,10 +286,33 @@ def test_rows_that_an_open_quote_swallows(tokenizer, tmp_path):
     [
         ([1, 2, 5, -999], [-999]), ([0, 1, 9], [9]), ([0, 0.5, 1, 99, -9], [-9, 99]), ([0, 5, 88], [88]), ([1, 5, 9], []),
         ([0, 99], []), ([0, 50, 99], []), ([0, 1, 2, 98], []), ([0, 1, 9.9], []), ([1, 99], []),
+        ([-1, 0, 1, 2], [-1]), ([-1, 0, 3, 99], [-1, 99]), ([-1, 0, 1], []), ([-1, -0.5, 0, 2], []), ([-2, -1, 0, 1, 2], []),
     ],
 )  # fmt: skip
 def test_codes_of_missing_labels(labels, codes):
     assert missing_codes(sorted(map(float, labels))) == codes
+
+
+@pytest.mark.parametrize(
+    ("labels", "ends", "why"),
+    [
+        ([20230101, 20230102, 20230131], (), "can't be told apart in float32"), ([1700000000, 1700000060], (), "told apart"),
+        ([202301, 202312], (), "look like dates"), ([20230101, 20250101], (), "look like dates"), ([202301, 202313], (), ""),
+        ([202301, 202312], (202301, 202312), ""), ([16777217, 16777220], (0, 20000000), ""), ([0, 1e9], (), ""),
+        ([20230101, 20230103], (20230101, 20230103), "told apart"), ([0, 5], (), ""),
+    ],
+)  # fmt: skip
+def test_dates_and_identifiers_are_no_labels(labels, ends: tuple[float, ...], why):
+    labels = list(map(float, labels))
+    said = not_labels(labels, find_scale(ends[0] if ends else None, ends[1] if ends else None, labels))
+    assert bool(said) == bool(why)
+    assert why in said
+
+
+def test_labels_of_dates_block_training(tmp_path, tiny_folder):
+    pairs = [(f"a dog {number}", f"a man {number}", 20230101 + number % 3) for number in range(12)]
+    said = run_inside(check.main, str(write_pairs(tmp_path / "p.csv", pairs)), "--model-dir", str(tiny_folder))
+    assert (said.returncode, "no-scale" in said.stdout) == (2, True)
 
 
 def test_a_code_of_a_missing_label_blocks_and_its_way_out_works(tmp_path, tiny_folder):

@@ -53,6 +53,7 @@ def numbers(path, label_map="", low=-math.inf, high=math.inf):
         (["Strongly disagree", "Agree", "Strongly agree"], [0, 0.75, 1]), (["disagree", "agree"], [0, 1]),
         (["very low", "low", "very high"], [0, 0.25, 1]), (["not related", "partially related", "related"], [0, 0.5, 1]),
         (["Not at all similar", "Extremely similar"], [0, 1]),
+        (["☐", "☑"], [0, 1]), (["no link", "link"], [0, 1]),
         (["none", "weak", "strong"], [0, 0.5, 1]), (["none", "weak", "medium", "strong"], [0, 1 / 3, 2 / 3, 1]),
         (["no", "partially", "yes"], [0, 0.5, 1]), (["nein", "teilweise", "ja"], [0, 0.5, 1]),
         (["X", "△", "O"], [0, 0.5, 1]), (["×", "○"], [0, 1]),  # noqa: RUF001

@@ -72,6 +72,8 @@ def spread(names: Sequence[str], sample: Sequence[Sequence[Any]]) -> tuple[list[
     kinds = [_kind(values) for values in sample]
     alone = kinds.count("text") < 2  # the sentences stand within another column
     pairs = [place for place, kind in enumerate(kinds) if kind == "two texts"]
+    if any(isinstance(value, (list, tuple)) for place, kind in enumerate(kinds) if kind == "other" for value in sample[place]):
+        pairs = []  # beside lists of other lengths, the two texts are candidates of something else
     inner: list[list[str]] = [
         list(dict.fromkeys(str(key) for value in values if value is not None for key in value))[:MOST_WITHIN]
         if kind == "object"

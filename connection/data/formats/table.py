@@ -47,6 +47,11 @@ class TableFile:
     others: tuple[TableFile, ...] = ()  # the other sheets of a workbook
     files: tuple[Path, ...] = ()  # that `path` consists of, where it is a folder
 
+    @property
+    def is_of_spreadsheets(self) -> bool:
+        """Whether spreadsheets write this form, so that a text in it may have been guarded against being computed."""
+        return bool(self.delimiter or self.sheet)
+
     def most_rows(self) -> int | None:
         """Returns an upper bound of the number of rows, for a progress bar; None if finding it takes a pass over all rows."""
         return count_lines(self.path) if self.unit == "line" else self.count
