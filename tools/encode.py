@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Encode a column of texts to a file of vectors. Killed and started again, it goes on where it was."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Link two lists: which rows of A connect to which rows of B. With A alone, find the rows of A that say the same."""
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import Any
 from connection.system.csv_output import as_cell
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
+from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
-EXAMPLES = """examples:
-  python -m tools.link output/run requirements.csv tests.xlsx -o links.csv --html review.html
-  python -m tools.link output/run tickets.csv -o duplicates.csv --threshold 0.9
-"""
+EXAMPLES = (
+    "python -m tools.link output/run requirements.csv tests.xlsx -o links.csv --html review.html",
+    "python -m tools.link output/run tickets.csv -o duplicates.csv --threshold 0.9",
+)
 UNCOVERED = "uncovered.csv"
 FILES = {
     "--output": "the candidates",
@@ -35,13 +37,7 @@ SHOWN = 3  # ids that repeat, rows of --known that are not used
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 a file could not be written, 2 bad usage, model folder or list."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.link",
-        description=__doc__,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Flags("python -m tools.link", __doc__, EXAMPLES)
     parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
     parser.add_argument("a", metavar="A", help="a list of texts: a file in any form of the data reader")
     parser.add_argument("b", metavar="B", nargs="?", help="the other list; without it, A is compared with itself")

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Score pairs: the cosine, the label that it stands for and the decision, for two sentences or for each row of a file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Search a list of texts for those nearest to a query. The texts are encoded once, to an index beside the list."""
 
 from __future__ import annotations

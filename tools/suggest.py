@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Suggest which pairs to label next: spread over the labels that the model predicts, of many texts, no two about the same."""
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable, tell
+from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
     from connection.search.texts import Texts
     from ConnectionBert import ConnectionBert
 
-EXAMPLES = """examples:
-  python -m tools.suggest output/run requirements.csv tests.xlsx --labelled my-pairs.csv -o to-label.csv
-  python -m tools.suggest output/run unlabelled-pairs.csv --count 50 -o to-label.csv
-"""
+EXAMPLES = (
+    "python -m tools.suggest output/run requirements.csv tests.xlsx --labelled my-pairs.csv -o to-label.csv",
+    "python -m tools.suggest output/run unlabelled-pairs.csv --count 50 -o to-label.csv",
+)
 COUNT = 100
 NEAREST = 100  # candidates of each row of A: its nearest rows of B, and others, which the model may rate too low
 AT_RANDOM = 20
@@ -34,8 +36,7 @@ NO_THRESHOLD = (0.5, "this model has no threshold of its own: one trained on som
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 the pairs could not be written, 2 bad usage, model folder or file."""
-    parser = argparse.ArgumentParser(prog="python -m tools.suggest", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Flags("python -m tools.suggest", __doc__, EXAMPLES)
     parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
     parser.add_argument("a", metavar="A", help="a list of texts; or, without B, a file of unlabelled pairs")
     parser.add_argument("b", metavar="B", nargs="?", help="the other list")
