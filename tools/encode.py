@@ -10,7 +10,7 @@ from typing import Any
 
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
-from connection.system.flags import Flags
+from connection.system.flags import Flags, add_encoder_flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("float32", "float16", "int8"), default="float32", help="(default: float32)")
     parser.add_argument("--dim", type=int, default=0, metavar="N", help="the first N numbers alone, for Matryoshka models")
     parser.add_argument("--normalize", action="store_true", help="vectors of length 1 (default: as the model folder says)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    add_encoder_flags(parser)
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     given = parser.parse_args(argv)
     return exit_status(lambda: encode(given), failed="The vectors could not be written")
@@ -56,11 +56,10 @@ def encode(given: argparse.Namespace) -> int:
     from connection.search.row_files import unique
     from connection.search.texts import open_texts
     from connection.search.vector_files import Form, encode_to_file, write_vectors
-    from connection.system.devices import pick_device
-    from ConnectionBert import ConnectionBert
+    from connection.search.vectors import load_encoder
 
     source_file = open_texts(source, given.column)
-    model = ConnectionBert.load(given.model).to(pick_device(given.device))
+    model = load_encoder(given.model, given.backend, given.device)
     form = Form(given.dtype, given.dim, given.normalize)
     npy = target if target.suffix.lower() == ".npy" else target.with_name(f".{target.name}.npy")
     files = source_file.table.files or (source,)

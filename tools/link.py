@@ -17,7 +17,7 @@ from typing import Any
 from connection.system.csv_output import as_cell
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
-from connection.system.flags import Flags
+from connection.system.flags import Flags, add_encoder_flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         default="mark",
         help="mark them, leave them out, or measure the links against them (default: mark)",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    add_encoder_flags(parser)
     given = parser.parse_args(argv)
     return exit_status(lambda: link(given), failed="The links could not be written")
 
@@ -82,17 +82,15 @@ def link(given: argparse.Namespace) -> int:
     from connection.search.linking import ALL_PAIRS, decision_threshold, find_links
     from connection.search.review import write_review
     from connection.search.texts import read_texts
-    from connection.search.vectors import encode_texts
+    from connection.search.vectors import encode_texts, load_encoder
     from connection.system.atomic_files import write_json
     from connection.system.csv_output import new_csv
-    from connection.system.devices import pick_device
-    from ConnectionBert import ConnectionBert
 
     tell = functools.partial(print, file=sys.stdout if given.output else sys.stderr)  # stdout may hold the candidates
     a = read_texts(resolve(given.a), given.column_a, given.id_a, given.other_columns, ("--column-a", "--id-a"))
     flags_b = ("--column-b", "--id-b")
     b = read_texts(resolve(given.b), given.column_b, given.id_b, given.other_columns, flags_b) if given.b else None
-    model = ConnectionBert.load(given.model).to(pick_device(given.device))
+    model = load_encoder(given.model, given.backend, given.device)
     tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     known = NONE_KNOWN
     if given.known:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable, tell
-from connection.system.flags import Flags
+from connection.system.flags import Flags, add_encoder_flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
     from connection.search.pair_rows import PairRows
-    from ConnectionBert import ConnectionBert
+    from connection.search.vectors import Encoder
 
 EXAMPLES = (
     'python -m tools.score output/run "The door shall lock" "Check the lock"',
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None, name: str = "score") -> int:
     parser.add_argument("-o", "--output", metavar="FILE", help="the scored rows: .csv, .tsv, .jsonl, .parquet or .xlsx")
     parser.add_argument("--columns", default="", help="sentence1=NAME,sentence2=NAME (or 1-based numbers)")
     parser.add_argument("--json", action="store_true", help="print JSON: of two sentences, or a line for each row")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    add_encoder_flags(parser)
     given = parser.parse_args(argv)
     return exit_status(lambda: score(given), failed="The scores could not be written")
 
@@ -60,35 +60,35 @@ def score(given: argparse.Namespace) -> int:
     require_libraries()
     from connection.search.pair_rows import open_pairs
     from connection.search.row_files import ENDINGS, require_openpyxl
-    from connection.system.devices import pick_device
-    from ConnectionBert import ConnectionBert
 
     if target and target.suffix.lower() not in ENDINGS:
         raise InputError(f"-o {printable(target)}: the name should end in {', '.join(ENDINGS)}")
     if target and target.suffix.lower() == ".xlsx":
         require_openpyxl()
     file = None if two else open_pairs(resolve(given.pairs[0]), given.columns)
-    model = ConnectionBert.load(given.model).to(pick_device(given.device))
+    from connection.search.vectors import load_encoder
+
+    model = load_encoder(given.model, given.backend, given.device)
     if two:
         return _score_two(model, two, given.json)
     assert file
     return _score_file(model, file, target, given.json)
 
 
-def added_columns(model: ConnectionBert) -> list[str]:
+def added_columns(model: Encoder) -> list[str]:
     """Returns the names of the columns that a model can fill."""
     predicted = ["predicted"] * bool(model.labels and model.calibration.knots)  # without dev pairs no label is known
     return ["cosine", *predicted, *["connected"] * (threshold_of(model)[0] is not None)]
 
 
-def threshold_of(model: ConnectionBert) -> tuple[float | None, str]:
+def threshold_of(model: Encoder) -> tuple[float | None, str]:
     """Returns the cosine from which a model calls a pair connected, and how it is known; None and "" if it is not."""
     from connection.search.linking import decision_threshold
 
     return decision_threshold(model.calibration, model.labels)
 
 
-def scores_of(model: ConnectionBert, cosine: Any) -> list[list[Any]]:
+def scores_of(model: Encoder, cosine: Any) -> list[list[Any]]:
     """Returns the cells of `added_columns` for cosines (N,), N rows."""
     columns: list[list[Any]] = [[round(float(value), DIGITS) for value in cosine]]
     if model.labels and model.calibration.knots:
@@ -99,7 +99,7 @@ def scores_of(model: ConnectionBert, cosine: Any) -> list[list[Any]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _score_two(model: ConnectionBert, sentences: list[str], as_json: bool) -> int:
+def _score_two(model: Encoder, sentences: list[str], as_json: bool) -> int:
     from connection.search.vectors import encode_texts
 
     vectors, cut = encode_texts(model, sentences, what="sentences")  # (2, H)
@@ -121,7 +121,7 @@ def _score_two(model: ConnectionBert, sentences: list[str], as_json: bool) -> in
     return 0
 
 
-def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_json: bool) -> int:
+def _score_file(model: Encoder, file: PairRows, target: Path | None, as_json: bool) -> int:
     """Write the rows of a file with their scores to `target`, or print them. Says the counts on stderr."""
     from connection.search.row_files import new_rows, shown, unique
 
@@ -161,7 +161,7 @@ def _require_rows(file: PairRows, count: int) -> None:
         raise InputError(f"{printable(file.table.path)} has no rows below its header")
 
 
-def _scored(model: ConnectionBert, file: PairRows, counts: dict[str, int], problems: list[str]) -> Iterator[list[list[Any]]]:
+def _scored(model: Encoder, file: PairRows, counts: dict[str, int], problems: list[str]) -> Iterator[list[list[Any]]]:
     """Yields the rows with their scores; those without two sentences have empty ones. Adds to `counts` and `problems`."""
     from connection.search.vectors import encode_texts
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable, tell
-from connection.system.flags import Flags
+from connection.system.flags import Flags, add_encoder_flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from connection.search.texts import Texts
-    from ConnectionBert import ConnectionBert
+    from connection.search.vectors import Encoder
 
 EXAMPLES = (
     'python -m tools.search output/run tests.csv "the door shall lock"',
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--query-column", default="", metavar="COLUMN", help="name or number of the queries' column")
     parser.add_argument("--approximate", action="store_true", help="through faiss: faster above a million texts, not exact")
     parser.add_argument("--json", action="store_true", help="print what was found as a line of JSON for each query")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    add_encoder_flags(parser)
     given = parser.parse_args(argv)
     return exit_status(lambda: search(given), failed="What was found could not be written")
 
@@ -58,13 +58,12 @@ def search(given: argparse.Namespace) -> int:
     from connection.search.index import open_index
     from connection.search.texts import read_texts
     from connection.search.top_k import top_k
-    from connection.system.devices import pick_device
-    from ConnectionBert import ConnectionBert
+    from connection.search.vectors import load_encoder
 
     source = resolve(given.corpus)
     corpus = read_texts(source, given.column, given.id)
     queries = read_texts(resolve(given.queries), given.query_column, flags=("--query-column", "")) if given.queries else None
-    model = ConnectionBert.load(given.model).to(pick_device(given.device))
+    model = load_encoder(given.model, given.backend, given.device)
     tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
     folder = expand(given.index) if given.index else source.with_name(f"{source.name}.index")
     index = open_index(folder, model, corpus.texts)
@@ -103,7 +102,7 @@ class Finder:
 
     def __init__(
         self,
-        model: ConnectionBert,
+        model: Encoder,
         corpus: Texts,
         rows: np.ndarray,
         find: Callable[..., tuple[np.ndarray, np.ndarray]],

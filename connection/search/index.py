@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from connection.evaluation.similarity import model_digest
-from connection.search.vectors import encode_texts
+from connection.search.vectors import Encoder, digest_of, encode_texts
 from connection.system.atomic_files import atomic_folder, write_json
 from connection.system.errors import InputError
 from connection.system.plain_files import is_link, read_json
-from ConnectionBert import ConnectionBert
 
 FILE, VECTORS, TEXTS, GRAPH = "index.json", "vectors.npy", "texts.npy", "graph.faiss"
 KEY = np.dtype("S16")
@@ -37,26 +35,24 @@ class Index:
     cut: int  # of these, how many are longer than the maximum length
 
 
-def open_index(folder: Path, bert: ConnectionBert, texts: Sequence[str]) -> Index:
+def open_index(folder: Path, model: Encoder, texts: Sequence[str]) -> Index:
     """Open the index of a corpus; make it, or encode what is new in the corpus, if need be.
 
     Raises `InputError` if the folder is no index, is damaged, or is another model's.
     """
-    digest = model_digest(bert)
-    digest.update(bert.encoding.prompt.encode())
-    identity = digest.hexdigest()
+    identity = digest_of(model).hexdigest()
     keys = np.array([hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] for text in texts], "V16")
     distinct, first, rows = np.unique(keys, return_index=True, return_inverse=True)
-    known, vectors = _read(folder, identity, bert.hidden_size)
+    known, vectors = _read(folder, identity, model.hidden_size)
     there = np.searchsorted(known, distinct) if len(known) else np.zeros(len(distinct), np.int64)
     there = np.minimum(there, max(0, len(known) - 1))
     old = known[there] == distinct if len(known) else np.zeros(len(distinct), bool)
     fresh = np.flatnonzero(~old)
     if not len(fresh) and len(known) == len(distinct):
         return Index(folder, vectors, rows, 0, 0)
-    encoded, cut = encode_texts(bert, [texts[first[row]] for row in fresh], what="new texts")
+    encoded, cut = encode_texts(model, [texts[first[row]] for row in fresh], what="new texts")
     with atomic_folder(folder) as new:
-        merged = np.lib.format.open_memmap(new / VECTORS, "w+", np.float32, (len(distinct), bert.hidden_size))
+        merged = np.lib.format.open_memmap(new / VECTORS, "w+", np.float32, (len(distinct), model.hidden_size))
         for start in range(0, len(distinct), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             kept = np.flatnonzero(old[part]) + start
@@ -65,7 +61,7 @@ def open_index(folder: Path, bert: ConnectionBert, texts: Sequence[str]) -> Inde
         merged.flush()
         del merged
         np.save(new / TEXTS, distinct)
-        write_json(new / FILE, {"version": VERSION, "model": identity, "texts": len(distinct), "numbers": bert.hidden_size})
+        write_json(new / FILE, {"version": VERSION, "model": identity, "texts": len(distinct), "numbers": model.hidden_size})
     return Index(folder, np.load(folder / VECTORS, mmap_mode="r"), rows, len(fresh), cut)
 
 

@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from connection.data.text_hashes import SentenceIndex, draw_key, hash_texts
-from connection.data.tokenization import tokenize
-from connection.evaluation.similarity import model_digest
+from connection.search.vectors import Encoder, digest_of, encode_block, unit
 from connection.system.atomic_files import atomic_file, write_json
 from connection.system.errors import InputError
 from connection.system.folder_lock import try_lock
 from connection.system.plain_files import read_json
-from ConnectionBert import ConnectionBert
 
 TEXTS_AT_ONCE = 4096  # encoded, flushed to the disk and noted together
 KINDS = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
@@ -40,7 +37,7 @@ class Form:
 
 
 def encode_to_file(
-    bert: ConnectionBert, texts: Callable[[], Iterable[str]], form: Form, target: Path
+    model: Encoder, texts: Callable[[], Iterable[str]], form: Form, target: Path
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Encode N texts, each distinct one once, to a .npy file. Returns the vectors, their scales and how many texts were cut.
 
@@ -49,10 +46,10 @@ def encode_to_file(
     is written it is called .NAME.part; the same call goes on with such a file after a kill, and the result is the same to the
     last bit. Raises `InputError` if another process writes it, or there is no text.
     """
-    size = bert.hidden_size if not form.dim else form.dim
-    if size > bert.hidden_size:
-        raise InputError(f"--dim {form.dim}: the model's vectors have {bert.hidden_size} numbers")
-    places, new, identity = _distinct(texts(), _identity(bert, form))
+    size = model.hidden_size if not form.dim else form.dim
+    if size > model.hidden_size:
+        raise InputError(f"--dim {form.dim}: the model's vectors have {model.hidden_size} numbers")
+    places, new, identity = _distinct(texts(), _identity(model, form))
     count = int(new.sum())
     part, note = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.part.json")
     note.touch()
@@ -66,17 +63,15 @@ def encode_to_file(
         with tqdm(total=count, initial=done, desc="encode", unit="text", disable=None, leave=False) as bar:
             while block := list(itertools.islice(left, TEXTS_AT_ONCE)):
                 rows = slice(done, done + len(block))
-                store = tokenize(block, bert.tokenizer, bert.max_length)
-                encoded = bert.finish(bert.encode_tokens([store[row] for row in range(len(store))]))[:, :size]
-                if form.normalized:
-                    encoded = normalize(encoded, dim=-1)
-                vectors[rows], scales[rows] = quantized(encoded.numpy(), form.dtype)
+                encoded, is_cut = encode_block(model, block)
+                encoded = unit(encoded[:, :size]) if form.normalized else encoded[:, :size]
+                vectors[rows], scales[rows] = quantized(encoded, form.dtype)
                 vectors.flush()
                 scales.flush()
-                cut += [done + int(row) for row in np.flatnonzero(store.cut)]
+                cut += [done + int(row) for row in np.flatnonzero(is_cut)]
                 done = rows.stop
                 write_json(note, {"identity": identity, "done": done, "cut": cut})
-                bar.update(len(store))
+                bar.update(len(block))
         with atomic_file(target) as file:
             _write_rows(file, vectors, places)
         all_scales = np.array(scales)[places] if form.dtype == "int8" else None
@@ -128,10 +123,10 @@ def _write_rows(file: Any, vectors: np.ndarray, places: np.ndarray) -> None:
         file.write(np.ascontiguousarray(vectors[places[start : start + TEXTS_AT_ONCE]]).tobytes())
 
 
-def _identity(bert: ConnectionBert, form: Form) -> Any:
+def _identity(model: Encoder, form: Form) -> Any:
     """Begins the digest of all that determines the vectors: the model and their form."""
-    digest = model_digest(bert)
-    digest.update(json.dumps([dataclasses.asdict(form), bert.encoding.prompt, bert.normalized]).encode())
+    digest = digest_of(model)
+    digest.update(json.dumps(dataclasses.asdict(form)).encode())
     return digest
 
 

@@ -6,26 +6,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
 
-from connection.model.onnx_encoder import OnnxEncoder, exported_folder
+from connection.export.encoder import OnnxEncoder, exported_folder
 
 if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
 
-    Encoder = ConnectionBert | OnnxEncoder
+Encoder: TypeAlias = "ConnectionBert | OnnxEncoder"
 
-BACKENDS = ("torch", "onnx", "onnx-int8")
 TEXTS_AT_ONCE = 4096  # whose tokens are in memory
-
-
-def add_backend(parser: Any) -> None:
-    """Add the flags that say what computes the vectors, and where."""
-    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="onnx: what tools.export wrote (default: torch)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
 
 
 def load_encoder(folder: str | Path, backend: str = "torch", device: str = "auto") -> Encoder:

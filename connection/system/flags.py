@@ -148,3 +148,10 @@ def flag_words(argv: Iterable[str]) -> list[str]:
         else:
             words.append(word)
     return words
+
+
+def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a command that encodes texts: what computes the vectors, and where."""
+    backends = ("torch", "onnx", "onnx-int8")
+    parser.add_argument("--backend", choices=backends, default="torch", help="onnx: what tools.export wrote (default: torch)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")

@@ -27,7 +27,7 @@ OPSET = 18
 
 
 def write_graph(model: Any, file: Path) -> None:
-    """Write the graph of a ConnectionBert: inputs (N, T) int64, outputs `STATES` (N, T, H) and `VECTORS` (N, H or fewer) float32.
+    """Write the graph of a ConnectionBert: inputs (N, T) int64, outputs `STATES` (N, T, H) and `VECTORS` (N, H) float32.
 
     Raises `InputError` for a variant of BERT that the graph does not have.
     """

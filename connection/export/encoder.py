@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from connection.model.calibration import Calibration
+from connection.model.checks.model_folder import model_of
 from connection.system.errors import InputError
-from connection.system.paths import model_of_run, resolve
+from connection.system.paths import resolve
 from connection.system.plain_files import read_json
 
 GRAPH, TOKENIZER, SETTINGS = "model.onnx", "tokenizer.json", "export.json"
@@ -20,8 +21,10 @@ VERSION = 1
 FORMATS = ("onnx", "onnx-int8")
 INPUTS, VECTORS = ("input_ids", "attention_mask"), "sentence_embedding"
 TEXTS_AT_ONCE = 32  # of one call: the products are large enough, and what is between them stays in the caches
-MOST_BYTES = 10_000_000  # of tokenizer.json and export.json
-KINDS = {"max_length": int, "hidden_size": int, "cls": int, "sep": int, "pad": int, "prompt": str, "summary": str, "format": str}
+KINDS = {
+    "max_length": int, "hidden_size": int, "cls": int, "sep": int, "pad": int, "prompt": str, "summary": str, "format": str,
+    "special_tokens_are_text": bool,
+}  # fmt: skip
 
 
 def exported_folder(model: str | Path, backend: str) -> Path | None:
@@ -34,7 +37,7 @@ def exported_folder(model: str | Path, backend: str) -> Path | None:
         return path
     if backend not in FORMATS:
         return None
-    folder = model_of_run(path) / backend
+    folder = model_of(path) / backend
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder} is not there. Type: python -m tools.export {model} --format {backend}")
     return folder
@@ -49,7 +52,7 @@ class OnnxEncoder:
     def __init__(self, folder: Path, settings: dict[str, Any], session: Any, tokenizer: Any):
         self.folder, self.settings, self.session, self.tokenizer = folder, settings, session, tokenizer
         self.max_length, self.hidden_size, self.prompt = settings["max_length"], settings["hidden_size"], settings["prompt"]
-        ends = settings.get("label_min"), settings.get("label_max")
+        ends: list[Any] = [settings.get(name) for name in ("label_min", "label_max")]
         self.labels = None if None in ends else (float(ends[0]), float(ends[1]))
         self.calibration = Calibration.from_json(settings)
         self.notes: list[str] = []
@@ -58,11 +61,9 @@ class OnnxEncoder:
     def load(cls, folder: Path) -> OnnxEncoder:
         """Load an exported folder. Raises `InputError` for one that is damaged, or if onnxruntime is not installed."""
         try:
-            import onnxruntime
+            import onnxruntime  # noqa: F401
         except ImportError:
             raise InputError("An exported model needs onnxruntime. Type: pip install -r requirements-export.txt") from None
-        from tokenizers import Tokenizer
-
         damaged = f"{folder} is damaged, or of another version: export the model again (python -m tools.export)"
         try:
             settings: Any = read_json(folder / SETTINGS)
@@ -72,13 +73,27 @@ class OnnxEncoder:
             for name in (GRAPH, TOKENIZER):
                 if hashlib.sha256((folder / name).read_bytes()).hexdigest() != settings["sha256"][name]:
                     raise InputError(f"{damaged}: {name} is not as it was written")
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3  # errors alone
-            options.intra_op_num_threads = cores()
-            session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
-            return cls(folder, settings, session, Tokenizer.from_file(str(folder / TOKENIZER)))
+            return cls._open(folder, settings, folder / GRAPH, cores())
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{damaged}: {error!s:.200}") from None
+
+    @classmethod
+    def of_graph(cls, folder: Path, settings: dict[str, Any], graph: Path) -> OnnxEncoder:
+        """Returns the encoder of a graph that is being written, on one core."""
+        return cls._open(folder, settings, graph, 1)
+
+    @classmethod
+    def _open(cls, folder: Path, settings: dict[str, Any], graph: Path, threads: int) -> OnnxEncoder:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors alone
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer.encode_special_tokens = settings["special_tokens_are_text"]
+        return cls(folder, settings, session, tokenizer)
 
     @property
     def summary(self) -> str:
