@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "ConnectionDataset": (*MODEL, "settings"),
     "evaluation": (*MODEL, "ConnectionBert", "ConnectionDataset"),
     "training": (*MODEL, "ConnectionBert", "ConnectionDataset"),
-    "search": (*MODEL, "ConnectionBert", "evaluation"),
+    "export": (*MODEL, "ConnectionBert", "evaluation"),
+    "search": (*MODEL, "ConnectionBert", "evaluation", "export"),
     "reports": (*TRAINING, "evaluation", "search"),
     "runs": (*TRAINING, "evaluation", "reports"),
 }

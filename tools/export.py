@@ -157,10 +157,8 @@ def _show(
         print(json.dumps({"folder": str(target), "format": given.format} | figures))
         return
     if given.format == "onnx-int8":
-        bits = 8 if exact else 7
-        print(
-            f"{figures['in_fp32']} of {figures['products']} products stay in fp32, chosen on {choose and choose.name}; {bits} bits"
-        )
+        chosen = f"chosen on {choose and choose.name}; the others have {8 if exact else 7} bits"
+        print(f"{figures['in_fp32']} of {figures['products']} products stay in fp32, {chosen}")
         if not figures["pays"]:
             print("int8 is not faster than fp32 on this processor: the graph is in fp32")
     for name, rate in figures["texts_per_second"].items():
