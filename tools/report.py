@@ -23,12 +23,12 @@ SEVERAL = "side-by-side.html"
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 a file could not be written, 2 bad usage or a folder without a run."""
     parser = Flags("python -m tools.report", __doc__, EXAMPLES)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, its --output-dir; others are compared with the first")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run; others are compared with the first")
     parser.add_argument(
         "-o", "--output", default="", metavar="FILE",
         help=f"the page (default: report.html in the run's folder; of several runs {SEVERAL} in this folder)",
     )  # fmt: skip
-    parser.add_argument("--plots", default="", metavar="FOLDER", help="also write each plot into this folder, as PNG and as SVG")
+    parser.add_argument("--plots", default="", metavar="FOLDER", help="also write each plot there, as PNG and as SVG")
     given = parser.parse_args(argv)
     return exit_status(lambda: build(given.runs, given.output, given.plots), failed="The report could not be written")
 

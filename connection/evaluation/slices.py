@@ -39,9 +39,10 @@ def find_slices(
 ) -> dict[str, list[dict[str, Any]]]:
     """Slices of N pairs of a store: {"all": [...], "label": [...], "length", "overlap", "truncation", "negation"}.
 
-    A slice is {"slice": its name, "pairs", "spearman", "mean_absolute_error", "error_low", "error_high"}: within the slice, the
-    rank correlation of cosine (N,) and label, NaN if undefined, and the mean absolute residual (N,) in label units with the ends
-    of its 95% interval (`mean_interval`), NaN without residuals. Each pair is in exactly one slice of a kind. Empty slices are left out, and so is a kind with a single slice, except "all". negated: the
+    A slice is {"slice": its name, "pairs", "spearman", "mean_absolute_error", "error_low", "error_high"}: within the slice,
+    the rank correlation of cosine (N,) and label, NaN if undefined, and the mean absolute residual (N,) in label units, with
+    the ends of its 95% interval (`mean_interval`), NaN without residuals. Each pair is in exactly one slice of a kind.
+    Empty slices are left out, and so is a kind with a single slice, except "all". negated: the
     result of `count_negated`; None if the text is not available.
     """
     one, two = store.index1[places], store.index2[places]

@@ -28,7 +28,7 @@ from connection.reports.tables import (
     slices_table,
 )
 from connection.reports.telling_pairs import as_shown, newly_right, title_of, word_shares, worst
-from connection.reports.verdict import gain_ends, judge
+from connection.reports.verdict import judge
 from connection.settings import setting_fields
 from connection.system.atomic_files import atomic_file, plain_json
 from connection.system.errors import InputError
@@ -114,7 +114,10 @@ def _told(run: Run) -> dict[str, Any]:
         "All figures of the test pairs": figures_table(test) if test else None,
         "Each seed": seeds_table(results) if "seeds" in results else None,
         "What a cosine stands for": curve_table(curve) if curve else None,
-        **{f"Groups of the {split} pairs": slices_table(results["slices"][split]) for split in sorted(results.get("slices", {}), reverse=True)},
+        **{
+            f"Groups of the {split} pairs": slices_table(results["slices"][split])
+            for split in sorted(results.get("slices", {}), reverse=True)
+        },
     }  # fmt: skip
     gain = results.get("gain", {}).get("test")
     known = [str(settings.get(name) or "") for name in ("model_dir", "train_file", "output_dir")]
@@ -122,7 +125,7 @@ def _told(run: Run) -> dict[str, Any]:
     place = without_folders(str(run.folder), run)
     at = _inside(run.folder)
     fields = {field.name: field for field in setting_fields()}
-    given = settings.get("given") if isinstance(settings.get("given"), list) else []
+    given: Any = settings.get("given")
     return {
         "name": run.name,
         "model": model,
@@ -141,15 +144,17 @@ def _told(run: Run) -> dict[str, Any]:
         "meanings": [(METRIC_FORMATS[key][0], meaning) for key, meaning in MEANINGS.items() if _has(test, key)],
         "given": [
             (field.name, _value(without_folders(settings.get(name), run)), field.metadata["help"])
-            for name in given
+            for name in (given if isinstance(given, list) else [])
             if (field := fields.get(str(name)))
         ],
         "environment": [
             (name, _value(value))
             for name, value in (
-                *((settings.get("versions") or {}).items()), ("platform", settings.get("platform")), ("device", results.get("device")),
-                ("precision", results.get("precision")), ("threads", results.get("threads")), ("git commit", settings.get("git_commit")),
-                ("seconds", round(results.get("seconds") or 0)), ("peak memory, bytes", results.get("peak_memory_bytes")),
+                *((settings.get("versions") or {}).items()),
+                *((name, settings.get(name.replace(" ", "_"))) for name in ("platform", "git commit")),
+                *((name, results.get(name)) for name in ("device", "precision", "threads")),
+                ("seconds", round(results.get("seconds") or 0)),
+                ("peak memory, bytes", results.get("peak_memory_bytes")),
             )
             if value is not None
         ],
@@ -210,14 +215,17 @@ def _confusion(run: Run) -> list[dict[str, Any]]:
 
 def _difference(first: Run, other: Run) -> dict[str, Any]:
     """What another run gained over the first, where both were tested on the same pairs."""
-    told: dict[str, Any] = {"name": other.name, "sentence": "", "ends": None}
+    told: dict[str, Any] = {"name": other.name, "sentence": ""}
     if "test" not in first.pairs or "test" not in other.pairs or not same_pairs(first.pairs["test"], other.pairs["test"]):
-        told["sentence"] = f"{other.name} and {first.name} were not tested on the same pairs: nothing can be said of a difference."
+        told["sentence"] = (
+            f"{other.name} and {first.name} were not tested on the same pairs: nothing can be said of a difference."
+        )
         return told
     falling = first.scale.low > first.scale.high
     found = gain_between(first.pairs["test"], other.pairs["test"], falling, first.binary and other.binary)
-    told["sentence"] = gain_sentence(found, other.name, f"against {first.name} on the {len(first.pairs['test']):,} test pairs of both")
-    told["ends"] = gain_ends(found)
+    told["sentence"] = gain_sentence(
+        found, other.name, f"against {first.name} on the {len(first.pairs['test']):,} test pairs of both"
+    )
     return told
 
 
@@ -233,7 +241,7 @@ def _rows(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _has(columns: dict[str, Any], key: str) -> bool:
-    return any(key in figures or any(key in part for part in figures.values() if isinstance(part, dict)) for figures in columns.values())
+    return any(key in part for figures in columns.values() for part in (figures, *figures.values()) if isinstance(part, dict))
 
 
 def _value(value: Any) -> str:

@@ -31,6 +31,7 @@ MOST_POINTS = 2_000  # pairs that are drawn one by one
 MOST_STEPS = 400  # points of a loss curve; with more, each is a mean
 MOST_SLICES = 14
 BANDS = 8  # of labels, where there are more distinct ones
+BOX = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 1}  # behind a text that may lie on a line
 POINTS = "points"  # the id of the points that show their pair
 
 
@@ -63,7 +64,8 @@ def gain(figure: Figure, shown: Sequence[Shown]) -> str:
     measure = measure_of(base)
     bars = [("before", BEFORE, base)] + [(one.name, one.colour, one.run.results["final"]["test"]) for one in strong]
     figure.set_size_inches(WIDTH, 0.75 + 0.42 * len(bars))
-    axes, told, least = figure.add_subplot(), [], 0.0
+    axes: Any = figure.add_subplot()
+    told, least = [], 0.0
     for place, (name, colour, figures) in enumerate(bars):
         value, ends = 100 * float(deciding(figures) or 0), _ends(figures, measure)
         axes.barh(place, value, 0.6, color=colour)
@@ -77,8 +79,8 @@ def gain(figure: Figure, shown: Sequence[Shown]) -> str:
         told.append(f"{name} {text}")
     for place, one in enumerate(strong, 1):
         for seed in _seeds(shown, one):
-            value = deciding(seed.run.results["final"].get("test") or {})
-            axes.plot([100 * (value if value is not None else math.nan)], [place], "o", ms=4, mfc="none", color=INK)
+            of_seed = deciding(seed.run.results["final"].get("test") or {})
+            axes.plot([math.nan if of_seed is None else 100 * of_seed], [place], "o", ms=4, mfc="none", color=INK)
     axes.set_yticks(range(len(bars)), [_short(name, 18) for name, *_ in bars])
     axes.invert_yaxis()
     axes.set(xlim=(min(0, least - 2), 150), xticks=range(0, 101, 25), xlabel=f"{METRIC_FORMATS[measure][0]}, 100 is best")
@@ -86,6 +88,7 @@ def gain(figure: Figure, shown: Sequence[Shown]) -> str:
     axes.xaxis.label.set_ha("left")
     axes.tick_params(axis="y", length=0)
     axes.spines["bottom"].set_bounds(0, 100)
+    axes.spines["left"].set_visible(False)
     several = " The circles are the other seeds." if len(shown) > len(strong) else ""
     return f"{METRIC_FORMATS[measure][0]} with its 95% interval: {'; '.join(told)}.{several}"
 
@@ -96,7 +99,8 @@ def predicted(figure: Figure, shown: Sequence[Shown]) -> str:
     if not drawn:
         return ""
     figure.set_size_inches(WIDTH, 4.2)
-    axes, scale = figure.add_subplot(), drawn[-1].run.scale
+    axes: Any = figure.add_subplot()
+    scale = drawn[-1].run.scale
     ends = sorted((scale.low, scale.high))
     axes.plot(ends, ends, color=BEFORE, linewidth=1, linestyle=(0, (4, 3)))
     many, told = sum(not one.faint for one in drawn) > 1, ""
@@ -113,7 +117,9 @@ def predicted(figure: Figure, shown: Sequence[Shown]) -> str:
         if not one.faint:
             rows = ", ".join(f"{mean:.2f} for label {middle:g}" for middle, mean in zip(middles, means, strict=True))
             told += f" {one.name if many else 'Mean prediction'}: {rows}."
-    axes.annotate("exact", (ends[0] + 0.8 * (ends[1] - ends[0]),) * 2, (-4, 4), textcoords="offset points", ha="right", color=BEFORE)
+    axes.annotate(
+        "exact", (ends[0] + 0.8 * (ends[1] - ends[0]),) * 2, (-4, 4), textcoords="offset points", ha="right", color=BEFORE
+    )
     if many:
         _key(axes, drawn)
     axes.set(xlabel="label in the file", ylabel="label that the model predicts")
@@ -146,8 +152,8 @@ def precision_recall(figure: Figure, shown: Sequence[Shown]) -> str:
             continue
         at = at_threshold(cosine, positive, threshold)
         axes.plot(100 * at["recall"], 100 * at["precision"], "o", color=one.colour, ms=7, mec=INK, mew=0.8)
-        said = f"{one.name} at the threshold {threshold:.2f}: precision {100 * at['precision']:.0f}, recall {100 * at['recall']:.0f}"
-        told.append(said)
+        said = f"precision {100 * at['precision']:.0f}, recall {100 * at['recall']:.0f}"
+        told.append(f"{one.name} at the threshold {threshold:.2f}: {said}")
     share = 100 * float((first.run.pairs[first.run.shown]["label"] == first.run.scale.high).mean())
     axes.axhline(share, color=BEFORE, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.annotate(f"by chance {share:.0f}", (1, share), (0, 3), textcoords="offset points", color=BEFORE)
@@ -166,7 +172,7 @@ def cosines(figure: Figure, shown: Sequence[Shown]) -> str:
     axes, told = figure.add_subplot(), []
     first = next(one for one in drawn if not one.faint)
     strong = [(Shown(first.run, "before", BEFORE), "base")] + [(one, "final") for one in drawn if not one.faint]
-    middles, groups = _bands(first.run.pairs[first.run.shown], first.run)
+    middles, _ = _bands(first.run.pairs[first.run.shown], first.run)
     step = 0.5 / len(strong)
     for place, (one, model) in enumerate(strong):
         offset = (place - (len(strong) - 1) / 2) * step
@@ -184,7 +190,9 @@ def cosines(figure: Figure, shown: Sequence[Shown]) -> str:
         for seed in _seeds(drawn, one) if model == "final" else ():
             table = seed.run.pairs[seed.run.shown]
             _, own = _bands(table, seed.run)
-            axes.plot(np.arange(len(own)) + offset, [table["final"][rows].median() for rows in own], color=one.colour, linewidth=0.7)
+            axes.plot(
+                np.arange(len(own)) + offset, [table["final"][rows].median() for rows in own], color=one.colour, linewidth=0.7
+            )
     names = [f"{middle:g}" for middle in middles]
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(top=axes.get_ylim()[1] + 0.12 * np.ptp(axes.get_ylim()))
@@ -209,17 +217,16 @@ def calibration(figure: Figure, shown: Sequence[Shown]) -> str:
             continue
         if not many:
             axes.plot(x, said, color=BEFORE, linewidth=1.4, linestyle=(0, (4, 3)))
-            place = len(x) - 2
-            axes.annotate("what the model says", (x[place], said[place]), (-8, 10), textcoords="offset points", ha="right", color=BEFORE)
-            axes.annotate("what the labels are", (x[place], label[place]), (6, -18), textcoords="offset points", ha="center", color=one.colour)
         axes.plot(x, label, "o", color=one.colour, ms=6)
         off = np.mean(np.abs(np.subtract(label, said)))
         told += f" {one.name if many else 'The curve'} is off by {off:.2f} on average over its bins."
-    if many:
-        _key(axes, [one for one, _ in drawn], "upper left")
+    strong = [one for one, _ in drawn if not one.faint]
+    lines = [Shown(strong[0].run, "what the model says", BEFORE), Shown(strong[0].run, "what the labels are", strong[0].colour)]
+    _key(axes, strong if many else lines, "upper left")
+    axes.margins(0.08, 0.06)
+    axes.set_ylim(top=axes.get_ylim()[1] + 0.12 * np.ptp(axes.get_ylim()))
     binary = drawn[-1][0].run.binary
     axes.set(xlabel="cosine", ylabel="share of connected pairs" if binary else "mean label")
-    axes.margins(0.08, 0.12)
     return f"Mean label of test pairs with similar cosines, ten bins, beside the label that the cosine stands for.{told}"
 
 
@@ -233,8 +240,9 @@ def weak_spots(figure: Figure, shown: Sequence[Shown]) -> str:
     if not rows or not overall:
         return ""
     names = sorted(rows, key=lambda name: -rows[name]["mean_absolute_error"])[:MOST_SLICES]
-    figure.set_size_inches(WIDTH, 0.9 + 0.27 * len(names) * (1 + 0.45 * (len(strong) - 1)))
-    axes, told, height = figure.add_subplot(), [], 0.72 / len(strong)
+    figure.set_size_inches(WIDTH, 0.45 + 0.27 * len(names) * (1 + 0.45 * (len(strong) - 1)))
+    axes: Any = figure.add_subplot()
+    told, height = [], 0.72 / len(strong)
     for place, one in enumerate(strong):
         own = _slices(one.run)
         for number, name in enumerate(names):
@@ -245,22 +253,22 @@ def weak_spots(figure: Figure, shown: Sequence[Shown]) -> str:
             axes.barh(y, value, height * 0.94, color=one.colour)
             if None not in ends:
                 axes.plot(ends, [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
-            axes.annotate(f"{value:.2f}", (max(value, ends[1] or 0), y), (4, 0), textcoords="offset points", va="center")
+            axes.annotate(f"{value:.2f}", (max(value, ends[1] or 0), y), (5, 0), textcoords="offset points", va="center",
+                          bbox=BOX)  # fmt: skip
             for seed in _seeds(shown, one):
                 of_seed = _slices(seed.run).get(name)
                 axes.plot([of_seed["mean_absolute_error"] if of_seed else math.nan], [y], "o", ms=3.5, mfc="none", color=INK)
             if not place and number < 5:
                 told.append(f"{name} {value:.2f} on {row['pairs']:,} pairs")
     mean = next(iter(overall.values()))["mean_absolute_error"]
-    axes.axvline(mean, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.axvline(mean, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.5)
     axes.annotate(f"all pairs {mean:.2f}", (mean, -0.62), (3, 4), textcoords="offset points")
     axes.set_yticks(range(len(names)), [f"{name} ({rows[name]['pairs']:,})" for name in names])
     axes.set_ylim(len(names) - 0.4, -1.1)
     axes.margins(x=0.16)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("mean distance of predicted label and label")
-    axes.xaxis.set_label_coords(1, -0.36 / figure.get_size_inches()[1])
-    axes.xaxis.label.set_ha("right")
+    axes.set_xticks([])  # each bar has its number
+    axes.spines["bottom"].set_visible(False)
     if len(strong) > 1:
         _key(axes, strong, "lower right")
     return f"Mean distance of predicted label and label by group; all test pairs {mean:.2f}. The worst: {'; '.join(told)}."
@@ -295,8 +303,9 @@ def training(figure: Figure, shown: Sequence[Shown]) -> str:
         panels[1].plot(best, values[place], "D", ms=8, color=one.colour, mec=INK, mew=1)
         left = best > 0.6 * max(steps)
         panels[1].annotate(
-            f"kept: step {best:,}, {values[place]:.1f}", (best, values[place]), (-10 if left else 10, -14), ha="right" if left else "left",
-            textcoords="offset points", va="center",
+            f"kept: step {best:,}, {values[place]:.1f}", (best, values[place]), (-10 if left else 10, -14),
+            ha="right" if left else "left", textcoords="offset points", va="center",
+            bbox=BOX,
         )  # fmt: skip
         told.append(f"dev from {values[0]:.1f} to {values[place]:.1f} at the kept step {best:,}")
     panels[0].set_title("training loss, mean of a batch", loc="left")
@@ -341,7 +350,7 @@ def labels(figure: Figure, shown: Sequence[Shown]) -> str:
     return f"Share of the pairs by label. {'; '.join(told)}."
 
 
-# Name of the file, title on the page.
+# By the name of their file.
 PLOTS: dict[str, Callable[[Figure, Sequence[Shown]], str]] = {
     "gain": gain,
     "predicted": predicted,
@@ -377,7 +386,7 @@ def _bands(table: pd.DataFrame, run: Run) -> tuple[list[float], list[np.ndarray]
     if len(distinct) <= BANDS:
         return distinct.tolist(), [label == value for value in distinct]
     ends = sorted((run.scale.low, run.scale.high))
-    edges = np.linspace(*ends, 6)  # five bands, as in the slices
+    edges = np.linspace(ends[0], ends[1], 6)  # five bands, as in the slices
     place = np.searchsorted(edges[1:-1], label, side="right")
     there = [number for number in range(5) if (place == number).any()]
     return [float(edges[number : number + 2].mean()) for number in there], [place == number for number in there]
@@ -422,5 +431,8 @@ def _key(axes: Axes, shown: Sequence[Shown], where: str = "best") -> None:
 
     strong = [one for one in shown if not one.faint]
     handles = [Line2D([], [], color=one.colour, linewidth=4) for one in strong]
-    axes.legend(handles, [_short(one.name, 24) for one in strong], loc=where, handlelength=0.9, labelcolor="linecolor", frameon=False,
-                borderaxespad=0.2, ncols=2 if len(strong) == 2 and where == "upper left" else 1)  # fmt: skip
+    columns = 2 if len(strong) == 2 and where == "upper left" else 1
+    names = [_short(one.name, 24) for one in strong]
+    axes.legend(
+        handles, names, loc=where, ncols=columns, handlelength=0.9, labelcolor="linecolor", frameon=False, borderaxespad=0.2
+    )

@@ -20,7 +20,15 @@ SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 # The page gives these their values, others in the dark.
 VARIABLES = {INK: "currentColor", GRID: "var(--grid)", BEFORE: "var(--before)", "#ffffff": "var(--back)"}
 VARIABLES |= {colour: f"var(--run{place})" for place, colour in enumerate(RUNS)}
-FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic", "Yu Gothic")
+FONTS = (
+    "Noto Sans CJK KR",
+    "Noto Sans CJK JP",
+    "NanumGothic",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
+    "AppleGothic",
+    "Yu Gothic",
+)
 STYLE = {
     "font.size": 11, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK,
     "axes.titlesize": 11, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 11,
@@ -60,7 +68,7 @@ def _drawn(shown: Sequence[Shown]) -> Iterator[tuple[str, Any, str]]:
 
     with _quiet():
         there = set(font_manager.get_font_names())
-        with rc_context(STYLE | {"font.family": ["DejaVu Sans", *(font for font in FONTS if font in there)]}):  # type: ignore[arg-type]
+        with rc_context(STYLE | {"font.family": ["DejaVu Sans", *(font for font in FONTS if font in there)]}):
             for name, plot in PLOTS.items():
                 figure = Figure(layout="constrained")
                 if told := plot(figure, shown):
@@ -93,7 +101,9 @@ def _for_page(content: bytes, name: str, told: str, titles: Sequence[str]) -> st
     if points is not None:
         for mark, title in zip((part for part in points.iter(f"{SVG}use")), titles, strict=False):
             ElementTree.SubElement(mark, f"{SVG}title").text = title
-    referred = set(re.findall(r"url\(#([^)]+)\)", content.decode())) | set(re.findall(r'xlink:href="#([^"]+)"', content.decode()))
+    referred = set(re.findall(r"url\(#([^)]+)\)", content.decode())) | set(
+        re.findall(r'xlink:href="#([^"]+)"', content.decode())
+    )
     for part in root.iter():
         _restyle(part, name, referred)
     root.attrib.pop("width", None)

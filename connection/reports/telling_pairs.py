@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COUNT = 10
 NEAR = 0.1  # of the scale: a predicted label this near to the label is right
 LONGEST = 1_000  # characters of a text that are shown
+NUMBERED = 3  # words of a text, the strongest ones, whose share is also a number
 STRONGEST = 0.55  # opacity of the strongest word: its text stays readable, light and dark
 
 
@@ -72,9 +73,7 @@ def title_of(line: int, label: float, predicted: float, texts: dict[int, tuple[s
     return f"{one}\n{two}\nlabel {label:g}, predicted {predicted:.2f}, row {line}"
 
 
-def word_shares(
-    model: Path, pairs: Sequence[tuple[int, tuple[str, str]]]
-) -> tuple[dict[int, list[list[dict[str, Any]]]], str]:
+def word_shares(model: Path, pairs: Sequence[tuple[int, tuple[str, str]]]) -> tuple[dict[int, list[list[dict[str, Any]]]], str]:
     """Return each word's share of the cosine, for both texts of the pairs by their line; and why there are none, or "".
 
     model: a folder. A text without words is left out.
@@ -99,8 +98,13 @@ def word_shares(
         most = max(1e-9, *(float(np.abs(share).max(initial=0)) for share in explanation.shares))
         found[line] = [
             [
-                {"word": shown(word), "share": round(100 * share), "opacity": f"{STRONGEST * abs(share) / most:.2f}"}
-                for word, share in zip(words, share_of.tolist(), strict=True)
+                {
+                    "word": shown(word),
+                    "sign": "plus" if share > 0 else "minus",
+                    "number": f"{100 * share:+.0f}" if place in np.argsort(-np.abs(share_of))[:NUMBERED] else "",
+                    "opacity": f"{STRONGEST * abs(share) / most:.2f}",
+                }
+                for place, (word, share) in enumerate(zip(words, share_of.tolist(), strict=True))
             ]
             for words, share_of in sides
         ]

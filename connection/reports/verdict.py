@@ -7,7 +7,6 @@ from typing import Any
 
 from connection.evaluation.evaluate import deciding, measure_of
 from connection.reports.run_files import Run
-from connection.reports.tables import METRIC_FORMATS
 
 # What the measure that decides says, in words: of 100 points.
 PLAIN = {
@@ -48,7 +47,7 @@ def judge(run: Run) -> Verdict:
             "Go on with the same command and --resume in place of --overwrite; without checkpoints, begin anew.",
         )
     gain: Any = results.get("gain", {}).get("test")
-    base, final = (results[when].get("test") for when in ("base", "final"))  # type: ignore[literal-required]
+    base, final = (results[when].get("test") for when in ("base", "final"))
     ends = gain_ends(gain) if gain and base and final else None
     if ends is None or not base or not final:
         few = bool(gain)
@@ -62,22 +61,23 @@ def judge(run: Run) -> Verdict:
             "Label more test pairs: some hundred." if few else
             "Give labelled pairs that are not trained on: --test-file FILE, or --test-fraction 0.1 to split them off.",
         )  # fmt: skip
-    points, low, high = ends
+    _, low, high = ends
     before, after = (100 * float(deciding(figures) or 0) for figures in (base, final))
     measure = PLAIN[measure_of(base)]
     told = (
         f"On {base['pairs']:,} test pairs, which it was not trained on, the model has {after:.0f} of 100 points for {measure}; "
         f"before fine-tuning it had {before:.0f}."
     )
-    between = f"with 95% certainty the difference is between {low:+.0f} and {high:+.0f} points"
+    form = "{:+.1f}" if min(abs(low), abs(high)) < 1 else "{:+.0f}"
+    between = f"with 95% certainty the difference is between {form.format(low)} and {form.format(high)} points"
     if low > 0:
         return Verdict(
-            "worked", "It worked", f"{told} That is no chance: {between}.",
+            "worked", "It worked", f"{told} This is hardly chance: {between}.",
             "Look at its worst pairs below; then use it, as shown under \"How to use this model\".",
         )  # fmt: skip
     if high < 0:
         return Verdict(
-            "worse", "It got worse", f"{told} That is no chance: {between}.",
+            "worse", "It got worse", f"{told} This is hardly chance: {between}.",
             "Keep the model you began with. Try a lower --learning-rate or fewer --epochs, and check the labels: "
             "python -m tools.suspects finds those that may be wrong.",
         )  # fmt: skip
@@ -85,7 +85,3 @@ def judge(run: Run) -> Verdict:
         "chance", "It may be chance", f"{told} Nobody can tell yet whether that is a difference: {between}.",
         "More test pairs make the answer sharper; more training pairs, or --seeds 3, show whether there is a gain at all.",
     )  # fmt: skip
-
-
-def measure_title(run: Run) -> str:
-    return METRIC_FORMATS["average_precision" if run.binary else "spearman"][0]

@@ -22,8 +22,8 @@ from connection.data.findings import findings_json
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
 from connection.evaluation.label_order import require_label_order
-from connection.evaluation.slices import count_labels
 from connection.evaluation.similarity import model_digest, remembered_cosines
+from connection.evaluation.slices import count_labels
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_resume, print_start
 from connection.reports.html_report import write_report
