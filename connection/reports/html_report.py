@@ -148,7 +148,7 @@ def _told(run: Run) -> dict[str, Any]:
             if (field := fields.get(str(name)))
         ],
         "environment": [
-            (name, _value(value))
+            (name, _value(without_folders(value, run)))
             for name, value in (
                 *((settings.get("versions") or {}).items()),
                 *((name, settings.get(name.replace(" ", "_"))) for name in ("platform", "git commit")),

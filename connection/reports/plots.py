@@ -240,7 +240,7 @@ def weak_spots(figure: Figure, shown: Sequence[Shown]) -> str:
     if not rows or not overall:
         return ""
     names = sorted(rows, key=lambda name: -rows[name]["mean_absolute_error"])[:MOST_SLICES]
-    figure.set_size_inches(WIDTH, 0.45 + 0.27 * len(names) * (1 + 0.45 * (len(strong) - 1)))
+    figure.set_size_inches(WIDTH, (0.45 if len(strong) == 1 else 0.75) + 0.27 * len(names) * (1 + 0.45 * (len(strong) - 1)))
     axes: Any = figure.add_subplot()
     told, height = [], 0.72 / len(strong)
     for place, one in enumerate(strong):
@@ -253,8 +253,9 @@ def weak_spots(figure: Figure, shown: Sequence[Shown]) -> str:
             axes.barh(y, value, height * 0.94, color=one.colour)
             if None not in ends:
                 axes.plot(ends, [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
-            axes.annotate(f"{value:.2f}", (max(value, ends[1] or 0), y), (5, 0), textcoords="offset points", va="center",
-                          bbox=BOX)  # fmt: skip
+            if len(strong) == 1:
+                axes.annotate(f"{value:.2f}", (max(value, ends[1] or 0), y), (5, 0), textcoords="offset points", va="center",
+                              bbox=BOX)  # fmt: skip
             for seed in _seeds(shown, one):
                 of_seed = _slices(seed.run).get(name)
                 axes.plot([of_seed["mean_absolute_error"] if of_seed else math.nan], [y], "o", ms=3.5, mfc="none", color=INK)
@@ -267,8 +268,9 @@ def weak_spots(figure: Figure, shown: Sequence[Shown]) -> str:
     axes.set_ylim(len(names) - 0.4, -1.1)
     axes.margins(x=0.16)
     axes.tick_params(axis="y", length=0)
-    axes.set_xticks([])  # each bar has its number
-    axes.spines["bottom"].set_visible(False)
+    if len(strong) == 1:  # each bar has its number
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
     if len(strong) > 1:
         _key(axes, strong, "lower right")
     return f"Mean distance of predicted label and label by group; all test pairs {mean:.2f}. The worst: {'; '.join(told)}."
@@ -301,9 +303,9 @@ def training(figure: Figure, shown: Sequence[Shown]) -> str:
             continue
         place = len(steps) - 1 - steps[::-1].index(best)
         panels[1].plot(best, values[place], "D", ms=8, color=one.colour, mec=INK, mew=1)
-        left = best > 0.6 * max(steps)
+        left, lower = best > 0.6 * max(steps), values[place] > np.nanmean(values)
         panels[1].annotate(
-            f"kept: step {best:,}, {values[place]:.1f}", (best, values[place]), (-10 if left else 10, -14),
+            f"kept: step {best:,}, {values[place]:.1f}", (best, values[place]), (-10 if left else 10, -14 if lower else 14),
             ha="right" if left else "left", textcoords="offset points", va="center",
             bbox=BOX,
         )  # fmt: skip

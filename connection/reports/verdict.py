@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from connection.evaluation.evaluate import deciding, measure_of
@@ -64,8 +65,14 @@ def judge(run: Run) -> Verdict:
     _, low, high = ends
     before, after = (100 * float(deciding(figures) or 0) for figures in (base, final))
     measure = PLAIN[measure_of(base)]
+    leaked = _leaked(run)
+    known = (
+        f", of which {leaked:,} are training pairs too, so that this is too high,"
+        if leaked
+        else ", which it was not trained on,"
+    )
     told = (
-        f"On {base['pairs']:,} test pairs, which it was not trained on, the model has {after:.0f} of 100 points for {measure}; "
+        f"On {base['pairs']:,} test pairs{known} the model has {after:.0f} of 100 points for {measure}; "
         f"before fine-tuning it had {before:.0f}."
     )
     form = "{:+.1f}" if min(abs(low), abs(high)) < 1 else "{:+.0f}"
@@ -85,3 +92,14 @@ def judge(run: Run) -> Verdict:
         "chance", "It may be chance", f"{told} Nobody can tell yet whether that is a difference: {between}.",
         "More test pairs make the answer sharper; more training pairs, or --seeds 3, show whether there is a gain at all.",
     )  # fmt: skip
+
+
+def _leaked(run: Run) -> int:
+    """How many test pairs the audit found among the training pairs."""
+    splits: dict[str, Any] = dict(run.results["splits"])
+    file = str(splits.get("test", {}).get("file"))
+    return sum(
+        int(finding["count"])
+        for finding in run.findings
+        if finding.get("name") == "leaked-pair" and re.split(r"[/\\]", str(finding.get("file")))[-1] == file
+    )
