@@ -7,7 +7,7 @@ TORCH := $(shell sed -n 's/^torch==//p' requirements.txt)
 CPU_TORCH := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 PIP := $(RUN) -m pip install --require-hashes --disable-pip-version-check
 
-.PHONY: train test check lock clean
+.PHONY: train test check docs lock clean
 
 train: .venv/installed $(MODEL)/model.safetensors
 	$(RUN) bertFineTuningWithConnectionData.py --model-dir $(MODEL) --output-dir output/make-train --overwrite --epochs 8
@@ -20,8 +20,12 @@ check: .venv/installed-dev
 	$(RUN) -m ruff format --check .
 	for system in linux darwin win32; do $(RUN) -m mypy --platform $$system || exit 1; done
 
+# The documents as a site in output/site, built without a request to anywhere; a link that leads nowhere fails.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 clean:
-	rm -rf .venv output/make-train output/cache .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv output/make-train output/cache output/site .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is as new as the last installation from its files. Every file that pip installs has a hash in requirements.lock.
@@ -41,11 +45,15 @@ clean:
 	$(PIP) -r requirements-dev.txt -c requirements.lock
 	touch $@
 
+.venv/installed-docs: requirements-docs.txt .venv/installed
+	$(PIP) -r requirements-docs.txt -c requirements.lock
+	touch $@
+
 # After a change of a requirements file: makes requirements.lock again, with the hash of PyTorch's own CPU build beside the index's.
 lock: .venv/installed
 	$(RUN) -m pip install uv==0.13.9
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
-		requirements-dev.txt requirements-search.txt | awk '{ print } /^torch==/ { print "    --hash=sha256:$(CPU_TORCH) \\" }' > requirements.lock
+		requirements-dev.txt requirements-search.txt requirements-docs.txt | awk '{ print } /^torch==/ { print "    --hash=sha256:$(CPU_TORCH) \\" }' > requirements.lock
 
 $(MODEL)/model.safetensors: | .venv/installed
 	$(RUN) -m tools.download all-MiniLM-L6-v2

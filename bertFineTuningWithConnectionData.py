@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Fine-tune a local BERT on labelled sentence pairs (siamese Sentence-BERT, arXiv 1908.10084).
 
 Run it with flags, or edit the constants at the top of bertFineTuningWithConnectionData.py: each is the default of the flag with
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from connection.runs.output_folder import check_paths
 from connection.settings import TrainSettings, make_settings, read_settings
 from connection.system.errors import exit_status
+from connection.system.quiet import quiet_output
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
 
@@ -65,6 +67,9 @@ CHECKPOINT_STEPS = 0
 KEEP_CHECKPOINTS = 2
 ON_NONFINITE = "stop"
 LOG_STEPS = 10
+TENSORBOARD = False
+CARD_EXAMPLES = 0
+QUIET = False
 SEED = 42
 SEEDS = 1
 SPLIT_SEED = None
@@ -182,12 +187,13 @@ def _run(settings: TrainSettings) -> int:
         print(module_tree(settings.model_dir))
         return 0
     check_paths(settings)
-    print("loading the libraries ...", flush=True)
-    if settings.seeds > 1:
-        from connection.runs.seeds import train_seeds
+    with quiet_output(settings.quiet):
+        print("loading the libraries ...", flush=True)
+        if settings.seeds > 1:
+            from connection.runs.seeds import train_seeds
 
-        return train_seeds(settings, fine_tune)
-    return fine_tune(settings)
+            return train_seeds(settings, fine_tune)
+        return fine_tune(settings)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ GROUPS = {
     "training": "loss scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size gradient_checkpointing "
     "on_nonfinite seed",
     "evaluation": "eval_steps patience seeds",
-    "run": "resume extend overwrite checkpoint_steps keep_checkpoints log_steps",
+    "run": "resume extend overwrite checkpoint_steps keep_checkpoints log_steps tensorboard card_examples quiet",
     "machine": "device precision packing threads num_workers",
 }
 EXAMPLES = (
@@ -167,6 +167,14 @@ class TrainSettings:
         role=NEUTRAL,
     )
     log_steps: int = setting("write a line to metrics.jsonl every N steps", low=1, role=NEUTRAL)
+    tensorboard: bool = setting("also write event files for TensorBoard into the run folder", role=NEUTRAL)
+    card_examples: int = setting(
+        "training pairs whose texts are shown in model/README.md, from the lowest label to the highest",
+        low=0,
+        high=1000,
+        role=NEUTRAL,
+    )
+    quiet: bool = setting("print warnings, errors and the last lines only", role=START)
     seed: int = setting("random seed of the data order and of dropout", low=0, high=2**31 - 1)
     seeds: int = setting("runs with consecutive seeds; the model of the best run on dev is kept", low=1, high=1000, role=START)
     split_seed: int | None = setting(
@@ -259,7 +267,7 @@ def _settings(
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
     if resolve(values["train_file"]) != ROOT / BUNDLED["train_file"]:  # whose dev and test pairs say nothing about others
         values |= {name: "" for name in ("dev_file", "test_file") if name not in given and values[name] == BUNDLED[name]}
-    for remark in remarks:
+    for remark in () if values["quiet"] else remarks:
         print(remark)
     return TrainSettings(**values, given=frozenset(given))
 
@@ -300,7 +308,9 @@ def _flag_parser(constants: Mapping[str, Any], description: str) -> Flags:
                 group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, help=help_text)
             else:  # values stay text here, so that all invalid ones can be reported together
                 metavar = {"str": "TEXT", "int": "N"}.get(str(field.type), "X")
-                group.add_argument(flag_of(name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
+                flag: Any = group.add_argument(flag_of(name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
+                if choices := field.metadata["choices"]:
+                    flag.completer = lambda choices=choices, **_: choices  # at the tab key
     return parser
 
 

@@ -92,6 +92,13 @@ def write_pairs(path: Path, rows=PAIRS, header=("sentence1", "sentence2", "score
     return path
 
 
+def tools_commands() -> dict[str, str]:
+    """Each command of tools/ by name, with the module that has its main()."""
+    files = {file.stem: f"tools.{file.stem}" for file in sorted((ROOT / "tools").glob("[a-z]*.py"))}
+    packages = {file.parent.name: f"tools.{file.parent.name}.__main__" for file in (ROOT / "tools").glob("*/__main__.py")}
+    return files | packages
+
+
 def run_command(*words, cwd=ROOT, timeout=300, **environment) -> subprocess.CompletedProcess:
     """A command of this project as a person would start it, from any folder, with no network to lean on."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""} | environment

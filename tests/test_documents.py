@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import unicodedata
@@ -21,7 +22,7 @@ import pytest
 import bertFineTuningWithConnectionData as driver
 import tools.flags
 from connection.settings import read_settings
-from tests.conftest import DRIVER, MANY, ROOT, run_command, run_inside, write_pairs
+from tests.conftest import DRIVER, MANY, ROOT, run_command, run_inside, tools_commands, write_pairs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 KOREAN = (ROOT / "README.ko.md").read_text(encoding="utf-8")
@@ -42,12 +43,6 @@ def commands_in(text: str) -> list[list[str]]:
 
 def pages() -> list[Path]:
     return [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def tools_commands() -> set[str]:
-    return {file.stem for file in (ROOT / "tools").glob("[a-z]*.py")} | {
-        file.parent.name for file in (ROOT / "tools").glob("*/__main__.py")
-    }
 
 
 def test_every_command_has_a_place_in_the_documents_and_starts():
@@ -102,6 +97,26 @@ def test_every_link_of_a_page_leads_somewhere():
     for page in [*pages(), ROOT / "data" / "README.md", ROOT / "transformers" / "bert" / "README.md"]:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_link_leads_somewhere_in_the_site_too():
+    """The site of make docs has its pages side by side; mkdocs, where it is installed, checks them again."""
+    hooks = runpy.run_path(str(ROOT / "docs" / "site_hooks.py"))
+    named = {page.name: f"docs/{page.name}" for page in (ROOT / "docs").iterdir()} | hooks["INSIDE"]
+    links = []
+    for source in named.values():
+        if source.endswith(".md"):
+            text = hooks["linked"]((ROOT / source).read_text(encoding="utf-8"), source)
+            links += [target for target in re.findall(r"\]\(([^)#\s]+)", text) if not target.startswith("https://")]
+    assert len(links) > 40
+    assert set(links) - set(named) == set()
+    navigation = re.findall(r"[\w.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("nav:")[1])
+    assert sorted(navigation) == sorted(name for name in named if name.endswith(".md"))
+
+
+def test_the_site_shows_lists_as_lists():
+    spaced = runpy.run_path(str(ROOT / "docs" / "site_hooks.py"))["spaced"]
+    assert spaced("How:\n- one\n- two\n\n# A\n- b\n```\nx\n- y\n```") == "How:\n\n- one\n- two\n\n# A\n- b\n```\nx\n- y\n```"
 
 
 def test_the_readme_names_every_page():

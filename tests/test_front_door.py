@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -21,10 +22,26 @@ from connection.system.escapes import printable_output
 from connection.training.flag_habits import translate
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset
-from tests.conftest import MANY, PAIRS, ROOT, binary, run_command, run_inside, signal_in_step, training_words, write_pairs
-from tools import check, compare, evaluate
+from tests.conftest import (
+    DRIVER,
+    MANY,
+    PAIRS,
+    ROOT,
+    binary,
+    run_command,
+    run_inside,
+    signal_in_step,
+    tools_commands,
+    training_words,
+    write_pairs,
+)
+from tools import check, evaluate
 
 CONSTANTS = vars(driver)
+COMMANDS = [
+    pytest.param(driver.main, id="training"),
+    *(pytest.param(importlib.import_module(module).main, id=name) for name, module in tools_commands().items()),
+]
 
 
 def settings_of(*words):
@@ -79,11 +96,35 @@ def test_the_tools_answer_likewise(main, wrong, meant):
     assert "usage:" not in shown.stderr
 
 
-@pytest.mark.parametrize("main", [driver.main, check.main, evaluate.main, compare.main])
-def test_every_command_has_its_version(main):
+@pytest.mark.parametrize("main", COMMANDS)
+def test_every_command_has_its_version_and_answers_a_wrong_flag_alike(main):
     shown = run_inside(main, "--version")
     assert shown.returncode == 0
     assert f"torch {torch.__version__}" in shown.stdout
+    wrong = run_inside(main, "--versio")
+    assert wrong.returncode == 2
+    assert "--versio: no such flag; did you mean --version?" in wrong.stderr
+    assert "usage:" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "value"),
+    [
+        ("--per_device_train_batch_size=8", "batch_size", 8),
+        ("--num_train_epochs=2", "epochs", 2),
+        ("--max_seq_length=64", "max_length", 64),
+        ("--lr_scheduler_type=cosine", "schedule", "cosine"),
+        ("--warmup_steps=0.2", "warmup_ratio", 0.2),
+        ("--bf16", "precision", "bf16"),
+        ("--fp32", "precision", "fp32"),
+        ("--gradient_accumulation_steps=4", "batch_size", 64),
+    ],
+)
+def test_each_flag_of_habit_is_said_once_and_not_in_a_quiet_run(typed, name, value, capsys):
+    assert getattr(settings_of(typed), name) == value
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert getattr(settings_of(typed, "--quiet"), name) == value
+    assert capsys.readouterr().out == ""
 
 
 def test_flags_of_habit_are_taken_and_said(capsys):
@@ -114,6 +155,35 @@ def test_habits_that_mean_nothing_here_are_refused_with_the_reason(words, said):
         settings_of(*words)
     found, remarks, problems = translate(["--epochs", "3"], CONSTANTS)
     assert (found, remarks, problems) == (["--epochs", "3"], [], [])
+
+
+def words_at_tab(typed, tmp_path):
+    """What a shell shows at the tab key after these words, asked as argcomplete's function for bash asks."""
+    command = typed.split()
+    asked = command[1:3] if command[1] == "-m" else command[1:2]
+    answer = tmp_path / "answer"
+    environment = {"COMP_LINE": typed, "COMP_POINT": str(len(typed)), "COMP_TYPE": "9", "_ARGCOMPLETE_SHELL": "bash"}
+    run_command(*asked, _ARGCOMPLETE=str(len(asked) + 1), _ARGCOMPLETE_STDOUT_FILENAME=str(answer), IFS="\v", **environment)
+    return {word.strip() for word in answer.read_text().split("\v")}
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("python bertFineTuningWithConnectionData.py --epo", {"--epochs"}),
+        ("python bertFineTuningWithConnectionData.py --epochs 3 --schedule co", {"cosine", "constant"}),
+        ("python -m tools.evaluate --d", {"--dev-file", "--device"}),
+    ],
+)
+def test_the_tab_key_shows_what_may_follow(typed, words, tmp_path):
+    assert words_at_tab(typed, tmp_path) == words
+
+
+def test_every_command_has_the_line_that_shells_look_for():
+    folders = [name for name in tools_commands() if (ROOT / "tools" / name).is_dir()]
+    files = [ROOT / "tools" / (f"{name}/__main__.py" if name in folders else f"{name}.py") for name in tools_commands()]
+    for file in (DRIVER, *files):
+        assert file.read_text(encoding="utf-8").startswith("# PYTHON_ARGCOMPLETE_OK\n"), file
 
 
 # --- before the libraries are loaded -----------------------------------------------------------------------------------

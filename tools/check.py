@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Check pair files before training: print how they are read, and every finding, exactly as training would.
 
 The first file is the training file; the second and third are dev and test.

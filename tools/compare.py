@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Compare two runs: settings that differ, figures side by side, and a paired bootstrap over their test pairs.
 
 python -m tools.report RUN_A RUN_B draws it as a page.

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Encode a column of texts to a file of vectors. Killed and started again, it goes on where it was."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 EXAMPLES = (
@@ -42,8 +43,8 @@ def encode(given: argparse.Namespace) -> int:
     target, source = expand(given.output), resolve(given.file)
     if target.suffix.lower() not in ENDINGS:
         raise InputError(f"-o {printable(target)}: the name should end in {', '.join(ENDINGS)}")
-    if target.is_dir() or not target.parent.is_dir() or is_link(target):
-        raise InputError(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if problem := output_problem(target):
+        raise InputError(f"-o {problem}")
     if target.resolve() == source:
         raise InputError(f"-o {printable(target)} would replace the file that is read: give another name")
     if given.dim < 0:
@@ -51,19 +52,25 @@ def encode(given: argparse.Namespace) -> int:
     require_libraries()
     import numpy as np
 
+    from connection.data.pair_file import file_state
     from connection.search.row_files import unique
-    from connection.search.texts import read_texts
+    from connection.search.texts import open_texts
     from connection.search.vector_files import Form, encode_to_file, write_vectors
     from connection.system.devices import pick_device
     from ConnectionBert import ConnectionBert
 
-    texts = read_texts(source, given.column, other=target.suffix == ".parquet")
+    source_file = open_texts(source, given.column)
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
     form = Form(given.dtype, given.dim, given.normalize)
-    npy = target if target.suffix == ".npy" else target.with_name(f".{target.name}.npy")
-    vectors, scales, cut = encode_to_file(model, texts.texts, form, npy)
+    npy = target if target.suffix.lower() == ".npy" else target.with_name(f".{target.name}.npy")
+    files = source_file.table.files or (source,)
+    state = file_state(files)
+    vectors, scales, cut = encode_to_file(model, source_file.texts, form, npy)
+    if file_state(files) != state:
+        npy.unlink()
+        raise InputError(f"{printable(source)} was changed while it was read: start again when it is complete")
     written = [target]
-    if target.suffix == ".npy":
+    if target.suffix.lower() == ".npy":
         if scales is not None:
             from connection.system.atomic_files import atomic_file
 
@@ -71,18 +78,17 @@ def encode(given: argparse.Namespace) -> int:
             with atomic_file(written[1]) as file:
                 np.save(file, scales)
     else:
-        columns = {"id": texts.ids} if texts.ids else {}
-        columns |= {texts.column: texts.texts, **texts.others}
-        names = unique([*columns, "vector"])[:-1]
-        write_vectors(target, vectors, scales, lambda: dict(zip(names, columns.values(), strict=True)))
+        names = unique([*source_file.names, "vector"])[:-1]
+        write_vectors(target, vectors, scales, names, (cells for _, cells in source_file.rows()))
         npy.unlink()
-    told: dict[str, Any] = {"files": [str(file) for file in written], "texts": len(texts.texts), "cut": cut}
-    told |= {"shape": list(vectors.shape), "dtype": given.dtype, "column": texts.column}
+    column = source_file.names[source_file.place]
+    told: dict[str, Any] = {"files": [str(file) for file in written], "texts": len(vectors), "cut": cut}
+    told |= {"shape": list(vectors.shape), "dtype": given.dtype, "column": column}
     if given.json:
         print(json.dumps(told))
     else:
         shape = f"{vectors.shape[0]:,} x {vectors.shape[1]} {given.dtype}"
-        print(f"{', '.join(map(printable, written))}: {shape}, of column {printable(texts.column)}")
+        print(f"{', '.join(map(printable, written))}: {shape}, of column {printable(column)}")
         print(f"{cut:,} texts cut at {model.max_length} tokens")
     return 0
 

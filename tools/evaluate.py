@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Evaluate a model on labelled pairs: correlations with 95% intervals, and further figures that the labels allow."""
 
 from __future__ import annotations
@@ -5,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
 
 KINDS = ("spearman", "pearson")  # of correlation
+PEER = "sentence-transformers"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache-dir", default="output/cache", help="where tokens of large files are kept")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures to this file")
+    parser.add_argument(
+        "--format", choices=(PEER,), help="also write similarity_evaluation_NAME_results.csv of each file, as that library does"
+    )
+    parser.add_argument("-o", "--output", default=".", metavar="FOLDER", help="where --format writes (default: this folder)")
     given = parser.parse_args(argv)
     return exit_status(lambda: evaluate_files(given), failed="The figures could not be written")
 
@@ -86,11 +93,13 @@ def evaluate_files(given: argparse.Namespace) -> int:
     stream = bool(target and target.exists() and not target.is_file())  # a pipe, /dev/stdout
     if target and (target.is_dir() or not target.parent.is_dir() or (is_link(target) and not stream)):
         raise InputError(f"--json {target}: it should be a file, not a link, in a folder that is there")
+    names = list(dict.fromkeys(names))
     device = pick_device(given.device)
     folders = {"model": given.model} | ({"base": given.base} if given.base else {})
     models = {name: ConnectionBert.load(folder).to(device) for name, folder in folders.items()}
     opened, problems = [], []
     files = expand_folders(given.files)
+    exports = _exports(files, expand(given.output)) if given.format else []
     inputs = [*files, *map(resolve, folders.values()), *([resolve(given.dev_file)] if given.dev_file else [])]
     if target and any(target.resolve().is_relative_to(path) for path in inputs):
         raise InputError(f"--json {target} would replace what is evaluated: give another file")
@@ -107,7 +116,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     if given.dev_file:
         dev = PairFile.open(resolve(given.dev_file), given.columns, given.sheet, header_row, given.label_map)
         fitted = {name: _fit(model, dev, given) for name, model in models.items()}
-    rows = [_evaluate(models, fitted, file, given, list(dict.fromkeys(names))) for file in opened]
+    rows = [_evaluate(models, fitted, file, given, names) for file in opened]
     table, mean = overview(rows)
     print("", render(table), sep="\n")
     print(*details(rows), sep="\n")
@@ -117,7 +126,32 @@ def evaluate_files(given: argparse.Namespace) -> int:
             target.write_text(json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         else:
             write_json(target, content)
+    for export, row in zip(exports, rows, strict=True) if exports else ():
+        _write_export(export, row["model"])
     return 0
+
+
+def _exports(files: list[Path], folder: Path) -> list[Path]:
+    """Return the file of --format for each pair file. Raises `InputError` if two have one name, or one is there already."""
+    if not folder.is_dir():
+        raise InputError(f"--output {folder} is no folder that is there")
+    names = [Path(re.sub(r"\.(gz|bz2|xz|zip)$", "", file.name, flags=re.IGNORECASE)).stem for file in files]
+    exports = [folder / f"similarity_evaluation_{name}_results.csv" for name in names]
+    if len(set(exports)) < len(exports):
+        raise InputError(f"--format {PEER}: two of the pair files have one name; evaluate them one after the other")
+    if there := [export for export in exports if export.exists() or is_link(export)]:
+        raise InputError(f"{there[0]} is there already: give another folder, --output FOLDER")
+    return exports
+
+
+def _write_export(target: Path, found: dict[str, Any]) -> None:
+    """Write a file's correlations as sentence-transformers' EmbeddingSimilarityEvaluator does outside of a training."""
+    from connection.system.csv_output import new_csv
+
+    columns = {f"{name}_{kind}": found[name][kind] for name in found for kind in reversed(KINDS)}
+    with new_csv(target, encoding="utf-8") as output:
+        output.rows([["epoch", "steps", *columns], [-1, -1, *columns.values()]])
+    print(f"\nAs {PEER} writes it: {printable(target)}")
 
 
 def _similarities(

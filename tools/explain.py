@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Show why two texts are similar for a model: what each pair of words adds to their cosine."""
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
+from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link, open_plain
+from connection.system.plain_files import open_plain, output_problem
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
     from connection.search.explanation import Explanation
     from ConnectionBert import ConnectionBert
 
-EXAMPLES = """examples:
-  python -m tools.explain output/run "The porch locks at night." "Check that guests have no access at 23:00."
-  python -m tools.explain output/run --row 1 --base transformers/bert/all-MiniLM-L6-v2 -o why.html
-"""
+EXAMPLES = (
+    'python -m tools.explain output/run "The porch locks at night." "Check that guests have no access at 23:00."',
+    "python -m tools.explain output/run --row 1 --base transformers/bert/all-MiniLM-L6-v2 -o why.html",
+)
 ERRORS = "errors.csv"
 SHOWN = 12
 WIDTH = 100  # columns of the terminal
@@ -30,8 +32,7 @@ WIDTH = 100  # columns of the terminal
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 the page could not be written, 2 bad usage, model folder or text."""
-    parser = argparse.ArgumentParser(prog="python -m tools.explain", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Flags("python -m tools.explain", __doc__, EXAMPLES)
     parser.add_argument("model", help="a run's folder, its model/, or any BERT folder with mean or max pooling")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="the two texts")
     parser.add_argument("--row", type=int, metavar="N", help=f"instead of texts: the pair of rank N in the run's {ERRORS}")
@@ -54,8 +55,7 @@ def explain_texts(given: argparse.Namespace) -> int:
 
     models = [ConnectionBert.load(folder) for folder in (given.model, given.base) if folder]
     for model in models:
-        print(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes),
-              sep="\n", file=sys.stderr)  # fmt: skip
+        tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
         require_words(model)
     explanation, base = [*(explain(model, first, second) for model in models), None][:2]
     assert explanation is not None
@@ -85,8 +85,8 @@ def _checked_usage(given: argparse.Namespace) -> Path | None:
     if given.top < 1:
         problems.append(f"--top {given.top}: give 1 or more")
     target = expand(given.output) if given.output else None
-    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
-        problems.append(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and (problem := output_problem(target)):
+        problems.append(f"-o {problem}")
     elif target and target.suffix.lower() not in (".html", ".htm"):
         problems.append(f"-o {printable(target)}: a page is written; end its name in .html")
     if problems:

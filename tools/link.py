@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Link two lists: which rows of A connect to which rows of B. With A alone, find the rows of A that say the same."""
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import Any
 from connection.system.csv_output import as_cell
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
+from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
-EXAMPLES = """examples:
-  python -m tools.link output/run requirements.csv tests.xlsx -o links.csv --html review.html
-  python -m tools.link output/run tickets.csv -o duplicates.csv --threshold 0.9
-"""
+EXAMPLES = (
+    "python -m tools.link output/run requirements.csv tests.xlsx -o links.csv --html review.html",
+    "python -m tools.link output/run tickets.csv -o duplicates.csv --threshold 0.9",
+)
 UNCOVERED = "uncovered.csv"
 FILES = {
     "--output": "the candidates",
@@ -35,13 +37,7 @@ SHOWN = 3  # ids that repeat, rows of --known that are not used
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 a file could not be written, 2 bad usage, model folder or list."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.link",
-        description=__doc__,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Flags("python -m tools.link", __doc__, EXAMPLES)
     parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
     parser.add_argument("a", metavar="A", help="a list of texts: a file in any form of the data reader")
     parser.add_argument("b", metavar="B", nargs="?", help="the other list; without it, A is compared with itself")
@@ -93,8 +89,9 @@ def link(given: argparse.Namespace) -> int:
     from ConnectionBert import ConnectionBert
 
     tell = functools.partial(print, file=sys.stdout if given.output else sys.stderr)  # stdout may hold the candidates
-    a = read_texts(resolve(given.a), given.column_a, given.id_a, given.other_columns)
-    b = read_texts(resolve(given.b), given.column_b, given.id_b, given.other_columns) if given.b else None
+    a = read_texts(resolve(given.a), given.column_a, given.id_a, given.other_columns, ("--column-a", "--id-a"))
+    flags_b = ("--column-b", "--id-b")
+    b = read_texts(resolve(given.b), given.column_b, given.id_b, given.other_columns, flags_b) if given.b else None
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
     tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
     known = NONE_KNOWN
@@ -165,8 +162,8 @@ def checked_usage(given: argparse.Namespace) -> dict[str, Path | None]:
     for flag, target in outputs.items():
         if target is None:
             continue
-        if target.is_dir() or not target.parent.is_dir() or is_link(target):
-            problems.append(f"{flag} {printable(target)}: it should be a file, not a link, in a folder that is there")
+        if problem := output_problem(target):
+            problems.append(f"{flag} {problem}")
         elif target.resolve() in inputs:
             problems.append(f"{flag} {printable(target)} would replace a file that is read: give another name")
         elif (other := places.setdefault(target.resolve(), flag)) != flag:

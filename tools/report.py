@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Build a run's report.html again, or a page of several runs side by side; write the plots as PNG and SVG files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Score pairs: the cosine, the label that it stands for and the decision, for two sentences or for each row of a file."""
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def score(given: argparse.Namespace) -> int:
     for sentence in two or ():
         if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):  # bytes that are not UTF-8
             raise InputError(f"{sentence!r} is no sentence")
-    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
-        raise InputError(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and (problem := output_problem(target)):
+        raise InputError(f"-o {problem}")
     if target and target.resolve() == resolve(given.pairs[0]):
         raise InputError(f"-o {printable(target)} would replace the file that is read: give another name")
     require_libraries()
@@ -99,7 +100,12 @@ def scores_of(model: ConnectionBert, cosine: Any) -> list[list[Any]]:
 
 
 def _score_two(model: ConnectionBert, sentences: list[str], as_json: bool) -> int:
-    cosine = model.similarity(*[[sentence] for sentence in sentences])
+    from connection.search.vectors import encode_texts
+
+    vectors, cut = encode_texts(model, sentences, what="sentences")  # (2, H)
+    cosine = (vectors[:1] * vectors[1:]).sum(1).clip(-1, 1)  # (1,)
+    if cut:
+        tell(f"{cut} of 2 sentences cut at {model.max_length} tokens")
     names = added_columns(model)
     (cells,) = scores_of(model, cosine)
     if as_json:
@@ -127,6 +133,7 @@ def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_j
         with new_rows(target, names, len(added_columns(model))) as output:
             for chunk in rows:
                 output.write(chunk)
+            _require_rows(file, counts["rows"])  # before the file takes its place
     elif as_json:
         for chunk in rows:
             for row in chunk:
@@ -138,16 +145,20 @@ def _score_file(model: ConnectionBert, file: PairRows, target: Path | None, as_j
         writer.writerow(map(shown, unique(names)))
         for chunk in rows:
             writer.writerows([shown(cell) for cell in row] for row in chunk)
-    if not counts["rows"]:
-        raise InputError(f"{printable(file.table.path)} has no rows below its header")
+    _require_rows(file, counts["rows"])
     said = f"{counts['rows']:,} pairs scored, {counts['cut']:,} sentences cut at {model.max_length} tokens"
     threshold, how = threshold_of(model)
     if threshold is not None:
         said += f", {counts['connected']:,} connected (cosine {threshold:.4f} or more: {how})"
-    print(said, *([f"{printable(target)}: the rows with their scores"] if target else []), sep="\n", file=sys.stderr)
+    tell(said, *([f"{printable(target)}: the rows with their scores"] if target else []))
     if problems:
-        print(f"{len(problems):,} rows have no score:", *map(printable, problems[:SHOWN]), sep="\n  ", file=sys.stderr)
+        tell(f"{len(problems):,} rows have no score:", *(f"  {printable(problem)}" for problem in problems[:SHOWN]))
     return 0
+
+
+def _require_rows(file: PairRows, count: int) -> None:
+    if not count:
+        raise InputError(f"{printable(file.table.path)} has no rows below its header")
 
 
 def _scored(model: ConnectionBert, file: PairRows, counts: dict[str, int], problems: list[str]) -> Iterator[list[list[Any]]]:

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Search a list of texts for those nearest to a query. The texts are encoded once, to an index beside the list."""
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ def search(given: argparse.Namespace) -> int:
 
     source = resolve(given.corpus)
     corpus = read_texts(source, given.column, given.id)
-    queries = read_texts(resolve(given.queries), given.query_column) if given.queries else None
+    queries = read_texts(resolve(given.queries), given.query_column, flags=("--query-column", "")) if given.queries else None
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
-    _tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
     folder = expand(given.index) if given.index else source.with_name(f"{source.name}.index")
     index = open_index(folder, model, corpus.texts)
-    _tell(
+    tell(
         f"index  {printable(folder)}: {len(corpus.texts):,} texts of column {printable(corpus.column)}, "
         f"{len(index.vectors):,} distinct, {index.new:,} encoded now, {index.cut:,} of them cut at {model.max_length} tokens"
     )
@@ -79,7 +80,7 @@ def search(given: argparse.Namespace) -> int:
         from connection.search.approximate import open_graph, recall, search_graph
 
         graph = open_graph(index)
-        _tell(f"faiss  recall@10 on a sample of the corpus: {100 * recall(graph, index):.1f}%")
+        tell(f"faiss  recall@10 on a sample of the corpus: {100 * recall(graph, index):.1f}%")
         nearest = min(given.top, len(index.vectors))
 
         def find(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,11 +90,11 @@ def search(given: argparse.Namespace) -> int:
     if queries:
         return _answer_all(finder, queries, target, given.json)
     if given.query:
-        _show(finder(["1"], [given.query])[0], given.json)
+        _answer(finder, given.query, given.json)
         return 0
-    _tell("Type a query, and Enter; an empty line ends.")
+    tell("Type a query, and Enter; an empty line ends.")
     while query := _asked():
-        _show(finder(["1"], [query])[0], given.json)
+        _answer(finder, query, given.json)
     return 0
 
 
@@ -167,11 +168,19 @@ def _answer_all(finder: Finder, queries: Texts, target: Path | None, as_json: bo
     elif target:
         with new_csv(target) as output:
             output.rows(rows())
-        _tell(f"{printable(target)}: the {finder.top} nearest of {len(names):,} queries")
+        tell(f"{printable(target)}: the {finder.top} nearest of {len(names):,} queries")
     else:
         print_rows(rows())
-    _tell(f"{finder.cut:,} queries cut at {finder.model.max_length} tokens")
+    tell(f"{finder.cut:,} queries cut at {finder.model.max_length} tokens")
     return 0
+
+
+def _answer(finder: Finder, query: str, as_json: bool) -> None:
+    """Print the answer to one query, and say if the query was cut."""
+    before = finder.cut
+    _show(finder(["1"], [query])[0], as_json)
+    if finder.cut > before:
+        tell(f"the query was cut at {finder.model.max_length} tokens")
 
 
 def _show(answer: list[dict[str, Any]], as_json: bool) -> None:
@@ -193,10 +202,6 @@ def _asked() -> str:
         return ""
 
 
-def _tell(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr)
-
-
 def _checked_usage(given: argparse.Namespace) -> Path | None:
     """Returns the file to write. Raises `InputError` for flags that contradict, and for a file that can't be written."""
     problems = []
@@ -210,8 +215,8 @@ def _checked_usage(given: argparse.Namespace) -> Path | None:
         problems.append("-o goes with --queries")
     target = expand(given.output) if given.output else None
     inputs = [resolve(name) for name in (given.corpus, given.queries) if name]
-    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
-        problems.append(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and (problem := output_problem(target)):
+        problems.append(f"-o {problem}")
     elif target and target.resolve() in inputs:
         problems.append(f"-o {printable(target)} would replace a file that is read: give another name")
     if problems:

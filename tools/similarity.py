@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The earlier name of tools.score."""
 
 from __future__ import annotations

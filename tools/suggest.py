@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Suggest which pairs to label next: spread over the labels that the model predicts, of many texts, no two about the same."""
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.system.errors import InputError, exit_status
-from connection.system.escapes import printable
+from connection.system.escapes import printable, tell
+from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
-from connection.system.plain_files import is_link
+from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 from tools.link import print_rows
 
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
     from connection.search.texts import Texts
     from ConnectionBert import ConnectionBert
 
-EXAMPLES = """examples:
-  python -m tools.suggest output/run requirements.csv tests.xlsx --labelled my-pairs.csv -o to-label.csv
-  python -m tools.suggest output/run unlabelled-pairs.csv --count 50 -o to-label.csv
-"""
+EXAMPLES = (
+    "python -m tools.suggest output/run requirements.csv tests.xlsx --labelled my-pairs.csv -o to-label.csv",
+    "python -m tools.suggest output/run unlabelled-pairs.csv --count 50 -o to-label.csv",
+)
 COUNT = 100
 NEAREST = 100  # candidates of each row of A: its nearest rows of B, and others, which the model may rate too low
 AT_RANDOM = 20
@@ -34,8 +36,7 @@ NO_THRESHOLD = (0.5, "this model has no threshold of its own: one trained on som
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 the pairs could not be written, 2 bad usage, model folder or file."""
-    parser = argparse.ArgumentParser(prog="python -m tools.suggest", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Flags("python -m tools.suggest", __doc__, EXAMPLES)
     parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
     parser.add_argument("a", metavar="A", help="a list of texts; or, without B, a file of unlabelled pairs")
     parser.add_argument("b", metavar="B", nargs="?", help="the other list")
@@ -70,18 +71,18 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     from ConnectionBert import ConnectionBert
 
     if given.b:
-        a = read_texts(resolve(given.a), given.column_a, given.id_a, False)
-        b = read_texts(resolve(given.b), given.column_b, given.id_b, False)
+        a = read_texts(resolve(given.a), given.column_a, given.id_a, flags=("--column-a", "--id-a"))
+        b = read_texts(resolve(given.b), given.column_b, given.id_b, flags=("--column-b", "--id-b"))
     else:
         a, b = _sides(resolve(given.a), given)
     number: dict[str, int] = {}  # equal texts have the same
     of_a, of_b = (np.array([number.setdefault(plain(text), len(number)) for text in side.texts], np.int64) for side in (a, b))
     labelled = _labelled(given.labelled, number)
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
-    _tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
     pool = _pool(model, a, b, both_lists=bool(given.b))
     new = _unlabelled(of_a[pool.a], of_b[pool.b], labelled, len(number))
-    _tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
+    tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
     if not len(new):
         raise InputError("No pair is left: each is labelled already, or twice the same text. Give other lists.")
     pool = pool.only(new)
@@ -94,12 +95,12 @@ def suggest_pairs(given: argparse.Namespace) -> int:
         if threshold is None:
             threshold, source = NO_THRESHOLD
         chosen, how = near_threshold(pool, given.count, threshold), f"near the cosine {threshold:.4f} ({source})"
-    _tell(f"chosen {len(chosen):,} of {len(pool):,}, {how}")
+    tell(f"chosen {len(chosen):,} of {len(pool):,}, {how}")
     header, rows = _rows(model, a, b, pool.only(chosen))
     if target:
         with new_csv(target) as output:
             output.rows([header, *rows])
-        _tell(f"{printable(target)}: fill in the score column, and add its rows to the training file")
+        tell(f"{printable(target)}: fill in the score column, and add its rows to the training file")
     if given.json:
         print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
     elif not target:
@@ -107,17 +108,13 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr)
-
-
 def _checked_usage(given: argparse.Namespace) -> Path | None:
     """Returns the file to write. Raises `InputError` for flags that can't be used, and for a file that can't be written."""
     problems = [] if given.count > 0 else [f"--count {given.count}: give 1 or more"]
     target = expand(given.output) if given.output else None
     inputs = [resolve(name) for name in (given.a, given.b, *given.labelled) if name]
-    if target and (target.is_dir() or not target.parent.is_dir() or is_link(target)):
-        problems.append(f"-o {printable(target)}: it should be a file, not a link, in a folder that is there")
+    if target and (problem := output_problem(target)):
+        problems.append(f"-o {problem}")
     elif target and target.resolve() in inputs:
         problems.append(f"-o {printable(target)} would replace a file that is read: give another name")
     if not given.b:
@@ -198,7 +195,7 @@ def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
         encoded, cut = encode_texts(model, side.texts, what=side.path.name)
         vectors.append(encoded)
         texts = f"{len(side.texts):,} texts in column {printable(side.column)}"
-        _tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")
+        tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")
     u, v = vectors
     if both_lists:
         cosine, rows = top_k(u, v, NEAREST)

@@ -92,6 +92,9 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     kinds = column_kinds(rows, width) if rows else []
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
     columns = [cells_of(rows, place) for place in range(width)]
+    marks = [place for place in range(width) if place not in texts and len(set(columns[place])) <= 6]
+    if len(texts) == 1 and len(marks) >= max(4, width - 2):  # of requirements and tests, with a mark where they connect
+        return "it looks like a matrix, with a column for each second sentence: write a row for each pair, with both sentences"
     labels = any(cells and sum(map(is_label, cells)) >= MOST * len(cells) for cells in columns)
     if labels and len(texts) == 1:
         cells = columns[texts[0]]

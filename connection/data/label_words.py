@@ -44,7 +44,8 @@ ORDERS = (
     ("none", "weak", "strong"), ("none", "weak", "moderate|medium", "strong"), ("weak", "moderate|medium", "strong"),
     ("none", "low", "medium|moderate", "high"), ("keine|kein", "schwach", "stark"), ("schwach", "mittel", "stark"),
     ("keine|kein", "schwach", "mittel", "stark"), ("aucun|aucune", "faible", "moyen|moyenne", "fort|forte"),
-    ("irrelevant", "partial", "exact"), ("no", "partial|partially|partly", "yes"), ("nein", "teilweise", "ja"), ("non", "partiel|partiellement", "oui"),
+    ("irrelevant", "partial", "exact"), ("no", "partial|partially|partly", "yes"),
+    ("nein", "teilweise", "ja"), ("non", "partiel|partiellement", "oui"),
     ("unrelated|not related", "partially related|somewhat related|partly related", "related|fully related"),
     ("irrelevant|not relevant", "partially relevant|somewhat relevant", "relevant|highly relevant"),
     ("not covered", "partially covered|partly covered", "covered|fully covered"), ("×|x", "△", "○|◯|o"),  # noqa: RUF001

@@ -27,6 +27,7 @@ from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
 from connection.data.label_words import parse_label_map
 from connection.data.labels import is_label
+from connection.system.csv_output import without_guards
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 
@@ -116,7 +117,7 @@ class PairFile:
     path: Path
     table: TableFile
     columns: Columns
-    state: tuple[int, ...]  # `_state` before the first read
+    state: tuple[int, ...]  # `file_state` before the first read
     label_map: str = ""
 
     @classmethod
@@ -128,7 +129,7 @@ class PairFile:
         sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it;
         label_map: the numbers of label words, such as "low=0,high=1".
         """
-        state = _state(open_saved(path, sheet).files if is_saved(path) else (path,))
+        state = file_state(open_saved(path, sheet).files if is_saved(path) else (path,))
         table, columns = understand(open_table(path, sheet), declared_columns, header_row)
         return cls(path, table, columns, state, label_map)
 
@@ -139,7 +140,7 @@ class PairFile:
 
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
-        if _state(self.files) != self.state:
+        if file_state(self.files) != self.state:
             raise InputError(f"{self.path} was changed while it was read: start again when it is complete")
 
     def __str__(self) -> str:
@@ -243,7 +244,7 @@ class PairFile:
         width, names = self.columns.width, self.columns.names
         sentence1, sentence2, labels, lines, bad, remarks = [], [], [], [], [], list[Remark]()
         known: dict[str, float] = {}
-        typed = not self.table.delimiter
+        typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
             if cells is None:
@@ -251,6 +252,8 @@ class PairFile:
                 bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
+            if guarded and ("'" in one or "'" in two):
+                one, two = without_guards(one), without_guards(two)
             if ("_x000" in one or "_x000" in two) and LINE_END.search(one + two):
                 one, two = (LINE_END.sub(" ", text) for text in (one, two))
                 remarks.append(Remark(line, "line-end-code", ""))
@@ -287,7 +290,7 @@ class PairFile:
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
 
 
-def _state(files: Sequence[Path]) -> tuple[int, ...]:
+def file_state(files: Sequence[Path]) -> tuple[int, ...]:
     """Returns what tells the files' content from another: size, times and inode. The last two can't be set as one likes."""
     state: list[int] = []
     for path in files:

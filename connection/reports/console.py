@@ -19,6 +19,7 @@ from connection.reports.tables import (
 )
 from connection.system.escapes import printable
 from connection.system.paths import ROOT, shell_line
+from connection.system.quiet import aloud
 
 
 def print_start(
@@ -43,26 +44,28 @@ def print_end(results: RunResults, steps: int, ended_by: str) -> None:
     if results["base"]:
         print("", render(gain_table(results)), sep="\n")
     else:
-        print("\nNothing was measured: there are no dev and no test pairs. Give --dev-file and --test-file, or more pairs.")
+        said = "Nothing was measured: there are no dev and no test pairs. Give --dev-file and --test-file, or more pairs."
+        print(f"\n{said}", file=aloud())
     if "gain" in results:
         print("", render(figures_table(before_and_after(results))), "", gain_sentence(results["gain"]["test"]), sep="\n")
     if "slices" in results:
         print("", errors_sentence(results["slices"]), sep="\n")
     if results["interrupted"]:
         held = f"model/ holds the weights of step {results['best_step']}"
-        print(f"\nEnded by {ended_by} after step {results['steps']} of {steps}; {held}.")
+        print(f"\nEnded by {ended_by} after step {results['steps']} of {steps}; {held}.", file=aloud())
 
 
 def print_resume(output: Path, seeds: int = 1) -> None:
     """Print the command that goes on with an interrupted run, of one seed or several."""
-    print("To go on from there:")
+    print("To go on from there:", file=aloud())
     words = [sys.executable, "bertFineTuningWithConnectionData.py", "--output-dir", str(output), "--resume"]
     words += ["--seeds", str(seeds)] * (seeds > 1)
-    print(f"  {shell_line(words, ROOT)}")
+    print(f"  {shell_line(words, ROOT)}", file=aloud())
 
 
 def print_next(model: Path) -> None:
     """Print where the model is, and the next command to type."""
-    print(f"\nThe fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:")
+    said = f"The fine-tuned model is in {model}; report.html beside it has the figures. Next, compare two sentences:"
+    print(f"\n{said}", file=aloud())
     command = [sys.executable, "-m", "tools.score", str(model), "one sentence", "another sentence"]
-    print(f"  {shell_line(command, ROOT)}")
+    print(f"  {shell_line(command, ROOT)}", file=aloud())

@@ -52,7 +52,7 @@ def write_errors(
     table = pd.concat(tables.values(), ignore_index=True)
     negated, problem = write_worst_first(folder / FILE, table, lambda part: prepared.reopen(held_out[part].store))
     if problem:
-        print(f"{FILE} has no text: {printable(problem)}")
+        print(f"note: {FILE} has no text: {printable(problem)}")
     slices, start = {}, 0
     for part, cosine in cosines.items():
         of_part = slice(start, start + len(cosine))
@@ -83,7 +83,7 @@ def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str]
             block = table.iloc[rows]
             one, two = [""] * len(block), [""] * len(block)
             try:
-                for place, first, second in () if problem else _texts(block, open_file):
+                for place, first, second in () if problem else texts_of(block, open_file):
                     one[place], two[place] = first, second
             except (InputError, OSError) as error:
                 problem, negated = str(error), None
@@ -101,8 +101,11 @@ def write_worst_first(path: Path, table: pd.DataFrame, open_file: Callable[[str]
     return negated, problem
 
 
-def _texts(block: pd.DataFrame, open_file: Callable[[str], PairFile]) -> Iterator[tuple[int, str, str]]:
-    """Yield the place in the block and both sentences of every row, in one pass over the file of each split."""
+def texts_of(block: pd.DataFrame, open_file: Callable[[str], PairFile]) -> Iterator[tuple[int, str, str]]:
+    """Yield the place in the block and both sentences of every row, in one pass over the file of each split.
+
+    block: has "split" and "line".
+    """
     for split, places in block.groupby("split", sort=False).indices.items():
         file = open_file(str(split))
         lines = block["line"].to_numpy()[places]

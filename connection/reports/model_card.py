@@ -10,15 +10,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from connection.data.prepare import Prepared
+from connection.reports.errors_csv import texts_of
 from connection.reports.results import RunResults
 from connection.reports.tables import before_and_after, figures_table, gain_sentence
 from connection.system.atomic_files import atomic_file
+from connection.system.errors import InputError
 from connection.system.escapes import printable
 from connection.training.loss_choice import parse_loss
 from ConnectionBert import ConnectionBert
+from ConnectionDataset import ConnectionDataset
 
 FILE = "README.md"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -85,6 +91,23 @@ def write_card(
     ModelCard(card)  # raises if what follows "---" can't be read again
     with atomic_file(folder / FILE) as new:
         new.write(card.encode("utf-8", errors="backslashreplace"))
+
+
+def card_examples(prepared: Prepared, train: ConnectionDataset, count: int) -> list[tuple[str, str, float]]:
+    """Return `count` training pairs with their labels, at even steps from the lowest label to the highest. () if it is 0.
+
+    Their file is read again; if that fails, a note is printed and there are none.
+    """
+    labels = train.store.label[train.places]
+    order = np.argsort(labels, kind="stable")
+    rows = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    lines = pd.DataFrame({"split": "train", "line": train.store.line[train.places][rows]})
+    try:
+        found = sorted(texts_of(lines, lambda _: prepared.reopen(train.store)))
+    except (InputError, OSError) as error:
+        print(f"note: {FILE} of the model has no examples: {printable(error)}")
+        return []
+    return [(first, second, float(labels[rows[place]])) for place, first, second in found]
 
 
 def _front_matter(name: str, base: str, record: dict[str, Any], results: RunResults) -> ModelCardData:

@@ -66,11 +66,8 @@ def judge(run: Run) -> Verdict:
     before, after = (100 * float(deciding(figures) or 0) for figures in (base, final))
     measure = PLAIN[measure_of(base)]
     leaked = _leaked(run)
-    known = (
-        f", of which {leaked:,} are training pairs too, so that this is too high,"
-        if leaked
-        else ", which it was not trained on,"
-    )
+    leak = f" ({leaked:,} of them trained on too, which makes this too high)"
+    known = leak if leaked else ", which it was not trained on,"
     told = (
         f"On {base['pairs']:,} test pairs{known} the model has {after:.0f} of 100 points for {measure}; "
         f"before fine-tuning it had {before:.0f}."

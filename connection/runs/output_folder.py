@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 
 from connection.model.checks.model_folder import check_folder, model_of
+from connection.runs.event_files import FOLDER as EVENTS
+from connection.runs.event_files import require_tensorboard
 from connection.settings import TrainSettings, flag_of
 from connection.system.errors import InputError
 from connection.system.folder_lock import FILE as LOCK
@@ -29,7 +31,7 @@ FILES = (
     ),
     SEEDS,
 )
-FOLDERS = ("model", "checkpoints")
+FOLDERS = ("model", "checkpoints", EVENTS)
 SEED_FOLDER = r"seed-\d+"  # of one run of several
 ENTRIES = "|".join([*map(re.escape, (*FILES, *FOLDERS)), SEED_FOLDER])
 
@@ -74,8 +76,10 @@ def require_free(path: Path, settings: TrainSettings, going_on: bool = False) ->
 def check_paths(settings: TrainSettings) -> None:
     """Raises `InputError` that says all that is wrong with the model folder, the pair files and the output folder.
 
-    A resumed run has its paths from its checkpoint, which is read later.
+    A resumed run has its paths from its checkpoint, which is read later. Raises it too if TensorBoard is asked for and missing.
     """
+    if settings.tensorboard:
+        require_tensorboard()
     if settings.resume:
         return
     problems = []

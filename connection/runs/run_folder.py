@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from connection.runs.checkpoints import Checkpoint, Checkpoints
+from connection.runs.event_files import FOLDER as EVENTS
+from connection.runs.event_files import EventFiles
 from connection.runs.output_folder import FILES, SEEDS, unwritable
 from connection.system.atomic_files import atomic_file, atomic_folder, plain_json, remove_leftovers, write_json
 from connection.system.errors import InputError
@@ -32,6 +34,7 @@ class RunFolder:
     ):
         self.path, self.lock = path, lock
         self.saved = False  # whether this run has saved a model
+        self.events: EventFiles | None = None
         checkpoints = Checkpoints(path / "checkpoints", 0)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -41,6 +44,7 @@ class RunFolder:
                 checkpoints.go_on_from(checkpoint.folder)
             else:
                 checkpoints.clear()
+                shutil.rmtree(path / EVENTS, ignore_errors=True)
                 for name in FILES:
                     if name != "settings.json" and (record or name != SEEDS):
                         (path / name).unlink(missing_ok=True)
@@ -91,7 +95,15 @@ class RunFolder:
     def log(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
         self.require()
-        append_plain(self.path / "metrics.jsonl", (json.dumps(plain_json(figures), allow_nan=False) + "\n").encode())
+        line = plain_json(figures)
+        append_plain(self.path / "metrics.jsonl", (json.dumps(line, allow_nan=False) + "\n").encode())
+        if self.events:
+            self.events.add(line)
+
+    def open_events(self) -> EventFiles:
+        """Return event files for TensorBoard that hold metrics.jsonl, and from here on each further line."""
+        self.events = EventFiles(self.path / "metrics.jsonl")
+        return self.events
 
     def flush(self) -> dict[str, Any]:
         """Flush metrics.jsonl to the disk. Returns its size in bytes and its SHA-256, as a checkpoint stores them."""

@@ -27,6 +27,7 @@ from connection.system.errors import InputError, RunError
 from connection.system.folder_lock import lock_folder
 from connection.system.paths import output_folder
 from connection.system.plain_files import read_json
+from connection.system.quiet import aloud
 
 
 def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) -> int:
@@ -85,7 +86,8 @@ class _Seeds:
         try:
             for seed in self.wanted:
                 if seed not in self.done:
-                    print(f"\nseed {seed}, run {seed - self.settings.seed + 1} of {self.settings.seeds}", flush=True)
+                    said = f"seed {seed}, run {seed - self.settings.seed + 1} of {self.settings.seeds}"
+                    print(f"\n{said}", file=aloud(), flush=True)
                     status = train(self._settings_of(seed))
                     if status:
                         break
@@ -94,9 +96,9 @@ class _Seeds:
         finally:
             if self.done:
                 rows = self._rows()
-                print("", render(seeds_table({"seeds": rows, "over_seeds": over_seeds(rows)})), sep="\n")
+                print("", render(seeds_table({"seeds": rows, "over_seeds": over_seeds(rows)})), sep="\n", file=aloud())
             if self.run:
-                print(f"\nThe model is that of {self.best.name}; each seed's figures are in its own folder.")
+                print(f"\nThe model is that of {self.best.name}; each seed's figures are in its own folder.", file=aloud())
                 if not status:
                     print_next(self.run.model)
             if status > 1 and self.settings.keep_checkpoints:

@@ -27,7 +27,7 @@ from connection.evaluation.slices import count_labels
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_resume, print_start
 from connection.reports.html_report import write_report
-from connection.reports.model_card import write_card
+from connection.reports.model_card import card_examples, write_card
 from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
@@ -41,6 +41,7 @@ from connection.system.devices import keep_pages, peak_memory_bytes, pick_device
 from connection.system.errors import RunError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
+from connection.system.quiet import aloud
 from connection.system.signals import StopSignals
 from connection.training.loss_choice import choose_dims, choose_loss
 from connection.training.moving_average import WeightAverage
@@ -135,6 +136,8 @@ class TrainingRun:
         require_space(output, model.parameter_count, bool(settings.ema), checkpoints)
         lock = self._lock or self._held.enter_context(lock_folder(output))
         self.folder = RunFolder(output, self.record, self._checkpoint, lock)
+        if settings.tensorboard:
+            self._held.callback(self.folder.open_events().close)
         self.folder.write_json("audit.json", {"findings": findings_json(prepared.findings)})
         skipped_rows = self.folder.path / "skipped_rows.csv"
         if skipped := prepared.write_skipped(skipped_rows):
@@ -171,7 +174,14 @@ class TrainingRun:
                 self._written = self._place()
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates: few lines in a log file
         self._bar = self._held.enter_context(
-            tqdm(total=self.steps, initial=progress.step, leave=False, mininterval=pause, bar_format=BAR)
+            tqdm(
+                total=self.steps,
+                initial=progress.step,
+                leave=False,
+                mininterval=pause,
+                bar_format=BAR,
+                disable=self.settings.quiet,
+            )
         )
 
     # --- the loop -----------------------------------------------------------------------------------------------------------
@@ -233,7 +243,8 @@ class TrainingRun:
         """Measure the best model on test, write results and reports, and print them. Returns the exit status."""
         self._bar.close()
         results = self._results()
-        write_card(self.folder.model, self.model, self.record, results)
+        examples = card_examples(self._prepared, self.data["train"], self.settings.card_examples)
+        write_card(self.folder.model, self.model, self.record, results, examples)
         write_report(self.folder.path)
         print_end(results, self.steps, self.stop.name)
         if self.settings.seeds > 1:  # the best model is not known yet
@@ -313,7 +324,7 @@ class TrainingRun:
         progress = self.progress
         rows = self.data["train"].where(torch.cat([part.rows for part in batch]))
         if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < STOP_AT_SKIPPED:
-            self._bar.write(f"step {progress.step} is skipped, its loss or gradient is not finite: {rows}")
+            self._bar.write(f"step {progress.step} is skipped, its loss or gradient is not finite: {rows}", file=aloud())
             self.state.optimizer.skipped()
             return
         kept = f"{self.folder.model} holds the best weights before it." if self.folder.saved else "Nothing was saved."

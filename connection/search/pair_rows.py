@@ -9,13 +9,16 @@ from pathlib import Path
 
 from connection.data.column_contents import column_kinds
 from connection.data.column_names import plain_name, sentence_places, visible
+from connection.data.formats.cells import NO_TEXT
 from connection.data.formats.table import TableFile, open_table
-from connection.data.pair_file import text_problem
+from connection.data.pair_file import file_state, text_problem
+from connection.system.csv_output import without_guards
 from connection.system.errors import InputError
 
 ROWS_AT_ONCE = 20_000
 ROLES = ("sentence1", "sentence2")
 SHOWN = 30
+LAST_HEADER = 20  # rows among which the names are looked for
 SAMPLE = 200  # rows by which a column is known for text
 
 
@@ -37,21 +40,30 @@ class PairRows:
     table: TableFile
     names: list[str]
     places: tuple[int, int]
-    header: bool  # whether the first row holds the names
+    above: int  # number of rows above the first pair: a title and the names
+    state: tuple[int, ...]  # `file_state` of when it was opened
 
     def chunks(self) -> Iterator[PairRowChunk]:
-        """Yields the rows in file order."""
-        rows = itertools.islice(self.table.rows(), int(self.header), None)
+        """Yields the rows in file order, without the apostrophes that guard formulas in a table for spreadsheets.
+
+        Raises `InputError` after the last row if the file was changed meanwhile.
+        """
+        rows = itertools.islice(self.table.rows(), self.above, None)
         width, (one, two) = len(self.names), self.places
         while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
             cells = [row[:width] + [""] * (width - len(row)) for _, row in block]
+            if self.table.is_of_spreadsheets:
+                cells = [[without_guards(cell) if "'" in cell else cell for cell in row] for row in cells]
             first, second = [row[one] for row in cells], [row[two] for row in cells]
             wrong = [
                 f"{self.table.unit} {number}: {why}" if why else ""
                 for (number, _), a, b in zip(block, first, second, strict=True)
                 for why in [text_problem(a) or text_problem(b)]
             ]
+            cells = [[f"({cell[1:]})" if cell.startswith(NO_TEXT) else cell for cell in row] for row in cells]
             yield PairRowChunk([number for number, _ in block], cells, first, second, wrong)
+        if file_state(self.table.files or (self.table.path,)) != self.state:
+            raise InputError(f"{self.table.path} was changed while it was read: start again when it is complete")
 
 
 HOW = "--columns sentence1=NAME,sentence2=NAME (or numbers)"
@@ -64,13 +76,17 @@ def open_pairs(path: Path, declared: str = "", how: str = HOW) -> PairRows:
     they can't be found.
     """
     table = open_table(path)
+    table = table.only(range(len(table.names or ())))  # of Parquet and Arrow, `rows` alone is a sample
+    state = file_state(table.files or (path,))
     sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE)]
     if not sample:
         raise InputError(f"{path} has no rows ({table.form})")
+    asked = _parts(declared, path) if declared else []
+    title = _title_rows(sample, asked) if table.names is None else 0
+    sample = sample[title:]
     names = [visible(name).strip() for name in (table.names if table.names is not None else sample[0])]
     plain = [plain_name(name) for name in names]
     if declared:
-        asked = _parts(declared, path)
         places = [_declared(part, names, plain, path) for part in asked]
         header = table.names is None and any(part in names or plain_name(part) in plain for part in asked)
     else:
@@ -84,7 +100,19 @@ def open_pairs(path: Path, declared: str = "", how: str = HOW) -> PairRows:
         raise InputError(f"{path}: which columns hold the two sentences? The first row: {listed}. Say which: {how}")
     if not header and table.names is None:
         names = [f"column {place}" for place in range(1, len(names) + 1)]
-    return PairRows(table, names, (places[0], places[1]), header)
+    return PairRows(table, names, (places[0], places[1]), (title + 1 if header else 0), state)
+
+
+def _title_rows(sample: Sequence[Sequence[str]], asked: Sequence[str]) -> int:
+    """Returns the number of rows above the column names: a title has fewer cells than these. asked: names that are given."""
+    most = 0
+    for number, row in enumerate(sample[:LAST_HEADER]):
+        filled = sum(bool(cell.strip()) for cell in row)
+        plain = [plain_name(visible(cell).strip()) for cell in row]
+        if filled > most and (sentence_places(plain, []) or any(plain_name(name) in plain for name in asked)):
+            return number
+        most = max(most, filled)
+    return 0
 
 
 def _parts(declared: str, path: Path) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from connection.data.column_contents import column_kinds
-from connection.data.formats.table import open_table
-from connection.data.pair_file import text_problem
+from connection.data.formats.delimited import Row
+from connection.data.formats.table import TableFile, open_table
+from connection.data.pair_file import file_state, text_problem
+from connection.system.csv_output import without_guards
 from connection.system.errors import InputError
 
 # Usual names, compared in lower case without spaces, hyphens, underscores, dots and a plural s.
@@ -18,19 +21,10 @@ TEXT_NAMES = (
     "answer", "query", "passage", "document", "content", "body", "name",
 )  # fmt: skip
 ID_NAMES = (
-    "id",
-    "key",
-    "identifier",
-    "number",
-    "no",
-    "nr",
-    "reqid",
-    "requirementid",
-    "testid",
-    "testcaseid",
-    "ref",
-    "reference",
-)
+    "id", "key", "identifier", "number", "no", "nr", "reqid", "requirementid", "testid", "testcaseid", "ref", "reference",
+)  # fmt: skip
+SAMPLE = 1000  # rows from which columns are recognised
+LAST_HEADER = 20  # rows among which the names are looked for
 SHOWN = 30
 
 
@@ -46,26 +40,63 @@ class Texts:
     column: str  # name of the texts' column, or its number
 
 
-def read_texts(path: Path, column: str = "", id_column: str = "", other: bool = False) -> Texts:
-    """Read a list. Raises `InputError` for a file without rows, a column that can't be found, and rows without text.
+@dataclasses.dataclass(frozen=True)
+class TextFile:
+    """A file with a column of texts, whose rows are read as often as needed, and not kept."""
 
-    column, id_column: names or 1-based numbers; by default those with a usual name, or the only column of text. The first row
-    of a text file or sheet holds the names, unless the file has one column without a usual name. other: keep other columns.
+    path: Path
+    table: TableFile
+    names: list[str]
+    place: int  # of the texts' column
+    id_place: int | None
+    header_row: int  # number of the row that holds the names; 0 if none does
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yields each row's number and its cells, as many as there are names.
+
+        Raises `InputError` that lists the rows without a text, after the last row.
+        """
+        width, wrong, total = len(self.names), list[str](), 0
+        for number, row in self.table.rows():
+            if number <= self.header_row:
+                continue
+            cells = row[:width] + [""] * (width - len(row))
+            if why := text_problem(cells[self.place]):
+                total += 1
+                if len(wrong) < SHOWN:
+                    wrong.append(f"{self.table.unit} {number}: column {self.names[self.place]} is {why}")
+            elif not total:
+                if self.table.is_of_spreadsheets:
+                    cells[self.place] = without_guards(cells[self.place])
+                yield number, cells
+        if wrong:
+            raise InputError.listing(f"{self.path}: rows without a text; fill or remove them", wrong, total)
+
+    def texts(self) -> Iterator[str]:
+        """Yields the texts. Raises as `rows` does."""
+        return (cells[self.place] for _, cells in self.rows())
+
+
+def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[str, str] = ("--column", "--id")) -> TextFile:
+    """Open a list. Raises `InputError` for a file without rows, and a column that can't be found.
+
+    column, id_column: names or 1-based numbers; by default those with a usual name, or the only column of text. The names stand
+    in the first row of a text file or sheet, or below a title, unless the file has one column without a usual name. flags: what
+    the command calls the two columns.
     """
     table = open_table(path)
-    rows = list(table.rows())
-    names = table.names
-    if names is None and rows:
-        first = [cell.strip() for cell in rows[0][1]]
-        if len(first) > 1 or column or _plain(first[0]) in TEXT_NAMES:
-            names = first
-            rows = rows[1:]
+    table = table.only(range(len(table.names or ())))  # of Parquet and Arrow, `rows` alone is a sample
+    sample = list(itertools.islice(table.rows(), SAMPLE))
+    names, header_row = table.names, 0
+    if names is None and sample:
+        header_row, names = _header(sample, column)
+        names = names or ["1"]
     names = names or ["1"]
-    if not rows:
+    cells = [row[: len(names)] + [""] * (len(names) - len(row)) for number, row in sample if number > header_row]
+    if not cells:
         raise InputError(f"{path} has no rows ({table.form})")
-    cells = [row[: len(names)] + [""] * (len(names) - len(row)) for _, row in rows]
-    place = _place(path, names, column, "texts")
-    id_place = _place(path, names, id_column, "ids") if id_column else None
+    place = _place(path, names, column, "texts", flags[0])
+    id_place = _place(path, names, id_column, "ids", flags[1]) if id_column else None
     plain = [_plain(name) for name in names]
     if id_place is None:
         id_place = next((plain.index(name) for name in ID_NAMES if name in plain and plain.index(name) != place), None)
@@ -75,17 +106,52 @@ def read_texts(path: Path, column: str = "", id_column: str = "", other: bool = 
         texts = [number for number, kind in enumerate(column_kinds(cells, len(names))) if kind == "text" and number != id_place]
         place = texts[0] if len(texts) == 1 else None
     if place is None:
-        raise InputError(f"{path}: which column holds the texts? It has {_listed(names)}: give a name or a number")
-    wrong = [f"{table.unit} {number}: column {names[place]} is {why}" for (number, _), row in zip(rows, cells, strict=True)
-             if (why := text_problem(row[place]))]  # fmt: skip
-    if wrong:
-        raise InputError.listing(f"{path}: rows without a text; fill or remove them", wrong)
-    others = {name: [row[at] for row in cells] for at, name in enumerate(names) if at not in (place, id_place)} if other else {}
-    ids = None if id_place is None else [row[id_place].strip() for row in cells]
-    return Texts([row[place] for row in cells], [number for number, _ in rows], ids, others, path, names[place])
+        raise InputError(f"{path}: which column holds the texts? It has {_listed(names)}. Give {flags[0]} NAME or NUMBER")
+    return TextFile(path, table, names, place, id_place, header_row)
 
 
-def _place(path: Path, names: Sequence[str], asked: str, what: str) -> int | None:
+def read_texts(
+    path: Path, column: str = "", id_column: str = "", other: bool = False, flags: tuple[str, str] = ("--column", "--id")
+) -> Texts:
+    """Read a list into memory: see `open_texts`. other: keep other columns.
+
+    Raises `InputError` for rows without text too, and for a file that was changed while it was read.
+    """
+    file = open_texts(path, column, id_column, flags)
+    files = file.table.files or (path,)
+    state = file_state(files)
+    rows = list(file.rows())
+    if file_state(files) != state:
+        raise InputError(f"{path} was changed while it was read: start again when it is complete")
+    kept = [at for at in range(len(file.names)) if other and at not in (file.place, file.id_place)]
+    return Texts(
+        [cells[file.place] for _, cells in rows],
+        [number for number, _ in rows],
+        None if file.id_place is None else [cells[file.id_place].strip() for _, cells in rows],
+        {file.names[at]: [cells[at] for _, cells in rows] for at in kept},
+        path,
+        file.names[file.place],
+    )
+
+
+def _header(sample: list[Row], column: str) -> tuple[int, list[str] | None]:
+    """Returns the number of the row that holds the column names, and these; 0 and None where no row does.
+
+    A title has fewer cells than the names below it, and the names have a usual one among them, or the one that is asked for.
+    """
+    wanted = {_plain(column), *TEXT_NAMES} - {""}
+    most = 0
+    for number, row in sample[:LAST_HEADER]:
+        filled = sum(bool(cell.strip()) for cell in row)
+        if most < filled and filled > 1 and wanted & {_plain(cell.strip()) for cell in row}:
+            return number, [cell.strip() for cell in row]
+        most = max(most, filled)
+    number, row = sample[0]
+    first = [cell.strip() for cell in row]
+    return (number, first) if len(first) > 1 or column or _plain(first[0]) in TEXT_NAMES else (0, None)
+
+
+def _place(path: Path, names: Sequence[str], asked: str, what: str, flag: str) -> int | None:
     """Returns the place of a column by name or 1-based number; None if none was asked for."""
     if not asked:
         return None
@@ -95,7 +161,7 @@ def _place(path: Path, names: Sequence[str], asked: str, what: str) -> int | Non
         found = [int(asked) - 1]
     if len(found) != 1:
         many = f"{len(found)} columns are" if found else "no column is"
-        raise InputError(f"{path}: {many} named {asked} for the {what}; it has {_listed(names)}")
+        raise InputError(f"{path}: {many} named {asked} for the {what}; it has {_listed(names)}. Give {flag} NAME or NUMBER")
     return found[0]
 
 

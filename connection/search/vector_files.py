@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import numpy as np
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from connection.data.text_hashes import SentenceIndex, draw_key, hash_texts
 from connection.data.tokenization import tokenize
 from connection.evaluation.similarity import model_digest
 from connection.system.atomic_files import atomic_file, write_json
-from connection.system.errors import InputError, RunError
+from connection.system.errors import InputError
 from connection.system.folder_lock import try_lock
 from connection.system.plain_files import read_json
 from ConnectionBert import ConnectionBert
 
 TEXTS_AT_ONCE = 4096  # encoded, flushed to the disk and noted together
 KINDS = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+TENSOR_KINDS = {"float32": "F32", "float16": "F16", "int8": "I8"}  # safetensors' names
 LEVELS = 127  # of int8, on each side of 0
 
 
@@ -37,51 +40,71 @@ class Form:
 
 
 def encode_to_file(
-    bert: ConnectionBert, texts: Sequence[str], form: Form, target: Path
+    bert: ConnectionBert, texts: Callable[[], Iterable[str]], form: Form, target: Path
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Encode N texts, each distinct one once, to a .npy file. Returns the vectors, their scales and how many texts were cut.
 
-    The vectors (N, dim) are those in the file, mapped into memory; the scales (N,) float32 are of int8 alone: vector n is
-    scales[n] times its numbers. While the file is written it is called .NAME.part; the same call goes on with such a file after
-    a kill, and the result is the same to the last bit. Raises `InputError` if another process writes it.
+    texts: begins a new pass over them; two are made, and 16 bytes of each text are kept. The vectors (N, dim) are those in the
+    file, mapped into memory; the scales (N,) float32 are of int8 alone: vector n is scales[n] times its numbers. While the file
+    is written it is called .NAME.part; the same call goes on with such a file after a kill, and the result is the same to the
+    last bit. Raises `InputError` if another process writes it, or there is no text.
     """
     size = bert.hidden_size if not form.dim else form.dim
     if size > bert.hidden_size:
         raise InputError(f"--dim {form.dim}: the model's vectors have {bert.hidden_size} numbers")
-    numbers: dict[str, int] = {}
-    places = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, len(texts))  # (N,)
-    distinct = list(numbers)
+    places, new, identity = _distinct(texts(), _identity(bert, form))
+    count = int(new.sum())
     part, note = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.part.json")
-    identity = _identity(bert, distinct, form)
     note.touch()
     with try_lock(note) as ours:
         if ours is False:
             raise InputError(f"{target} is written by another process: wait for it, or give another name")
-        done, cut = _earlier(part, note, identity, (len(distinct), size), KINDS[form.dtype])
-        vectors = np.lib.format.open_memmap(part, "r+" if done else "w+", KINDS[form.dtype], (len(distinct), size))
-        scales = np.lib.format.open_memmap(part.with_suffix(".scales"), "r+" if done else "w+", np.float32, (len(distinct),))
-        with tqdm(total=len(distinct), initial=done, desc="encode", unit="text", disable=None, leave=False) as bar:
-            for start in range(done, len(distinct), TEXTS_AT_ONCE):
-                rows = slice(start, min(start + TEXTS_AT_ONCE, len(distinct)))
-                store = tokenize(distinct[rows], bert.tokenizer, bert.max_length)
+        done, cut = _earlier(part, note, identity, (count, size), KINDS[form.dtype])
+        vectors = np.lib.format.open_memmap(part, "r+" if done else "w+", KINDS[form.dtype], (count, size))
+        scales = np.lib.format.open_memmap(part.with_suffix(".scales"), "r+" if done else "w+", np.float32, (count,))
+        left = itertools.islice(itertools.compress(texts(), new), done, None)
+        with tqdm(total=count, initial=done, desc="encode", unit="text", disable=None, leave=False) as bar:
+            while block := list(itertools.islice(left, TEXTS_AT_ONCE)):
+                rows = slice(done, done + len(block))
+                store = tokenize(block, bert.tokenizer, bert.max_length)
                 encoded = bert.finish(bert.encode_tokens([store[row] for row in range(len(store))]))[:, :size]
                 if form.normalized:
                     encoded = normalize(encoded, dim=-1)
                 vectors[rows], scales[rows] = quantized(encoded.numpy(), form.dtype)
                 vectors.flush()
                 scales.flush()
-                cut += [start + int(row) for row in np.flatnonzero(store.cut)]
-                write_json(note, {"identity": identity, "done": rows.stop, "cut": cut})
+                cut += [done + int(row) for row in np.flatnonzero(store.cut)]
+                done = rows.stop
+                write_json(note, {"identity": identity, "done": done, "cut": cut})
                 bar.update(len(store))
         with atomic_file(target) as file:
             _write_rows(file, vectors, places)
         all_scales = np.array(scales)[places] if form.dtype == "int8" else None
         many = int(np.isin(places, np.array(cut, np.int64)).sum())
         del vectors, scales
-        for left in (part, part.with_suffix(".scales")):
-            left.unlink(missing_ok=True)
+        for old in (part, part.with_suffix(".scales")):
+            old.unlink(missing_ok=True)
     note.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r"), all_scales, many
+
+
+def _distinct(texts: Iterable[str], digest: Any) -> tuple[np.ndarray, np.ndarray, str]:
+    """Returns the number of each text among the distinct ones, (N,) int32, which texts are the first of their kind, (N,) bool,
+    and the digest of all that determines the vectors.
+    """
+    index, key, passing = SentenceIndex(), draw_key(), iter(texts)
+    numbers: list[np.ndarray] = []
+    first: list[np.ndarray] = []
+    while block := list(itertools.islice(passing, TEXTS_AT_ONCE)):
+        of_block, new = index.add(hash_texts(block, key))
+        numbers.append(of_block)
+        first.append(np.zeros(len(block), bool))
+        first[-1][new] = True
+        for place in new:
+            digest.update(hashlib.sha256(block[place].encode("utf-8", "surrogatepass")).digest())
+    if not numbers:
+        raise InputError("there is no text to encode")
+    return np.concatenate(numbers), np.concatenate(first), str(digest.hexdigest())
 
 
 def quantized(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -105,13 +128,11 @@ def _write_rows(file: Any, vectors: np.ndarray, places: np.ndarray) -> None:
         file.write(np.ascontiguousarray(vectors[places[start : start + TEXTS_AT_ONCE]]).tobytes())
 
 
-def _identity(bert: ConnectionBert, distinct: Sequence[str], form: Form) -> str:
-    """Digest of all that determines the vectors."""
+def _identity(bert: ConnectionBert, form: Form) -> Any:
+    """Begins the digest of all that determines the vectors: the model and their form."""
     digest = model_digest(bert)
     digest.update(json.dumps([dataclasses.asdict(form), bert.encoding.prompt, bert.normalized]).encode())
-    for text in distinct:
-        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    return str(digest.hexdigest())
+    return digest
 
 
 def _earlier(part: Path, note: Path, identity: str, shape: tuple[int, int], dtype: Any) -> tuple[int, list[int]]:
@@ -127,39 +148,36 @@ def _earlier(part: Path, note: Path, identity: str, shape: tuple[int, int], dtyp
 
 
 def write_vectors(
-    target: Path, vectors: np.ndarray, scales: np.ndarray | None, columns: Callable[[], dict[str, list[str]]]
+    target: Path, vectors: np.ndarray, scales: np.ndarray | None, names: Sequence[str] = (), rows: Iterable[Sequence[str]] = ()
 ) -> None:
-    """Write vectors (N, H), and scales (N,), as .safetensors, or as .parquet with `columns`, the texts' rows.
-
-    Raises `RunError` if the file can't be written.
-    """
-    if target.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        tensors = {"vectors": np.ascontiguousarray(vectors)} | ({} if scales is None else {"scales": scales})
-        new = target.with_name(f".{target.name}.new")
-        try:
-            save_file(tensors, new)
-            new.replace(target)
-        except (SafetensorError, OSError) as error:
-            raise RunError(f"{target}: {error!s:.300}") from None
-        finally:
-            new.unlink(missing_ok=True)
+    """Write vectors (N, H), and scales (N,), in blocks: as .safetensors, or as .parquet with the N rows of cells by `names`."""
+    if target.suffix.lower() == ".safetensors":
+        tensors = {"vectors": vectors} | ({} if scales is None else {"scales": scales})
+        header, start = {}, 0
+        for name, tensor in tensors.items():  # the format: https://github.com/huggingface/safetensors#format
+            ends = [start, start := start + tensor.nbytes]
+            header[name] = {"dtype": TENSOR_KINDS[str(tensor.dtype)], "shape": tensor.shape, "data_offsets": ends}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with atomic_file(target) as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in tensors.values():
+                for begin in range(0, len(tensor), TEXTS_AT_ONCE):
+                    file.write(np.ascontiguousarray(tensor[begin : begin + TEXTS_AT_ONCE]).tobytes())
         return
     import pyarrow
     from pyarrow import parquet
 
-    rest = columns()
     kind = pyarrow.list_(pyarrow.from_numpy_dtype(vectors.dtype), vectors.shape[1])
-    fields = [*((name, pyarrow.string()) for name in rest), ("vector", kind)]
+    fields = [*((name, pyarrow.string()) for name in names), ("vector", kind)]
     fields += [("scale", pyarrow.float32())] if scales is not None else []
-    schema = pyarrow.schema(fields)
+    schema, passing = pyarrow.schema(fields), iter(rows)
     with atomic_file(target) as file, parquet.ParquetWriter(file, schema) as writer:
         for start in range(0, len(vectors), TEXTS_AT_ONCE):
-            rows = slice(start, start + TEXTS_AT_ONCE)
-            flat = pyarrow.array(np.ascontiguousarray(vectors[rows]).ravel())
-            arrays = [pyarrow.array(cells[rows], pyarrow.string()) for cells in rest.values()]
+            part = slice(start, min(start + TEXTS_AT_ONCE, len(vectors)))
+            flat = pyarrow.array(np.ascontiguousarray(vectors[part]).ravel())
+            cells = zip(*itertools.islice(passing, part.stop - start), strict=True)
+            arrays = [pyarrow.array(column, pyarrow.string()) for column in cells]
             arrays.append(pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
-            arrays += [pyarrow.array(scales[rows])] if scales is not None else []
+            arrays += [pyarrow.array(scales[part])] if scales is not None else []
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))

@@ -87,6 +87,11 @@ def _broken(line: str, width: int) -> list[str]:
     return textwrap.wrap(line[len(start) :], width, initial_indent=start, subsequent_indent=hanging, **options) or [line]
 
 
+def tell(*lines: object) -> None:
+    """Prints lines to standard error, as `_PrintableStream` does: what is no part of a command's result."""
+    print(*lines, sep="\n", file=_PrintableStream(sys.stderr))
+
+
 @contextlib.contextmanager
 def printable_output() -> Iterator[None]:
     """Makes standard output a `_PrintableStream` in this block. (Progress bars move the cursor, on standard error.)"""

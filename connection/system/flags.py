@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import os
 import re
 import sys
 import textwrap
@@ -52,6 +54,8 @@ class Flags(argparse.ArgumentParser):
             group.add_argument(
                 "--version", action=_Version, nargs=0, help="show the versions of project and libraries, and end"
             )
+            if "_ARGCOMPLETE" in os.environ:
+                _complete_words(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse flags; the unknown ones are returned as they are."""
@@ -60,10 +64,17 @@ class Flags(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse flags; unknown ones end the command with status 2, after all of them are said."""
+        return super().parse_args(self._known(args), namespace)
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse flags likewise; texts may stand between and after them."""
+        return super().parse_intermixed_args(self._known(args), namespace)
+
+    def _known(self, args: Any) -> list[str]:
         words, problems = self.known_words(sys.argv[1:] if args is None else args)
         if problems:
             self.error("\n".join(problems))
-        return super().parse_args(words, namespace)
+        return words
 
     def known_words(self, argv: Iterable[str]) -> tuple[list[str], list[str]]:
         """Return the words without unknown flags and their values, and a problem for each unknown flag.
@@ -95,6 +106,17 @@ class Flags(argparse.ArgumentParser):
         lines = message.splitlines()
         said = lines[0] if len(lines) == 1 else "These flags can't be used:" + "".join(f"\n  - {line}" for line in lines)
         self.exit(2, f"{said}\n{self.prog} --help lists all flags.\n")
+
+
+def _complete_words(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks, at the tab key, which words may follow; this ends the process. Without argcomplete, nothing.
+
+    The shell asks only commands with the line PYTHON_ARGCOMPLETE_OK at their top.
+    """
+    with contextlib.suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 class _Version(argparse.Action):

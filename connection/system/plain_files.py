@@ -12,6 +12,7 @@ from typing import Any
 
 from connection.system.bounded_json import parse_json
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 
 JSON_LIMIT = 64 << 20  # bytes; settings.json has some kilobytes, results.json of thousands of epochs some megabytes
 # Without a link in the last place, without waiting for the other end of a pipe, and on Windows without \r before \n; each
@@ -57,6 +58,14 @@ def read_json(file: Path, most: int = JSON_LIMIT, undefined: bool = False) -> An
 def is_link(path: Path) -> bool:
     """Returns whether a path is a symbolic link, or on Windows a junction."""
     return path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path)
+
+
+def output_problem(target: Path) -> str:
+    """Returns why a path can't be the file that a command writes, or "" if it can be: one that is there is replaced."""
+    fine = target.is_file() or not target.exists()  # a device or a pipe would be replaced by the file
+    if fine and target.parent.is_dir() and not is_link(target):
+        return ""
+    return f"{printable(target)}: it should be a file, not a link or a device, in a folder that is there"
 
 
 def require_no_links(folder: Path, names: str, flag: str = "--output-dir", deep: str = "") -> None:

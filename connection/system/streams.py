@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Any
 
+from connection.system.escapes import tell
+
 
 class _LastingFile(io.FileIO):
     """An open file whose writing never fails: after the first error it writes to the null device."""
@@ -78,7 +80,7 @@ def flush(stream: Any) -> bool:
 def say(text: str) -> None:
     """Print a line to standard error, if it can be written."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr)
+        tell(text)
     flush(sys.stderr)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from connection.system.errors import RunError
+from connection.system.quiet import aloud
 from connection.training.optimizer import AdamW
 from connection.training.state import Progress, random_state, restore_random
 
@@ -76,7 +77,9 @@ class OutOfMemoryRetry:
                 torch.cuda.empty_cache()
             self.progress.part_size = size = -(-max(len(pairs.rows) for pairs in batch) // 2)
             print(
-                f"\nThe GPU's memory is full ({problem:.200}): from here on {size} pairs at a time, same batches.", flush=True
+                f"\nThe GPU's memory is full ({problem:.200}): from here on {size} pairs at a time, same batches.",
+                file=aloud(),
+                flush=True,
             )
             batch = self._micro_batches(batch)
 

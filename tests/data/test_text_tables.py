@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
 
+import openpyxl
 import pytest
 
 from connection.data.label_words import help_with_words
 from connection.data.pair_file import PairFile
 from connection.data.prepare import prepare
+from connection.search.texts import read_texts
+from connection.system.csv_output import new_csv
 from ConnectionBert import load_tokenizer
 from tests.data.test_pair_file import read, refused, write
 
@@ -151,6 +156,38 @@ def test_the_code_of_a_line_end_is_no_word(tmp_path, tiny_folder):
     assert [(row.severity, row.count) for row in found if row.name == "line-end-code"] == [("warning", 12)]
 
 
+def test_tables_written_here_are_read_as_they_were_and_texts_in_apostrophes_stay(tmp_path):
+    """Whatever a spreadsheet made of the file: other delimiters, no byte-order mark, a workbook."""
+    texts = [
+        "-5 °C is cold",
+        "=SUM is a name",
+        "it isn't; -5 is",
+        "@home, it's here",
+        "'tis so",
+        "+",
+        "a\n-b",
+        "'-' is a minus",
+    ]
+    rows = [(text, f"look at it {row}", row % 6) for row, text in enumerate(texts)]
+    with new_csv(tmp_path / "p.csv") as output:
+        output.rows([("sentence1", "sentence2", "score"), *rows])
+    assert read(tmp_path / "p.csv")[0] == rows
+    cells = list(csv.reader(io.StringIO((tmp_path / "p.csv").read_text("utf-8-sig"), newline="")))
+    assert cells[1][0] == "'-5 °C is cold"
+    with open(tmp_path / "q.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(cells)
+    assert read(tmp_path / "q.csv")[0] == rows
+    assert read_texts(tmp_path / "q.csv", "sentence1").texts == texts
+    book = openpyxl.Workbook()
+    for row in cells:
+        book.active.append(row)
+    book.save(tmp_path / "p.xlsx")
+    assert read(tmp_path / "p.xlsx")[0] == rows
+    foreign = ["'-' is a minus", "'=' and '+'", "'a' is a letter", "'tis - so"]
+    path = write(tmp_path / "f.csv", "sentence1,sentence2,score\n" + "".join(f"{text},b,1\n" for text in foreign))
+    assert [row[0] for row in read(path)[0]] == foreign
+
+
 def test_columns_of_few_codes_are_no_sentences(tmp_path):
     """Also where only some rows have them, as in the STS benchmark's own file."""
     lines = [f"main-news\tMSRvid\t2012\t{row}\t{row % 6}\tthe door stops {row}\tlook at it {row}" for row in range(30)]
@@ -162,6 +199,11 @@ def test_columns_of_few_codes_are_no_sentences(tmp_path):
     ("name", "content", "said"),
     [
         ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d"], "neg": ["e f", "g h"], "label": 1}) + "\n", "'neg'"),
+        (
+            "p.csv",
+            "Requirement,T1,T2,T3,T4\n" + "".join(f"the door {n} stops,{'x' * (n % 2)},,x,\n" for n in range(12)),
+            "a matrix",
+        ),
         ("p.csv", "question,answer\n" + "how is it?,it is so\n" * 3, "two columns of text and no labels"),
         ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
         ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d", "x", "y"], "neg": ["e f"]}) + "\n", "pos holds lists"),

@@ -99,3 +99,34 @@ def test_without_test_pairs_and_when_interrupted_it_says_so(tiny_folder, tmp_pat
     assert run_inside(driver.main, *words).returncode == 130
     assert "**The training was interrupted** after step 2" in card_of(tmp_path / "cut").text
     assert "It was not measured" in card_of(tmp_path / "cut").text
+
+
+def test_examples_are_shown_if_asked_for_from_the_lowest_label_to_the_highest(tiny_folder, tmp_path):
+    rows = [*MANY[:39], ("a | `man`\nreads", "<b>a dog</b>", 5)]
+    pairs, output = write_pairs(tmp_path / "pairs.csv", rows), tmp_path / "run"
+    words = training_words(tiny_folder, pairs, output, "--card-examples", 3)
+    assert run_inside(driver.main, *words).returncode == 0
+    shown = card_of(output).text.split("Some of the pairs:")[1].split("\n\n")[1].splitlines()[2:]
+    labels = sorted(score for *_, score in rows)
+    assert [float(line.split(" | ")[-1].strip(" |")) for line in shown] == [labels[0], labels[20], labels[-1]]
+    known = {f"| {inline_code(one)} | {inline_code(two)} | {score:g} |" for one, two, score in rows}
+    assert set(shown) <= known
+    assert run_inside(driver.main, *words, "--overwrite", "--card-examples", 1000).returncode == 0
+    text = card_of(output).text
+    assert all(line in text for line in known)
+    assert "<b>" not in text.replace("`<b>a dog</b>`", "")
+
+
+def test_examples_of_a_file_that_was_replaced_are_left_out_with_a_note(tiny_folder, tmp_path, monkeypatch):
+    pairs, output = write_pairs(tmp_path / "pairs.csv", MANY), tmp_path / "run"
+    real = driver.training_step
+
+    def step(*words):
+        write_pairs(pairs, MANY[:50])
+        return real(*words)
+
+    monkeypatch.setattr(driver, "training_step", step)
+    shown = run_inside(driver.main, *training_words(tiny_folder, pairs, output, "--card-examples", 3))
+    assert shown.returncode == 0, shown.stderr
+    assert "README.md of the model has no examples" in shown.stdout
+    assert "Some of the pairs" not in card_of(output).text

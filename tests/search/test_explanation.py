@@ -248,7 +248,7 @@ def test_bad_usage_is_one_line_each_and_writes_nothing(tiny_folder, tiny, tmp_pa
         ((other, "--row", 1), "errors.csv is not as a run writes it"),
         ((run, "--row", 1, "a"), "give two texts, or --row N, not both"),
         ((tiny_folder, "a", "b", "--top", 0), "--top 0: give 1 or more"),
-        ((tiny_folder, "a", "b", "-o", tmp_path), "it should be a file, not a link, in a folder that is there"),
+        ((tiny_folder, "a", "b", "-o", tmp_path), "it should be a file, not a link or a device, in a folder"),
         ((tiny_folder, "a", "b", "-o", tmp_path / "why.csv"), "a page is written; end its name in .html"),
     ):
         shown = run_inside(command.main, *words, *(() if "-o" in words else ("-o", page)))

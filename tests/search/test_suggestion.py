@@ -239,7 +239,7 @@ def test_bad_usage_is_one_line_each_and_writes_nothing(model, tmp_path):
     other = write_list(tmp_path / "list.csv", ["a dog", "a cat"])
     for words, said in (
         ((pairs, "--count", 0), "--count 0: give 1 or more"),
-        ((pairs, "-o", tmp_path), "it should be a file, not a link, in a folder that is there"),
+        ((pairs, "-o", tmp_path), "it should be a file, not a link or a device, in a folder"),
         ((pairs, "-o", pairs), "would replace a file that is read"),
         ((pairs, "--id-a", "id"), "--id-a is of two lists"),
         ((pairs, "--labelled", done), "No pair is left: each is labelled already"),

@@ -51,5 +51,19 @@ def test_what_is_no_list_is_refused(tmp_path, content, said):
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
     file = write_pairs(tmp_path / "a.csv", [("1", "a dog")], ("id", "text"))
-    with pytest.raises(InputError, match="no column is named body for the texts; it has 1 'id', 2 'text'"):
+    with pytest.raises(
+        InputError, match=r"no column is named body for the texts; it has 1 'id', 2 'text'\. Give --column NAME"
+    ):
         read_texts(file, "body")
+    with pytest.raises(InputError, match=r"2 'text'\. Give --id-b NAME or NUMBER"):
+        read_texts(file, "", "key", flags=("--column-b", "--id-b"))
+
+
+def test_names_below_a_title_are_found(tmp_path):
+    (tmp_path / "a.csv").write_text("Our requirements,,\n,,\nID,Requirement,Owner\nR1,The door shall lock.,me\n")
+    found = read_texts(tmp_path / "a.csv")
+    assert (found.texts, found.ids, found.rows) == (["The door shall lock."], ["R1"], [4])
+    (tmp_path / "b.csv").write_text("Our list,\nNummer,Anforderung\n1,The door shall lock.\n")
+    assert read_texts(tmp_path / "b.csv", "Anforderung", "Nummer").texts == ["The door shall lock."]
+    (tmp_path / "c.csv").write_text("text\nThe test is a question\ntext\n")  # names are not looked for below names
+    assert read_texts(tmp_path / "c.csv").texts == ["The test is a question", "text"]

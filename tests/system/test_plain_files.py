@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from connection.system.errors import InputError
-from connection.system.plain_files import append_plain, is_own, read_json, read_plain, require_no_links
+from connection.system.plain_files import append_plain, is_own, output_problem, read_json, read_plain, require_no_links
 from connection.system.sealed_files import find_damage, make_private, read_sealed, seal_folder, write_sealed
 from tests.conftest import make_pipe
 
@@ -42,6 +42,16 @@ def test_only_plain_files_are_read_and_appended_to(tmp_path, kind):
             work(tmp_path / "file")
     assert (tmp_path / "mine").read_text() == "{}"
     assert not (tmp_path / "nothing").exists()
+
+
+@UNIX
+def test_an_output_is_a_file_that_is_there_or_may_be(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    make_pipe(tmp_path / "pipe")
+    for name, fine in {"file": True, "new": True, "link": False, "pipe": False, ".": False, "absent/new": False}.items():
+        assert (output_problem(tmp_path / name) == "") == fine, name
+    assert "not a link or a device" in output_problem(Path("/dev/full"))
 
 
 def test_what_is_appended_stands_at_the_end_and_too_much_is_not_read(tmp_path):

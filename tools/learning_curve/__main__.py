@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Show what more labels would bring. Trains on 10, 25, 50 and 100% of the labels, from pre-trained and from random weights;
 plots the test Spearman against labels and training time, and forecasts the Spearman for twice the labels.
 

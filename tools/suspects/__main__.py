@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """List training labels that a model trained on the other pairs disagrees with, the most suspicious first.
 
 The pairs are split into folds by sentence. A model that is trained on the other folds predicts each fold. The residual is the

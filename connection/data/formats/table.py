@@ -39,13 +39,19 @@ class TableFile:
     form: str
     unit: str  # what a row number counts: "line" or "row"
     names: list[str] | None  # None: the first row may be a header or data
-    rows: Callable[[], Iterator[Row]]  # starts a new pass over all rows, without `names`
+    # Starts a new pass over all rows, without `names`. Where `rows_of` is set, it may end after a sample: name columns first.
+    rows: Callable[[], Iterator[Row]]
     count: int | None = None  # number of rows, if the format records it
     delimiter: str = ""  # of delimited text
     rows_of: Callable[[Sequence[int]], Rows] | None = None  # rows of these columns alone
     sheet: str = ""  # name of a workbook's sheet; cells beside its table are no part of a row
     others: tuple[TableFile, ...] = ()  # the other sheets of a workbook
     files: tuple[Path, ...] = ()  # that `path` consists of, where it is a folder
+
+    @property
+    def is_of_spreadsheets(self) -> bool:
+        """Whether spreadsheets write this form, so that a text in it may have been guarded against being computed."""
+        return bool(self.delimiter or self.sheet)
 
     def most_rows(self) -> int | None:
         """Returns an upper bound of the number of rows, for a progress bar; None if finding it takes a pass over all rows."""
