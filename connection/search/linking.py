@@ -12,7 +12,6 @@ import numpy as np
 from connection.evaluation.ranking import DEPTH, RECALL_AT, ranking_figures
 from connection.model.calibration import Calibration
 from connection.search.known_links import NONE_KNOWN, KnownLinks
-from connection.search.top_k import top_k
 
 ALL_PAIRS = 4_000_000  # up to so many pairs of two lists, a one-to-one assignment looks at all of them
 NEAREST = 100  # beyond that, at so many candidates of each row
@@ -51,6 +50,8 @@ def nearest(queries: np.ndarray, corpus: np.ndarray, top: int, left_out: np.ndar
     queries (N, H), corpus (M, H): vectors of length 1 of A and B. left_out: numbers of pairs that are no candidates; ranks are
     counted without them.
     """
+    from connection.search.top_k import top_k  # PyTorch's: an exported model decides without it
+
     n, m = len(queries), len(corpus)
     missing = np.bincount(left_out // m, minlength=n)  # (N,)
     parts = []

@@ -68,10 +68,11 @@ def test_vectors_are_the_models_under_each_pooling(tiny_folder, tmp_path, poolin
 
 
 def test_prompt_cut_vectors_and_length_1_are_kept(tiny_folder, tmp_path):
-    (tiny_folder / "config_sentence_transformers.json").write_text(
-        json.dumps({"prompts": {"query": "the city sees: "}, "default_prompt_name": "query", "truncate_dim": 5})
-    )
-    model = ConnectionBert.load(tiny_folder)
+    ConnectionBert.load(tiny_folder).save(tmp_path / "saved")
+    file = tmp_path / "saved" / "config_sentence_transformers.json"
+    more = {"prompts": {"query": "the city sees: "}, "default_prompt_name": "query", "truncate_dim": 5}
+    file.write_text(json.dumps(more))
+    model = ConnectionBert.load(tmp_path / "saved")
     model.normalized, model.labels = True, (5.0, 0.0)
     encoder = exported(model, tmp_path / "new")
     assert np.allclose(encoder.encode_block(TEXTS)[0], model.encode(TEXTS, progress=False, precision="fp32"), atol=1e-5)
