@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 import bertFineTuningWithConnectionData as driver
+from connection.reports import html_report
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)  # models so tiny gain nothing by more, and threads that wait for each other take processor time
@@ -183,6 +184,18 @@ def signal_in_step(monkeypatch, in_step, number):
         return real(*words)
 
     monkeypatch.setattr(driver, "training_step", step)
+
+
+drawn_inline = html_report.draw_inline  # as it is, for the tests of the report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures():
+    """Draws no plots for the hundreds of runs in other tests: that takes longer than to train a tiny model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html_report, "draw_inline", lambda *words: {})
+        patch.setattr(html_report, "word_shares", lambda *words: ({}, "not in this test"))
+        yield
 
 
 @pytest.fixture

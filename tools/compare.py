@@ -1,5 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Compare two runs: settings that differ, figures side by side, and a paired bootstrap over their test pairs."""
+"""Compare two runs: settings that differ, figures side by side, and a paired bootstrap over their test pairs.
+
+python -m tools.report RUN_A RUN_B draws it as a page.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from connection.settings import NEUTRAL, START, names_of
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags
@@ -17,7 +19,6 @@ from connection.system.versions import require_libraries
 if TYPE_CHECKING:
     from connection.reports.results import RunResults
 
-NOT_COMPARED = {*names_of(NEUTRAL, START), "asked", "given"}  # differences in these do not change the model
 MOST_SHOWN = 500  # characters of a setting's value
 RUN_FIGURES = ("best_step", "steps", "seconds", "pairs_per_second", "tokens_per_second", "peak_memory_bytes")
 
@@ -36,17 +37,17 @@ def compare(run_a: Path, run_b: Path) -> int:
     require_libraries()
     import pandas as pd
 
-    from connection.evaluation.bootstrap import gain, resampled
-    from connection.evaluation.evaluate import measure_of, precision_gain
+    from connection.evaluation.evaluate import measure_of
+    from connection.reports.differences import flat_settings, gain_between, same_pairs
     from connection.reports.predictions import read_predictions
     from connection.reports.tables import figures_table, format_number, gain_sentence, render
 
     runs = {"A": run_a, "B": run_b}
-    settings = {name: _flat(_read_settings(run)) for name, run in runs.items()}
+    settings = {name: flat_settings(_read_settings(run)) for name, run in runs.items()}
     results = {name: _read_results(run) for name, run in runs.items()}
     tables = {name: read_predictions(run, "test") for name, run in runs.items()}
     a, b = tables.values()
-    if len(a) != len(b) or not (a[["pair", "label"]] == b[["pair", "label"]]).all(axis=None):
+    if not same_pairs(a, b):
         common = len(a.merge(b, on=["pair", "label"]).drop_duplicates(["pair", "label"]))
         raise InputError(
             f"The runs were tested on different pairs: {len(a):,} in {run_a}, {len(b):,} in {run_b}, {common:,} distinct ones "
@@ -69,13 +70,11 @@ def compare(run_a: Path, run_b: Path) -> int:
     print(*(f"{name}  {run}" for name, run in runs.items()), sep="\n")
     print("", render(pd.DataFrame(differ)) if differ else "no setting differs", sep="\n")
     print("", render(figures), "", render(pd.DataFrame(rows)), sep="\n")
-    label, of_a, of_b = a["label"].to_numpy(), a["final"].to_numpy(), b["final"].to_numpy()
     low, high = (settings["A"].get(end, 0) for end in ("label_min", "label_max"))
-    rising = -label if isinstance(low, int | float) and isinstance(high, int | float) and low > high else label
-    found = gain(rising, of_a, of_b, resampled(rising, [of_a, of_b]))
-    if all(measure_of(cast(Any, results[name]["final"]["test"])) == "average_precision" for name in runs):
-        found |= precision_gain(rising == rising.max(), of_a, of_b)[0]
-    print("", gain_sentence(found, "B", f"against A on the {len(label):,} test pairs of both"), sep="\n")
+    falling = isinstance(low, int | float) and isinstance(high, int | float) and low > high
+    binary = all(measure_of(cast(Any, results[name]["final"]["test"])) == "average_precision" for name in runs)
+    found = gain_between(a, b, falling, binary)
+    print("", gain_sentence(found, "B", f"against A on the {len(a):,} test pairs of both"), sep="\n")
     return 0
 
 
@@ -97,21 +96,6 @@ def _read_results(run: Path) -> RunResults:
     if not isinstance(results["final"].get("test"), dict):
         raise InputError(f"{run / 'results.json'} has no figures of test pairs: train with test pairs, to the end.")
     return results
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as one level of keys, such as versions.torch; data files as digests of their content, without paths."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key == "data_sha256" and isinstance(value, dict):
-            flat |= {"data files (SHA-256)": ", ".join(str(digest)[:12] for digest in value.values())}
-        elif key in NOT_COMPARED:
-            continue
-        elif isinstance(value, dict):
-            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
-        else:
-            flat[key] = value
-    return flat
 
 
 if __name__ == "__main__":

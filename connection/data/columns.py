@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from connection.data import column_contents, column_names
 from connection.data.column_contents import FEWEST_ROWS, column_kinds, one_label_column, other_shape
 from connection.data.labels import is_label, is_number
+from connection.system.csv_output import is_guarded
 from connection.system.errors import InputError
 
 ROLES = ("sentence1", "sentence2", "label")
@@ -23,6 +24,7 @@ class Columns:
     width: int  # number of columns in the file
     how: str  # how the columns were found, for messages
     wider: int  # width of rows with more columns, seen in several rows; else 0
+    written_here: bool  # this project wrote the table
 
 
 def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared: str, file: str) -> Columns:
@@ -147,7 +149,8 @@ def _columns(
     places: tuple[int, ...], first: list[str], header: bool, named: bool, how: str, sample: Sequence[list[str]]
 ) -> Columns:
     names = tuple(first[place].strip() if header or named else str(place + 1) for place in places)
-    return Columns(places, names, header, len(first), how, column_contents.usual_wider(sample, len(first)))  # type: ignore[arg-type]
+    wider, written_here = column_contents.usual_wider(sample, len(first)), is_guarded(map(str.strip, first))
+    return Columns(places, names, header, len(first), how, wider, written_here)  # type: ignore[arg-type]
 
 
 def _unclear(

@@ -27,7 +27,7 @@ from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
 from connection.data.label_words import parse_label_map
 from connection.data.labels import is_label
-from connection.system.csv_output import without_guards
+from connection.system.csv_output import from_cell
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 
@@ -246,7 +246,7 @@ class PairFile:
         width, names = self.columns.width, self.columns.names
         sentence1, sentence2, labels, lines, bad, remarks = [], [], [], [], [], list[Remark]()
         known: dict[str, float] = {}
-        typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets
+        typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets and self.columns.written_here
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
             if cells is None:
@@ -255,7 +255,7 @@ class PairFile:
                 continue
             one, two, written = cells[first], cells[second], cells[third]
             if guarded and ("'" in one or "'" in two):
-                one, two = without_guards(one), without_guards(two)
+                one, two = from_cell(one), from_cell(two)
             if ("_x000" in one or "_x000" in two) and LINE_END.search(one + two):
                 one, two = (LINE_END.sub(" ", text) for text in (one, two))
                 remarks.append(Remark(line, "line-end-code", ""))

@@ -16,6 +16,7 @@ from connection.evaluation.evaluate import LabelledPairs
 
 BANDS = 5  # equal-width bands, if there are more than MOST_LABELS distinct labels
 MOST_LABELS = 6
+MOST_COUNTED = 20  # distinct labels that are counted each
 # English only; contractions with either apostrophe.
 NEGATION = re.compile(
     r"\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|without|cannot)\b|n['\u2019]t\b", re.IGNORECASE
@@ -38,9 +39,10 @@ def find_slices(
 ) -> dict[str, list[dict[str, Any]]]:
     """Slices of N pairs of a store: {"all": [...], "label": [...], "length", "overlap", "truncation", "negation"}.
 
-    A slice is {"slice": its name, "pairs", "spearman", "mean_absolute_error"}: within the slice, the rank correlation of cosine
-    (N,) and label, NaN if undefined, and the mean absolute residual (N,) in label units, NaN without residuals. Each pair is in
-    exactly one slice of a kind. Empty slices are left out, and so is a kind with a single slice, except "all". negated: the
+    A slice is {"slice": its name, "pairs", "spearman", "mean_absolute_error", "error_low", "error_high"}: within the slice,
+    the rank correlation of cosine (N,) and label, NaN if undefined, and the mean absolute residual (N,) in label units, with
+    the ends of its 95% interval (`mean_interval`), NaN without residuals. Each pair is in exactly one slice of a kind.
+    Empty slices are left out, and so is a kind with a single slice, except "all". negated: the
     result of `count_negated`; None if the text is not available.
     """
     one, two = store.index1[places], store.index2[places]
@@ -64,6 +66,7 @@ def find_slices(
                 "pairs": len(rows),
                 "spearman": spearman(cosine[rows], pairs.rising[rows]),
                 "mean_absolute_error": float(amount[rows].mean()),
+                **dict(zip(("error_low", "error_high"), mean_interval(amount[rows]), strict=True)),
             }
             for name, rows in members.items()
             if len(rows)
@@ -71,6 +74,30 @@ def find_slices(
         if len(rows) > 1 or kind == "all":
             found[kind] = rows
     return found
+
+
+def mean_interval(amounts: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95% interval of the mean of amounts (N,) that are not negative: 1.96 standard errors to each side, from 0 on.
+
+    Two NaN with fewer than `FEWEST_PAIRS`, as of every interval here.
+    """
+    if len(amounts) < FEWEST_PAIRS:
+        return float("nan"), float("nan")
+    mean, error = float(amounts.mean()), float(amounts.std(ddof=1)) / len(amounts) ** 0.5
+    return max(0.0, mean - 1.96 * error), mean + 1.96 * error
+
+
+def count_labels(label: np.ndarray, low: float, high: float) -> list[list[float]]:
+    """How often labels (N,) occur: [label, pairs] of each; with more than `MOST_COUNTED`, of each band's middle.
+
+    The bands are `MOST_COUNTED` of equal width from the lowest to the highest label, or to the ends of the scale beyond.
+    """
+    values, counts = np.unique(np.asarray(label, float), return_counts=True)
+    if len(values) > MOST_COUNTED:
+        ends = min(low, high, values[0]), max(low, high, values[-1])
+        counts, edges = np.histogram(label, MOST_COUNTED, ends)
+        values = (edges[1:] + edges[:-1]) / 2
+    return [[float(value), int(count)] for value, count in zip(values, counts, strict=True)]
 
 
 def worst_slices(slices: dict[str, list[dict[str, Any]]], most: int = 2) -> list[tuple[str, dict[str, Any]]]:

@@ -53,6 +53,7 @@ class SplitData(TypedDict):
     sha256: str
     pairs: int
     cut_sentences: int  # sides of pairs that are longer than the maximum length
+    labels: list[list[float]]  # how often each label occurs: see `count_labels`
 
 
 class RunResults(TypedDict, total=False):
@@ -70,6 +71,7 @@ class RunResults(TypedDict, total=False):
     steps: int
     skipped_steps: int  # steps without an update, because loss or gradient was not finite
     seconds: float  # the whole run
+    finished: str  # when, local time: 2026-01-31 17:05
     pairs_per_second: float  # of the training steps alone
     tokens_per_second: float  # of the training steps alone, without padding
     peak_memory_bytes: int

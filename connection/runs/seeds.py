@@ -14,7 +14,7 @@ from typing import Any
 
 from connection.evaluation.evaluate import deciding
 from connection.reports.console import print_next, print_resume
-from connection.reports.html_report import write_html
+from connection.reports.html_report import write_report
 from connection.reports.results import OverSeeds, SeedFigures, is_finished, read_results
 from connection.reports.tables import render, seeds_table
 from connection.runs.checkpoints import Checkpoints
@@ -172,7 +172,7 @@ class _Seeds:
             results |= {"seeds": rows, "over_seeds": over_seeds(rows), "interrupted": len(rows) < self.settings.seeds}
             run.write_json("settings.json", record)
             run.write_json("results.json", results)
-            write_html(run.path / "report.html", record, results)
+            write_report(run.path)
         self._remove_seeds()
         for seed in self.done:  # the checkpoints and models of all seeds could fill the disk
             shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)

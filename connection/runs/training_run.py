@@ -23,9 +23,10 @@ from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
 from connection.evaluation.label_order import require_label_order
 from connection.evaluation.similarity import model_digest, remembered_cosines
+from connection.evaluation.slices import count_labels
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_resume, print_start
-from connection.reports.html_report import write_html
+from connection.reports.html_report import write_report
 from connection.reports.model_card import card_examples, write_card
 from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
@@ -245,7 +246,7 @@ class TrainingRun:
         results = self._results()
         examples = card_examples(self._prepared, self.data["train"], self.settings.card_examples)
         write_card(self.folder.model, self.model, self.record, results, examples)
-        write_html(self.folder.path / "report.html", self.record, results)
+        write_report(self.folder.path)
         print_end(results, self.steps, self.stop.name)
         if self.settings.seeds > 1:  # the best model is not known yet
             return self.stop.status
@@ -357,6 +358,7 @@ class TrainingRun:
                     "sha256": parts.get(split, parts["train"]),  # of the training file, for pairs split off from it
                     "pairs": len(part),
                     "cut_sentences": part.cut_sentences,
+                    "labels": count_labels(part.store.label[part.places], part.scale.low, part.scale.high),
                 }
                 for split, part in self.data.items()
             },
@@ -383,5 +385,6 @@ class TrainingRun:
             held_out = {split: part for split, part in self.data.items() if split != "train"}
             write_figures(folder.path, self._prepared, held_out, {"base": self._base_cosines, "final": cosines}, results)
         results["seconds"] = self._seconds()
+        results["finished"] = time.strftime("%Y-%m-%d %H:%M")
         folder.write_json("results.json", results)
         return results

@@ -12,7 +12,7 @@ from connection.data.column_names import plain_name, sentence_places, visible
 from connection.data.formats.cells import NO_TEXT
 from connection.data.formats.table import TableFile, open_table
 from connection.data.pair_file import file_state, text_problem
-from connection.system.csv_output import without_guards
+from connection.system.csv_output import from_cell, is_guarded
 from connection.system.errors import InputError
 
 ROWS_AT_ONCE = 20_000
@@ -52,8 +52,8 @@ class PairRows:
         width, (one, two) = len(self.names), self.places
         while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
             cells = [row[:width] + [""] * (width - len(row)) for _, row in block]
-            if self.table.is_of_spreadsheets:
-                cells = [[without_guards(cell) if "'" in cell else cell for cell in row] for row in cells]
+            if self.table.is_of_spreadsheets and is_guarded(self.names):
+                cells = [[from_cell(cell) if "'" in cell else cell for cell in row] for row in cells]
             first, second = [row[one] for row in cells], [row[two] for row in cells]
             wrong = [
                 f"{self.table.unit} {number}: {why}" if why else ""

@@ -12,7 +12,7 @@ from connection.data.column_contents import column_kinds
 from connection.data.formats.delimited import Row
 from connection.data.formats.table import TableFile, open_table
 from connection.data.pair_file import file_state, text_problem
-from connection.system.csv_output import without_guards
+from connection.system.csv_output import from_cell, is_guarded
 from connection.system.errors import InputError
 
 # Usual names, compared in lower case without spaces, hyphens, underscores, dots and a plural s.
@@ -66,8 +66,8 @@ class TextFile:
                 if len(wrong) < SHOWN:
                     wrong.append(f"{self.table.unit} {number}: column {self.names[self.place]} is {why}")
             elif not total:
-                if self.table.is_of_spreadsheets:
-                    cells[self.place] = without_guards(cells[self.place])
+                if self.table.is_of_spreadsheets and is_guarded(self.names):
+                    cells[self.place] = from_cell(cells[self.place])
                 yield number, cells
         if wrong:
             raise InputError.listing(f"{self.path}: rows without a text; fill or remove them", wrong, total)

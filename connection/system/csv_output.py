@@ -23,7 +23,8 @@ FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 # around the text: the quote that opens it is not at the beginning of such a cell. So it does after a line break.
 INNER_FORMULA = re.compile(r"""([;\t\r\n])(?=["']*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 PUT_BEFORE = re.compile(rf"""^'(?={FORMULA.pattern})|(?<=[;\t\r\n])'(?=["']*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
-CLOSING = re.compile(r"(?<=[^\s';])'(?!\w)")
+# Columns that only this project's files have, whatever a spreadsheet makes of them.
+WRITTEN_HERE = {"predicted", "cosine", "residual", "finding"}
 
 
 def as_cell(text: str) -> str:
@@ -40,13 +41,9 @@ def from_cell(cell: str) -> str:
     return PUT_BEFORE.sub("", cell)
 
 
-def without_guards(cell: str) -> str:
-    """Returns the text in a cell of a table that may have been written here: `from_cell`, but for texts in apostrophes.
-
-    In `'-' is a minus` the apostrophe at the beginning is the text's own: another one closes it. With two, one is a guard.
-    """
-    guarded = PUT_BEFORE.search(cell) and (cell.startswith("''") or not CLOSING.search(cell))
-    return from_cell(cell) if guarded else cell
+def is_guarded(names: Iterable[str]) -> bool:
+    """Returns whether texts of a spreadsheet's table with these columns went through `as_cell`: this project wrote it."""
+    return not WRITTEN_HERE.isdisjoint(names)
 
 
 class CsvOutput:

@@ -195,7 +195,7 @@ def test_tables_written_here_are_read_as_they_were_and_texts_in_apostrophes_stay
     ]
     rows = [(text, f"look at it {row}", row % 6) for row, text in enumerate(texts)]
     with new_csv(tmp_path / "p.csv") as output:
-        output.rows([("sentence1", "sentence2", "score"), *rows])
+        output.rows([("sentence1", "sentence2", "score", "cosine"), *((*row, 0.5) for row in rows)])
     assert read(tmp_path / "p.csv")[0] == rows
     cells = list(csv.reader(io.StringIO((tmp_path / "p.csv").read_text("utf-8-sig"), newline="")))
     assert cells[1][0] == "'-5 °C is cold"
@@ -208,7 +208,7 @@ def test_tables_written_here_are_read_as_they_were_and_texts_in_apostrophes_stay
         book.active.append(row)
     book.save(tmp_path / "p.xlsx")
     assert read(tmp_path / "p.xlsx")[0] == rows
-    foreign = ["'-' is a minus", "'=' and '+'", "'a' is a letter", "'tis - so"]
+    foreign = ["'-' is a minus", "'=", "'a' is a letter", "'tis - so"]  # in a table of others
     path = write(tmp_path / "f.csv", "sentence1,sentence2,score\n" + "".join(f"{text},b,1\n" for text in foreign))
     assert [row[0] for row in read(path)[0]] == foreign
 

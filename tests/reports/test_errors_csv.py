@@ -81,8 +81,8 @@ def test_errors_csv_holds_every_pair_with_its_text_worst_first(tiny_folder, tmp_
     assert all(row["mean_absolute_error"] is None for rows in slices["dev"].values() for row in rows)  # fitted there
     assert errors_sentence(slices) in shown
     report = (tmp_path / "run" / "report.html").read_text()
-    assert "Where the errors are" in report
-    assert f"<td>label {slices['test']['label'][0]['slice']}</td>" in report
+    assert "Groups of the test pairs" in report
+    assert f'<th scope="row">label {slices["test"]["label"][0]["slice"]}</th>' in report
 
 
 def test_binary_labels_are_called_at_the_threshold(tiny_folder, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from transformers import BertModel
 
 import bertFineTuningWithConnectionData as driver
-from connection.reports.html_report import write_html
+from connection.reports.html_report import write_report
 from connection.reports.results import read_results
 from connection.runs.checkpoints import _write_manifest
 from connection.system.errors import InputError
@@ -228,8 +228,10 @@ def test_markup_in_results_reaches_no_page(there):
         with pytest.raises(InputError, match="damaged"):
             read_results(there / "run")
     results["slices"] = {"<script>": results["slices"]["dev"]}
-    write_html(there / "page.html", {"<script>": 1}, results)
-    assert "<script>" not in (there / "page.html").read_text()
+    (there / "run" / "results.json").write_text(json.dumps(results))
+    (there / "run" / "settings.json").write_text(json.dumps({"<script>": 1, "given": ["<script>"]}))
+    write_report(there / "run")
+    assert "<script>" not in (there / "run" / "report.html").read_text()
 
 
 def test_a_finished_seed_of_any_content_gives_no_traceback(finished, tmp_path):

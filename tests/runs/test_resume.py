@@ -82,7 +82,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tiny_folder, 
 
 def test_several_ends_and_a_process_of_its_own(tiny_folder, pairs, tmp_path):
     """Ended by real signals from outside, twice in a row, until it is done: the result is that of one go."""
-    flags = ["--epochs", 6, "--checkpoint-steps", 7, "--threads", 1]
+    flags = ["--epochs", 6, "--checkpoint-steps", 7, "--threads", 1, "--precision", "fp32"]  # each process would measure anew
     assert train(tiny_folder, pairs, tmp_path / "whole", *flags).returncode == 0
     output = tmp_path / "ended"
     words = ["--model-dir", tiny_folder, "--train-file", pairs, "--dev-file", pairs, "--allow", "leaked-pair",
