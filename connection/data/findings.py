@@ -23,7 +23,7 @@ KINDS = {
     "bad-label": ("error", "the pair has no label to learn from", "mend it, declare the scale, or --on-bad-rows skip"),
     "unclear-label": (
         "error", "without these rows, all labels that are written so are missing",
-        "write them as plain numbers, or declare the scale; --allow unclear-label leaves the rows out",
+        "write them as plain numbers, or --allow unclear-label leaves the rows out",
     ),
     "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
     "one-label-left": ("error", "the rest says nothing of the bad rows", "mend the bad rows"),

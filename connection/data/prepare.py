@@ -116,8 +116,9 @@ def _understood(file: PairFile, store: PairStore) -> str:
     seen = store.labels
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
     total = len(store) + len(store.bad)
-    if len(store.bad) > FEW_BAD * total:
-        share = f"{len(store.bad):,} of {total:,} rows ({100 * len(store.bad) / total:.0f}%)"
+    skipped = sum(store.bad.counts.get(name, 0) for name in SKIPPED)
+    if skipped > FEW_BAD * total:
+        share = f"{skipped:,} of {total:,} rows ({100 * skipped / total:.0f}%)"
         lines.append(f"    note: {share} are bad rows, which --on-bad-rows skip leaves out")
     return "\n".join(lines)
 

@@ -158,6 +158,7 @@ def test_rows_whose_number_is_not_clear_are_not_skipped(tmp_path, tiny_folder, c
         with pytest.raises(InputError, match="--allow unclear-label") as raised:
             prepared.require(bad_rows, "")
         assert "--on-bad-rows skip" not in str(raised.value)
+    assert "--on-bad-rows skip" not in str(prepared)
     prepared.require("stop", "unclear-label")
 
 

@@ -122,6 +122,11 @@ def test_ascii_that_resembles_shifts_stays(tmp_path):
     assert read(write(tmp_path / "p.csv", table(rows)))[:2] == (rows, {})
 
 
+def test_hundreds_of_thousands_of_columns_are_refused_at_once(tmp_path):
+    text = ",".join(map(str, range(100_000))) + "\n" + ",".join(["1"] * 100_000) + "\n"
+    assert "100,000 columns; a table has at most 16,384" in refused(write(tmp_path / "p.csv", text))
+
+
 def test_a_column_without_a_name_is_asked_for_its_name_which_then_helps(tmp_path):
     rows = [("a dog", "a cat", 1, "checked twice"), ("a man", "a boy", 2, "by hand")]
     bad = read(write(tmp_path / "p.csv", table(rows)))[1]
