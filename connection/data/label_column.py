@@ -17,7 +17,7 @@ POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)  # the point may also 
 TYPED_POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{2}0", re.ASCII)  # in a typed cell, a number has no 0 at its end
 MOST_WORDS = 100_000  # distinct cells that are no numbers; a column of more has no labels
 RATING = 10.0  # largest label of usual ratings: among these, 1.500 is no thousand
-PLAINLY = "write 1000 or 1.0; or declare a scale that ends below 1000, if it is 1.0"
+PLAINLY = "write 1000 or 1.0, or declare a scale that ends below 1000, if it is 1.0"
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2})?")
 
 
