@@ -82,11 +82,15 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     width = len(first)
     lists = [place for place in range(width) if any(cell.startswith(NO_TEXT + "nested") for cell in cells_of(rows, place))]
     if lists:
+        if any(first[place] in ("annotations", "completions") for place in lists):
+            return (
+                "it looks like Label Studio's full export: export it there as CSV or JSON-MIN, which have a label in each row"
+            )
         names = ", ".join(first[place] for place in lists)
         return f"column {names} holds lists: write a row for each element, with a label (1 connected, 0 not)"
     if width == 1:
         return (
-            "there is one column: no known delimiter (comma, semicolon, tab, |, ^, ~) cuts most lines into three cells. "
+            "there is one column: no known delimiter (comma, semicolon, tab, |, ^, ~, ::) cuts most lines into three cells. "
             "Save the table as CSV, with a column for each sentence and one for the label"
         )
     kinds = column_kinds(rows, width) if rows else []
@@ -101,6 +105,13 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
         for joint in JOINTS:
             if sum(cell.count(joint) == 1 for cell in cells) >= MOST * len(cells):
                 return f"column {first[texts[0]]} holds both sentences, {joint!r} between them: split it into two columns"
+    if len(texts) == 1 and all(
+        not cells or place in texts or sum(map(is_label, cells)) >= MOST * len(cells) for place, cells in enumerate(columns)
+    ):
+        name = first[texts[0]]
+        return (
+            f"there is one column of text, {name}, and a pair needs two: if each cell holds both sentences, split it into two"
+        )
     if labels or len(texts) < 2:
         return ""
     words = [place for place, kind in enumerate(kinds) if kind in ("words", "ids") and _repeat(columns[place])]
@@ -118,4 +129,7 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     if len(texts) == 3 and width == 3:
         rule = "write two rows of each: anchor, positive, 1 and anchor, negative, 0"
         return f"there are three columns of text and no labels. If they are triplets (anchor, positive, negative), {rule}"
+    if len(texts) == width:
+        rule = "first, second, label"
+        return f"there are {width} columns of text and no labels: write a row for each pair ({rule}), with labels ({ones})"
     return ""

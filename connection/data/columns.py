@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from connection.data import column_contents, column_names
 from connection.data.column_contents import FEWEST_ROWS, column_kinds, one_label_column, other_shape
+from connection.data.formats.cells import MOST_COLUMNS
 from connection.data.labels import is_label, is_number
 from connection.system.csv_output import is_guarded
 from connection.system.errors import InputError
@@ -34,6 +35,9 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "".
     Raises `InputError` with the candidates and the flag if the columns are ambiguous or can't be found.
     """
+    width = len(names if names is not None else sample[0])
+    if width > MOST_COLUMNS:
+        raise InputError(f"{file}: {width:,} columns; a table has at most {MOST_COLUMNS:,}. Keep those of sentences and label")
     first = list(map(column_names.visible, names if names is not None else sample[0]))
     if names is None:
         sample = [first, *sample[1:]]

@@ -78,11 +78,10 @@ def read_scored(
     low, high = declared
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     store = load_pairs(file, tokenizer, max_length, *bounds, cache, True)
-    if store.bad and not skip_bad:
+    if store.bad and (not skip_bad or store.bad.of("unclear-label")):
         rows = [f"{store.path}, line {row.line}: {row.what}" for row in store.bad.first]
-        listed = InputError.listing(
-            f"Mend these rows ({len(store.bad)} in all), or leave them out with --on-bad-rows skip:", rows
-        )
+        way = "" if store.bad.of("unclear-label") else ", or leave them out with --on-bad-rows skip"
+        listed = InputError.listing(f"Mend these rows ({len(store.bad)} in all){way}:", rows)
         known = help_with_words(row.what for row in store.bad.first)
         raise InputError(f"{listed}\n{known}" if known else str(listed))
     if not len(store):

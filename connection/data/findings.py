@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 
 LINES_SHOWN = 20
 LARGEST = 1e30  # absolute value of a label; beyond it, differences overflow in float32
-ROW_FINDINGS = ("ragged-row", "blank-text", "bad-label")  # about single rows, which can be skipped
+SKIPPED = ("ragged-row", "blank-text", "bad-label")  # about single rows, which --on-bad-rows skip leaves out
+ROW_FINDINGS = (*SKIPPED, "unclear-label")
 
 # name: (severity, effect on the result, remedy)
 KINDS = {
     "ragged-row": ("error", "its cells are in the wrong columns", "mend the row, or --on-bad-rows skip"),
     "blank-text": ("error", "there is nothing to compare", "mend the row, or --on-bad-rows skip"),
     "bad-label": ("error", "the pair has no label to learn from", "mend it, declare the scale, or --on-bad-rows skip"),
+    "unclear-label": (
+        "error", "without these rows, all labels that are written so are missing",
+        "write them as plain numbers, or --allow unclear-label leaves the rows out",
+    ),
     "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
     "one-label-left": ("error", "the rest says nothing of the bad rows", "mend the bad rows"),
     "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from connection.data.findings import LARGEST
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import NO_LABEL, WORDS, described, notation_of, numbers_of, plain_word
-from connection.data.labels import COMMA, THOUSANDS, parse_label, plain_digits
+from connection.data.labels import COMMA, GROUPED, THOUSANDS, parse_label, plain_digits
 
 PLAIN = re.compile(r"\s*[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?\s*", re.ASCII)
 POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)  # the point may also separate thousands
 TYPED_POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{2}0", re.ASCII)  # in a typed cell, a number has no 0 at its end
 MOST_WORDS = 100_000  # distinct cells that are no numbers; a column of more has no labels
 RATING = 10.0  # largest label of usual ratings: among these, 1.500 is no thousand
+PLAINLY = "write 1000 or 1.0, or declare a scale that ends below 1000, if it is 1.0"
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2})?")
 
 
@@ -51,6 +52,14 @@ class LabelColumn:
         number = parse_label(text, self.comma)
         return math.nan if self.beyond and plain_word(text) in WORDS else number
 
+    def is_unclear(self, cell: str) -> bool:
+        """Returns whether a cell that has no number holds one, in a writing that can't be read for certain.
+
+        How a number is written depends on its size: rows left out for that would take a part of the scale with them.
+        """
+        text = plain_digits(cell)
+        return math.isnan(self.number(cell)) and any(writing.fullmatch(text) for writing in (COMMA, POINT, GROUPED, DATE))
+
     def problem(self, cell: str) -> str:
         """Returns what is wrong with a cell that has no number, or one that can't be used."""
         text = plain_digits(cell)
@@ -65,7 +74,10 @@ class LabelColumn:
             return f"{cell!r:.60} is not clear: {self.thousands}"
         if COMMA.fullmatch(text):
             clear = "a decimal comma counts only if no label has a point and one can't mean thousands"
-            return f"{cell!r:.60} is not clear: {clear}; write a point, or declare the scale"
+            way = PLAINLY if THOUSANDS.fullmatch(text) else "write a point, or declare the scale"
+            return f"{cell!r:.60} is not clear: {clear}; {way}"
+        if math.isnan(number) and GROUPED.fullmatch(text):
+            return f"{cell!r:.60} is not clear: write a number without marks between its digits, such as 1000 or 1000.5"
         if LARGEST < abs(number) < math.inf:
             return f"{cell!r:.60} is too large for a label: {LARGEST:g} at most"
         if parse_label(text) in (0, 1):
@@ -126,9 +138,7 @@ def read_column(cells: Iterable[str], given: Mapping[str, float], low: float, hi
     beyond = beyond or (comma and any(value not in (0, 1) for value in commas))
     thousands = ""
     if points and not sure_point and largest > RATING and not certain(points):
-        thousands = (
-            f"the point may separate thousands among labels such as {largest:g}; write 1000 or 1.0, or declare the scale"
-        )
+        thousands = f"the point may separate thousands among labels such as {largest:g}; {PLAINLY}"
     found, kind = {}, ""
     if others and len(others) <= MOST_WORDS:
         if not numbers and not commas:

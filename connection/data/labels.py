@@ -24,7 +24,13 @@ SCALES: tuple[tuple[float, float], ...] = (
 RARE = ((1, 2), (0, 2), (1, 3), (0, 3), (1, 4), (0, 4), (1, 6), (0, 6), (1, 7))
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # the comma may be a decimal comma
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # the comma may also separate thousands
-DIGITS = {0x2212: "-", 0x066B: "."}  # the mathematical minus, the Arabic point; Python reads the digits of all scripts
+# Thousands apart (1 000, 1'000, 1.000,5), and what is no decimal number for certain.
+GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:[ '\u2019.,][0-9]{3})+(?:[.,][0-9]+)?")
+DIGITS = {
+    0x2212: "-",
+    0x2013: "-",
+    0x066B: ".",
+}  # the mathematical minus, the dash typed for it, the Arabic point; Python reads the digits of all scripts
 DECLARED = "declared"
 
 

@@ -42,7 +42,7 @@ class BadRow(NamedTuple):
     """A row that can't be used for training."""
 
     line: int
-    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label"
+    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label", "unclear-label"
     what: str  # column and value, for messages
     cells: list[str]
 
@@ -193,6 +193,8 @@ class PairFile:
             return ": a label with a decimal comma and no quotes? Write a point, or save with semicolons"
         if len(cells) > width and cells[0].strip()[:1] in ODD_QUOTES:
             return f': the quotes around its cells are {cells[0].strip()[0]} and not "'
+        if label == width - 1 < len(cells) - 1 and is_label(cells[label]) and not any(map(is_label, cells[width:])):
+            return ": a column without a name? Give it one in the first row"
         return ""
 
     def _fitted(self, cells: list[str]) -> list[str] | None:
@@ -273,8 +275,9 @@ class PairFile:
                          if (why := text_problem(text))]  # fmt: skip
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
             elif not -LARGEST <= label <= LARGEST:  # also true for NaN
-                why = self._label_column(low, high).problem(written)
-                bad.append(BadRow(line, "bad-label", f"column {names[2]}: {why}", cells))
+                column = self._label_column(low, high)
+                finding = "unclear-label" if column.is_unclear(written) else "bad-label"
+                bad.append(BadRow(line, finding, f"column {names[2]}: {column.problem(written)}", cells))
             elif not low <= label <= high:
                 what = f"column {names[2]}: {written.strip()} is outside the label scale {low:g} to {high:g}"
                 bad.append(BadRow(line, "bad-label", what, cells))

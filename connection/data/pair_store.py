@@ -78,7 +78,7 @@ class BadRowsWriter:
         return {"counts": self.counts, "first": [list(row) for row in self.first]}
 
 
-VERSION = 5  # of the folder's layout and of how its content is computed
+VERSION = 6  # of the folder's layout and of how its content is computed
 MOST_LABELS = 1000  # distinct labels kept, the lowest and the highest included
 SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory and is not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each

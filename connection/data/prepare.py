@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from connection.data.audit import FEW_BAD, audit
-from connection.data.findings import ROW_FINDINGS, Finding, errors
+from connection.data.findings import SKIPPED, Finding, errors
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
 from connection.data.labels import DECLARED, LabelScale, find_scale
@@ -56,7 +56,7 @@ class Prepared:
 
     def blocking(self, on_bad_rows: str, allow: str) -> list[Finding]:
         """Returns the findings that block training. `allow` has the names of errors to let pass, separated by commas."""
-        skipped = ROW_FINDINGS if on_bad_rows == "skip" else ()
+        skipped = SKIPPED if on_bad_rows == "skip" else ()
         blocking = errors(self.findings, [*(name.strip() for name in allow.split(",")), *skipped])
         return blocking + [finding for finding in self.findings if finding.name == "no-rows" and finding not in blocking]
 
@@ -65,7 +65,10 @@ class Prepared:
         names = sorted({finding.name for finding in self.blocking(on_bad_rows, allow)})
         rows = [f"{store.path}, line {row.line}: {row.what}" for store in self.stores.values() for row in store.bad.of(*names)]
         if rows:
-            title = f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with --on-bad-rows skip:"
+            flags = ["--on-bad-rows skip"] * bool({*names} & {*SKIPPED}) + ["--allow unclear-label"] * (
+                "unclear-label" in names
+            )
+            title = f"Nothing was trained ({', '.join(names)}): mend these rows, or leave them out with {' '.join(flags)}:"
             total = sum(store.bad.counts.get(name, 0) for store in self.stores.values() for name in names)
             known = help_with_words(row.what for store in self.stores.values() for row in store.bad.of(*names))
             raise (
@@ -113,8 +116,9 @@ def _understood(file: PairFile, store: PairStore) -> str:
     seen = store.labels
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
     total = len(store) + len(store.bad)
-    if len(store.bad) > FEW_BAD * total:
-        share = f"{len(store.bad):,} of {total:,} rows ({100 * len(store.bad) / total:.0f}%)"
+    skipped = sum(store.bad.counts.get(name, 0) for name in SKIPPED)
+    if skipped > FEW_BAD * total:
+        share = f"{skipped:,} of {total:,} rows ({100 * skipped / total:.0f}%)"
         lines.append(f"    note: {share} are bad rows, which --on-bad-rows skip leaves out")
     return "\n".join(lines)
 

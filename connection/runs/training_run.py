@@ -123,7 +123,8 @@ class TrainingRun:
         self.steps_per_epoch, self.steps = len(batches), len(batches) * settings.epochs
         model.to(self.device)
         if not self._checkpoint:
-            require_label_order(model, self.data["train"])
+            remark = require_label_order(model, self.data["train"])
+            self._remarks += [remark] * bool(remark)
         base_digest = model_digest(model)
         self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
         used = {"pooling": model.pooling, "loss": self.loss, "loss_reason": self._why_loss}

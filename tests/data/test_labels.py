@@ -10,10 +10,12 @@ import pytest
 from connection.data.label_words import help_with_words, parse_label_map
 from connection.data.labels import LabelScale, find_scale
 from connection.data.pair_file import PairFile
+from connection.data.prepare import prepare
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import LabelledPairs, evaluate
 from connection.model.calibration import Calibration
 from connection.system.errors import InputError
+from ConnectionBert import load_tokenizer
 from tests.conftest import write_pairs
 from tests.data.test_pair_file import read
 
@@ -145,6 +147,24 @@ def test_a_possible_thousand_is_refused(tmp_path, cells):
     assert found == [float(cell) for cell in cells if cell.isdecimal()]
     assert all("is not clear" in what for what in bad)
     assert len(bad) == len(cells) - len(found)
+
+
+@pytest.mark.parametrize("cell", ["1.000", "1,000", "1 000", "1\u00a0000", "1'000", "1.000,5", "2024-05-01"])
+def test_rows_whose_number_is_not_clear_are_not_skipped(tmp_path, tiny_folder, cell):
+    """All labels of that size are written so: without them, the scale would end at 800."""
+    file = labelled(tmp_path / "p.csv", [cell, "200", "800"] * 4, delimiter=";")
+    prepared = prepare({"train": str(file)}, load_tokenizer(tiny_folder), 32, "", (None, None), tmp_path / "cache", False)
+    for bad_rows in ("stop", "skip"):
+        with pytest.raises(InputError, match="--allow unclear-label") as raised:
+            prepared.require(bad_rows, "")
+        assert "--on-bad-rows skip" not in str(raised.value)
+    assert "--on-bad-rows skip" not in str(prepared)
+    prepared.require("stop", "unclear-label")
+
+
+def test_a_dash_typed_for_a_minus_is_one(tmp_path):
+    cells = ["\u20131", "\u20130.5", "0", "1"]
+    assert numbers(labelled(tmp_path / "p.csv", cells)) == ([-1, -0.5, 0, 1], [])
 
 
 @pytest.mark.parametrize(("cells", "high"), [(["1,333", "2"], 5), (["33.333", "100"], 100)])

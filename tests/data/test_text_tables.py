@@ -40,8 +40,12 @@ def table(rows, header=HEADER, delimiter=","):
         table([(f'"{one}"', two, label) for one, two, label in SENTENCES], "sentence1\u200b,\u2060sentence2,score"),
         "\ufeff\ufeff" + table([(f'"{one}"', two, label) for one, two, label in SENTENCES], ""),
         table([(f"{row[2]}-train", "", f'"{row[0]}"', "", row[1], "", row[2]) for row in SENTENCES], "", "|"),
+        table(SENTENCES, "sentence1 :: sentence2 :: score", " :: "),
+        table(SENTENCES, "", "@@@"),
+        table([(f'"{one}"', f'"{two}"', label) for one, two, label in SENTENCES], HEADER.replace(",", ";\t"), ";\t"),
     ],
-    ids=["trailing", "r", "spaces", "single", "wider", "narrower", "marks", "invisible", "marks-no-header", "doubled"],
+    ids=["trailing", "r", "spaces", "single", "wider", "narrower", "marks", "invisible", "marks-no-header", "doubled",
+         "colons", "signs", "semicolon-tab"],
 )  # fmt: skip
 def test_rows_come_back_whole(tmp_path, text):
     assert read(write(tmp_path / "p.csv", text))[:2] == (GOOD, {})
@@ -102,6 +106,32 @@ def test_encodings_that_look_like_others(tmp_path, encoding):
     assert read(path)[0] == [("扉は閉まる", "確かめる", 1), ("ランプ", "点く", 2)]
     assert ("taken for" in str(PairFile.open(path))) == (encoding == "iso2022_jp")
     assert not codecs.encode("x", "utf-32").startswith(b"x")
+
+
+@pytest.mark.parametrize("encoding", ["hz", "utf-7"])
+def test_encodings_whose_bytes_are_all_ascii(tmp_path, encoding):
+    rows = [("水泵必须停止", "检查水泵是否停止", 1), ("门打开了 ok", "测试门的状态", 2)]
+    path = tmp_path / "p.csv"
+    path.write_bytes(table(rows).encode(encoding))
+    assert read(path)[:2] == (rows, {})
+    assert "taken for" in str(PairFile.open(path))
+
+
+def test_ascii_that_resembles_shifts_stays(tmp_path):
+    rows = [("call +AddItem now", "C++ and ~{a} ~} b", 1), ("type +RemoveAll", "see +49170123", 2)]
+    assert read(write(tmp_path / "p.csv", table(rows)))[:2] == (rows, {})
+
+
+def test_hundreds_of_thousands_of_columns_are_refused_at_once(tmp_path):
+    text = ",".join(map(str, range(100_000))) + "\n" + ",".join(["1"] * 100_000) + "\n"
+    assert "100,000 columns; a table has at most 16,384" in refused(write(tmp_path / "p.csv", text))
+
+
+def test_a_column_without_a_name_is_asked_for_its_name_which_then_helps(tmp_path):
+    rows = [("a dog", "a cat", 1, "checked twice"), ("a man", "a boy", 2, "by hand")]
+    bad = read(write(tmp_path / "p.csv", table(rows)))[1]
+    assert all("a column without a name? Give it one in the first row" in what for what in bad.values())
+    assert read(write(tmp_path / "p.csv", table(rows, HEADER + ",note")))[0] == [row[:3] for row in rows]
 
 
 def test_text_that_was_read_in_a_wrong_encoding_is_found(tmp_path):
@@ -208,6 +238,22 @@ def test_columns_of_few_codes_are_no_sentences(tmp_path):
         ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
         ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d", "x", "y"], "neg": ["e f"]}) + "\n", "pos holds lists"),
         ("p.csv", "Text,Score\na b [SEP] c d,0.5\n", "holds both sentences, '[SEP]' between them"),
+        ("p.csv", "Text,Score\n" + "the door stops / look at it,1\na dog / a cat,0\n" * 3, "one column of text, Text"),
+        ("p.csv", "query,pos,neg1,neg2\n" + "a b,c d,e f,g h\n" * 3, "4 columns of text and no labels"),
+        (
+            "p.json",
+            json.dumps(
+                [
+                    {
+                        "id": 1,
+                        "annotations": [{"result": [{"value": {"choices": ["same"]}}]}],
+                        "data": {"text1": "a b", "text2": "c d"},
+                    }
+                ]
+                * 3
+            ),
+            "Label Studio's full export",
+        ),
     ],
 )
 def test_other_shapes_say_what_can_be_done(tmp_path, name, content, said):

@@ -50,7 +50,20 @@ def test_labels_that_rise_or_have_no_order_are_trained_on(tiny_folder, tmp_path,
     draw = random.Random(1)
     rows = pairs_of(80, lambda shared: round(5 * shared) if kind == "rising" else draw.randint(0, 5))
     file = write_pairs(tmp_path / "pairs.csv", rows)
-    assert run_inside(driver.main, *training_words(tiny_folder, file, tmp_path / "run")).returncode == 0
+    shown = run_inside(driver.main, *training_words(tiny_folder, file, tmp_path / "run"))
+    assert shown.returncode == 0
+    assert ("the labels 0 to 5 may be codes of classes" in shown.stdout) == (kind == "at random")
+    flags = ["--label-min", 0, "--label-max", 5, "--overwrite"]
+    assert (
+        "codes of classes" not in run_inside(driver.main, *training_words(tiny_folder, file, tmp_path / "run", *flags)).stdout
+    )
+
+
+def test_a_dozen_pairs_are_enough_to_show_that_labels_are_the_wrong_way_round(tiny_folder, tmp_path):
+    file = write_pairs(tmp_path / "pairs.csv", pairs_of(12, FALLING["NLI code"]))
+    shown = run_inside(driver.main, *training_words(tiny_folder, file, tmp_path / "run"))
+    assert shown.returncode == 2, shown.stdout
+    assert "--label-min 2 --label-max 0" in shown.stderr
 
 
 def test_the_interval_is_that_of_bonett_and_wright():

@@ -212,3 +212,12 @@ def test_the_public_leaderboards_figure(minilm, public_data):
     shown = run_inside(evaluate.main, minilm, public_data / "stsb" / "stsb-en-test.csv")
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"cosine +1379 +82\.03 ", shown.stdout)
+
+
+def test_labels_in_an_unclear_writing_are_not_skipped(tiny_folder, tmp_path):
+    rows = [(one, two, label) for (one, two, _), label in zip(PAIRS, ["1.000", "200", "800", "500"] * 2, strict=True)]
+    file = write_pairs(tmp_path / "pairs.csv", rows)
+    shown = run_inside(evaluate.main, tiny_folder, file, "--on-bad-rows", "skip")
+    assert shown.returncode == 2
+    assert "'1.000' is not clear" in shown.stderr
+    assert "--on-bad-rows" not in shown.stderr

@@ -22,6 +22,9 @@ NAMES = {"\t": "tab-separated", "|": "pipe-separated", ";": "semicolon-separated
 READINGS: tuple[tuple[str, Quoting], ...] = (
     ("\t", 3), ("\t", 0), ("|", 0), (";", 0), (",", 0), ("\x01", 3), ("\x1f", 3), ("^", 0), ("~", 0), (" ", 0),
 )  # fmt: skip
+# Delimiters of several characters: behind a tab that seems to be the delimiter, and where no delimiter of one cuts the lines.
+WITH_TAB, LONG = (";\t", ",\t"), (":::", "::", "@@@", "###", "<sep>", "[SEP]", "=>", "->")
+CUT = "\x1f"  # stands in their place
 LONGEST_CELL = 1_000_000  # characters; a longer cell has an unclosed quote or is no sentence
 SAMPLE_ROWS = 200
 CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
@@ -42,11 +45,16 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
     named = SEPARATOR.fullmatch(sample[0]) if sample else None
     skipped = 1 if named else 0
     delimiter = named[1] if named else _delimiter(sample, ending)
-    quoting = _tab_quoting(path, encoding) if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting: Quoting = _tab_quoting(path, encoding) if delimiter == "\t" else csv.QUOTE_MINIMAL
+    shown, long = delimiter, re.compile(rf" *{re.escape(delimiter)} *") if len(delimiter) > 1 else None
+    if long:
+        delimiter, sample = CUT, [long.sub(CUT, line) for line in sample]
+        quoting = csv.QUOTE_MINIMAL if all(f'"{CUT}' in line for line in sample[1:]) else csv.QUOTE_NONE
 
     def lines() -> Iterator[str]:
-        rest = itertools.islice(read_lines(path, encoding), skipped, None)
-        return map(_bare, rest) if enclosed else rest
+        rest: Iterator[str] = itertools.islice(read_lines(path, encoding), skipped, None)
+        rest = map(_bare, rest) if enclosed else rest
+        return (long.sub(CUT, line) for line in rest) if long else rest
 
     style = find_style(lines, sample[skipped:], delimiter) if quoting == csv.QUOTE_MINIMAL else QuoteStyle()
 
@@ -70,7 +78,7 @@ def read_delimited(path: Path, encoding: str, ending: str) -> tuple[str, str, Ca
     whole = ", each line in quotes" if enclosed else ""
     plain = ', a quote (") is an ordinary character' if quoting == csv.QUOTE_NONE else str(style)
     return (
-        f"{NAMES.get(delimiter) or f'{delimiter!r}-separated'} text, {encoding_name(encoding)}{plain}{whole}",
+        f"{NAMES.get(shown) or f'{shown!r}-separated'} text, {encoding_name(encoding)}{plain}{whole}",
         delimiter,
         rows,
     )
@@ -83,7 +91,8 @@ def _bare(line: str) -> str:
 
 
 def _delimiter(sample: list[str], ending: str) -> str:
-    """Returns the delimiter that splits the most sample rows into the same number of columns, at least 3.
+    """Returns the delimiter that splits the most sample rows into the same number of columns, at least 3; or one of several
+    characters that stands equally often in each.
 
     Among equals it prefers one that yields a column of labels. Hive writes \\x01, R's write.table spaces and quotes.
     """
@@ -103,6 +112,12 @@ def _delimiter(sample: list[str], ending: str) -> str:
         labels = any(2 * sum(map(is_label, column)) > len(data) for column in zip(*data, strict=True))
         if width >= 3 and (count / len(rows), labels) > best_key:
             best, best_key = delimiter, (count / len(rows), labels)
+    lines = [line for line in sample if not line.isspace()]
+    for long in WITH_TAB if best == "\t" and best_key[0] else LONG if best_key[0] <= 0.5 else ():
+        counts = {line.count(long) for line in lines}
+        alone = best != "\t" or counts == {line.count("\t") for line in lines}
+        if len(lines) > 1 and len(counts) == 1 and min(counts) >= 2 and alone:
+            return long
     return best
 
 

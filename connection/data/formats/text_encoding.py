@@ -32,7 +32,13 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-ESCAPES = {b"\x1b$)C": "iso2022_kr", b"\x1b$": "iso2022_jp", b"\x1b(J": "iso2022_jp"}  # of encodings whose bytes are all ASCII
+# Of encodings whose bytes are all ASCII.
+ESCAPES = {b"\x1b$)C": "iso2022_kr", b"\x1b$": "iso2022_jp", b"\x1b(J": "iso2022_jp"}
+BASE64 = rb"[A-Za-z0-9/+]"
+SHIFTS = (  # of others, which are less certain
+    ("hz", re.compile(rb"~\{(?:[!-w][!-~])+~\}")),
+    ("utf-7", re.compile(rb"\+(?=" + BASE64 + rb"*[a-z])(?=" + BASE64 + rb"*[A-Z])" + BASE64 + rb"{6,}")),
+)
 SAID = {
     "iso2022_jp": "ISO-2022-JP",
     "iso2022_jp_ext": "ISO-2022-JP",
@@ -40,6 +46,8 @@ SAID = {
     "utf-32": "UTF-32",
     "utf-8": "UTF-8",
     "utf-8-sig": "UTF-8 with BOM",
+    "utf-7": "UTF-7",
+    "hz": "HZ",
     "utf-16": "UTF-16",
     "utf-16-le": "UTF-16 (without BOM)",
     "utf-16-be": "UTF-16 (big-endian, without BOM)",
@@ -108,7 +116,20 @@ def _ascii_or_utf8(path: Path) -> str:
             names = [found, "iso2022_jp_ext"] if found == "iso2022_jp" else [found]
             return next((name for name in names if _undecodable(path, name) is None), "utf-8")
         tail = block[-3:]
-    return "utf-8"
+    return _shifted(path) or "utf-8"
+
+
+def _shifted(path: Path) -> str:
+    """Returns HZ or UTF-7 of a file of ASCII that is full of their shifts, and has no text beyond ASCII otherwise; else ""."""
+    with readable(path), open_bytes(path) as file:
+        start = file.read(BLOCK)
+    if start.isascii():
+        for name, shift in SHIFTS:
+            if 2 * sum(bool(shift.search(line)) for line in start.splitlines()) > start.count(b"\n") > 0:
+                text = "" if _undecodable(path, name) else start.decode(name, "ignore")
+                if any(letter.isalpha() and not letter.isascii() for letter in text):
+                    return name
+    return ""
 
 
 def _undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
@@ -178,7 +199,7 @@ def _odd_words(text: str) -> float:
 
 def is_guess(encoding: str) -> bool:
     """Returns whether the detector chose this encoding: UTF-8 and UTF-16 are recognised by rule."""
-    return not encoding.startswith("utf")
+    return encoding == "utf-7" or not encoding.startswith("utf")
 
 
 def encoding_name(encoding: str) -> str:
