@@ -145,6 +145,13 @@ def encode_ours(spec: dict[str, Any]) -> None:
     encode(spec, lambda sentences: model.encode(sentences, progress=False, precision=spec["precision"]))
 
 
+def encode_onnx(spec: dict[str, Any]) -> None:
+    from connection.export.encoder import OnnxEncoder
+
+    model = OnnxEncoder.load(Path(spec["model"]))
+    encode(spec, lambda sentences: model.encode_block(sentences))
+
+
 def encode_peer(spec: dict[str, Any]) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
@@ -171,7 +178,8 @@ def encode(spec: dict[str, Any], work: Any) -> None:
         answer(seconds=time.perf_counter() - clock)
 
 
-KINDS = {"train_ours": train_ours, "train_peer": train_peer, "encode_ours": encode_ours, "encode_peer": encode_peer}
+KINDS = {"train_ours": train_ours, "train_peer": train_peer, "encode_ours": encode_ours, "encode_peer": encode_peer,
+         "encode_onnx": encode_onnx}  # fmt: skip
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])

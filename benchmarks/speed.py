@@ -1,6 +1,7 @@
 """Compares the speed of training and encoding with sentence-transformers: same pairs, weights, batch size, loss, dropout.
 
     python -m benchmarks.speed
+    python -m benchmarks.speed --quick
 
 All contenders of a comparison are set up, each in its own process, and then take turns: a round is some steps of each. Ratios
 are computed within a round. The ceilings are this machine's speed of matrix products in bf16 and fp32, measured in each round.
@@ -10,6 +11,7 @@ A training step's share of a ceiling counts 6 x encoder parameters x tokens with
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import statistics
@@ -19,8 +21,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import tools.export
 from benchmarks.data import train_file
-from benchmarks.turns import MINILM, PARAMETERS, Contender, machine, ratios, show_rates, spread, take_turns, train_spec
+from benchmarks.turns import (
+    MINILM,
+    PARAMETERS,
+    Contender,
+    machine,
+    precisions,
+    ratios,
+    show_rates,
+    spread,
+    take_turns,
+    train_spec,
+)
 from connection.system.devices import pick_device, pick_precision
 from connection.system.errors import RunError, exit_status
 from tools.download.public_sets import find_public
@@ -57,9 +71,11 @@ def compare_training(
 ) -> dict[str, Any]:
     ours = train_spec(folder, data, given.work_dir, batch, precision)
     specs = {OURS: ours} | {
-        name: ours | {"what": "train_peer", "precision": kind} for name, kind in ((DEFAULTS, "fp32"), ("peer, bf16", "bf16"))
+        name: ours | {"what": "train_peer", "precision": kind}
+        for name, kind in ((DEFAULTS, "fp32"), ("peer, bf16", "bf16"))
+        if kind in precisions()
     }
-    steps = max(1, (320 if model == "MiniLM-L6" else 64) // batch)
+    steps = max(1, (320 if model == "MiniLM-L6" else 64) // batch // (4 if given.quick else 1))
     found = take_turns(specs, {name: (3 if name == OURS else 1) * steps for name in specs}, given.rounds)
     found["shares"] = {
         kind: [6 * PARAMETERS[model] * tokens / top for tokens, top in zip(found["tokens"][OURS], tops, strict=True)]
@@ -75,16 +91,33 @@ def compare_encoding(model: str, folder: str, data: str, given: argparse.Namespa
     peers = {DEFAULTS: ("fp32", 32), "peer, batch 128": ("fp32", 128), "peer, bf16, batch 128": ("bf16", 128)}
     specs: dict[str, dict[str, Any]] = {OURS: ours}
     for name, (kind, batch) in peers.items():
-        specs[name] = ours | {"what": "encode_peer", "precision": kind, "batch": batch}
-    count = (20_000 if model == "MiniLM-L6" else 2_000) // given.rounds
+        if kind in precisions():
+            specs[name] = ours | {"what": "encode_peer", "precision": kind, "batch": batch}
+    for kind, exported in export(folder, data, given.work_dir / model).items() if model == "MiniLM-L6" else ():
+        specs[f"exported, {kind}"] = ours | {"what": "encode_onnx", "model": exported}
+    count = (2_000 if given.quick or model != "MiniLM-L6" else 20_000) // given.rounds
     found = take_turns(specs, dict.fromkeys(specs, count), given.rounds)
     show(f"encode {count * given.rounds:,} sentences, {model}, {precision} (sentences/s)", found)
     return found
 
 
+def export(folder: str, data: str, work: Path) -> dict[str, str]:
+    """Folders of the model as graphs, by format; none where onnxruntime is not installed, which is said."""
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
+        print("exported graphs are left out: pip install -r requirements-export.txt", flush=True)
+        return {}
+    work.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for kind in ("onnx", "onnx-int8"):
+        words = [folder, "--format", kind, "--pairs", data.replace("train", "dev"), "-o", str(work / kind)]
+        if tools.export.main(words) == 0:
+            found[kind] = str(work / kind)
+    return found
+
+
 def show(title: str, found: dict[str, Any]) -> None:
     show_rates(title, found, OURS)
-    peers = [name for name in found["rates"] if name != OURS]
+    peers = [name for name in found["rates"] if name.startswith("peer")]
     found["ratios"] = {"defaults": ratios(found, OURS, [DEFAULTS]), "best": ratios(found, OURS, peers)}
     print(f"  {spread(found['ratios']['defaults'], 2)} x its defaults, {spread(found['ratios']['best'], 2)} x its best")
     for kind, shares in found.get("shares", {}).items():
@@ -137,7 +170,10 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", choices=("start", "train", "encode"), nargs="+", default=["start", "train", "encode"])
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="this project's")
+    parser.add_argument("--quick", action="store_true", help="MiniLM-L6 at a batch of 16, and encoding: some minutes")
     given = parser.parse_args()
+    if given.quick:
+        given.models, given.batches, given.rounds, given.only = ["MiniLM-L6"], [16], 3, ["train", "encode"]
     given.work_dir.mkdir(parents=True, exist_ok=True)
     data = str(train_file(find_public("stsb", given.data_dir)))
     about = machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import platform
@@ -12,6 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from connection.system.devices import bf16_gain
+
+EMULATED = 0.2  # products in bf16 that are slower by this are computed in fp32 and rounded
 MINILM = "transformers/bert/all-MiniLM-L6-v2"
 PARAMETERS = {"MiniLM-L6": 10_646_016, "BERT-base": 85_054_464}  # of the encoder's layers: the embeddings multiply nothing
 
@@ -51,12 +55,24 @@ def ceiling(precision: str) -> float:
     return 2 * 4096 * 4096 * 1024 / best
 
 
+@functools.cache
+def precisions() -> tuple[str, ...]:
+    """The precisions that can be measured here: bf16 is left out, and that is said, where its products are emulated."""
+    import torch
+
+    gain = bf16_gain(torch.get_num_threads())
+    if gain >= EMULATED:
+        return ("bf16", "fp32")
+    print(f"bf16 is left out: its products are emulated here ({gain:.2f} times as fast as fp32's)", flush=True)
+    return ("fp32",)
+
+
 def take_turns(specs: dict[str, dict[str, Any]], unit: dict[str, int], rounds: int) -> dict[str, Any]:
     """Items a second of each contender in each round (pairs where it trains, sentences where it encodes), tokens a second,
     peak memory in bytes, and the ceilings of each round. `unit` is the work of each in a round: steps or sentences."""
     contenders = {name: Contender(spec) for name, spec in specs.items()}
     found: dict[str, Any] = {"rates": {name: [] for name in specs}, "tokens": {name: [] for name in specs}, "peak_memory": {}}
-    found["ceilings"] = {"bf16": [], "fp32": []}
+    found["ceilings"] = {precision: [] for precision in precisions()}
     try:
         for name, contender in contenders.items():
             contender.work(max(2, unit[name] // 4))  # warm-up

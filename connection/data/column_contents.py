@@ -65,7 +65,8 @@ def row_names(sample: Sequence[list[str]]) -> bool:
     if not rows or len(wider) < 0.9 * len(rows) or any(map(is_number, sample[0])):
         return False
     first, last = ([row[place].strip() for row in wider] for place in (0, -1))
-    counted = len(rows) >= FEWEST_ROWS or _counts(first)  # in few rows, a comma in each first sentence may be chance
+    # In few rows, a comma in each first sentence may be chance, and a single number counts nothing.
+    counted = len(rows) >= FEWEST_ROWS or (len(rows) > 2 and _counts(first))
     names = counted and all(map(CODE.fullmatch, first)) and len(set(first)) == len(first)
     return names and any(last)
 
