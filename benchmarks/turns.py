@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from connection.system.devices import bf16_gain
+from connection.system.errors import RunError
 
 EMULATED = 0.2  # products in bf16 that are slower by this are computed in fp32 and rounded
 MINILM = "transformers/bert/all-MiniLM-L6-v2"
@@ -25,6 +28,7 @@ class Contender:
 
     def __init__(self, spec: dict[str, Any]):
         command = [sys.executable, "-m", "benchmarks.contenders", json.dumps(spec)]
+        self.said = shlex.join(command)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -32,8 +36,13 @@ class Contender:
     def work(self, count: int) -> dict[str, float]:
         assert self.process.stdin
         assert self.process.stdout
-        print(count, file=self.process.stdin, flush=True)
-        figures: dict[str, float] = json.loads(self.process.stdout.readline())
+        with contextlib.suppress(BrokenPipeError):  # said below
+            print(count, file=self.process.stdin, flush=True)
+        if not (answer := self.process.stdout.readline()):
+            raise RunError(
+                f"a contender ended; is all installed (pip install -r benchmarks/requirements.txt)? By hand: {self.said}"
+            )
+        figures: dict[str, float] = json.loads(answer)
         return figures
 
     def end(self) -> None:
