@@ -85,9 +85,11 @@ def test_delimited(delimiter, name, rows, encoding, ending, quoting, packed):
 @given(rows=TABLES, encoding=ENCODINGS)
 def test_without_a_header_equal_or_refused(delimiter, rows, encoding):
     assume(delimiter != "\t" or not any("\t" in text and "\n" in text for row in rows for text in row[:2]))  # as above
+    others = set("\t;,|^~") - {delimiter}  # where another one cuts the rows as evenly, no reader can know either
+    assume(not any(all((row[0] + row[1]).count(other) >= 2 for row in rows) for other in others))
     content = delimited(rows, delimiter, header=False).encode(encoding)
-    if rows[0][0].startswith("\ufeff") and encoding == "utf-8":
-        return  # the same bytes as those of a file with BOM
+    if rows[0][0].startswith("\ufeff"):
+        return  # a byte-order mark at the beginning of a file, or one more, is no text
     try:
         came_back = read(content, "p.csv")
     except InputError as error:
@@ -177,11 +179,12 @@ def test_every_row_arrives_or_is_reported(rows):
     bad = {row.line: row for chunk in chunks for row in chunk.bad}
     assert sorted([*bad, *(line for chunk in chunks for line in chunk.line.tolist())]) == lines
     for line, row in zip(lines, rows, strict=True):
+        whole = len(row) >= 3 and not any(map(str.strip, row[3:]))  # delimiters at the end of a line change nothing
         if line in bad:
             assert bad[line].cells == row
-            assert ("columns" if len(row) != 3 else "column s") in bad[line].what
+            assert ("column s" if whole else "columns") in bad[line].what
         else:
-            assert len(row) == 3
+            assert whole
 
 
 LEGACY = [
