@@ -46,7 +46,7 @@ def _understand(table: TableFile, declared: str, header_row: int) -> tuple[Table
         raise InputError(f"{table.path}: --header-row is of text tables and sheets; {table.form} names its columns by itself")
     if header_row:
         table = _given(table, header_row)
-    sample = list(itertools.islice(table.rows(), SAMPLE_ROWS))
+    sample = list(itertools.islice((table.head or table.rows)(), SAMPLE_ROWS))
     if not sample:
         raise InputError(f"{table.path} has no rows ({table.form})")
     whole = sample

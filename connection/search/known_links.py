@@ -49,7 +49,6 @@ def read_known(paths: Sequence[Path], a: Rows, b: Rows, width: int, labels: tupl
     unused: list[str] = []
     for path in paths:
         table = open_table(path)
-        table = table.only(range(len(table.names or ())))  # of Parquet and Arrow, `rows` alone is a sample
         numbers, cells, label = _rows(table)
         one, two = _columns(cells, a, b, path)
         gains = _gains(label, labels) if label else np.ones(len(cells))

@@ -76,7 +76,6 @@ def open_pairs(path: Path, declared: str = "", how: str = HOW) -> PairRows:
     they can't be found.
     """
     table = open_table(path)
-    table = table.only(range(len(table.names or ())))  # of Parquet and Arrow, `rows` alone is a sample
     state = file_state(table.files or (path,))
     sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE)]
     if not sample:

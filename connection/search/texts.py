@@ -85,7 +85,6 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
     the command calls the two columns.
     """
     table = open_table(path)
-    table = table.only(range(len(table.names or ())))  # of Parquet and Arrow, `rows` alone is a sample
     sample = list(itertools.islice(table.rows(), SAMPLE))
     names, header_row = table.names, 0
     if names is None and sample:

@@ -36,7 +36,7 @@ class Unreadable:
 def read_arrow(
     path: Path, magic: bytes, saved: SavedDataset | None = None
 ) -> tuple[str, list[str], Rows, Callable[[Sequence[int]], Rows], int | None]:
-    """Returns the form, the names of the columns, rows of them all, a function to read some columns, and the number of rows.
+    """Returns the form, the names of the columns, the first rows, a function to read some columns, and the number of rows.
 
     saved: the files of a folder `path` that are one table. Raises `InputError` for a damaged file.
     """

@@ -39,14 +39,14 @@ class TableFile:
     form: str
     unit: str  # what a row number counts: "line" or "row"
     names: list[str] | None  # None: the first row may be a header or data
-    # Starts a new pass over all rows, without `names`. Where `rows_of` is set, it may end after a sample: name columns first.
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[], Iterator[Row]]  # starts a new pass over all rows, without `names`
     count: int | None = None  # number of rows, if the format records it
     delimiter: str = ""  # of delimited text
     rows_of: Callable[[Sequence[int]], Rows] | None = None  # rows of these columns alone
     sheet: str = ""  # name of a workbook's sheet; cells beside its table are no part of a row
     others: tuple[TableFile, ...] = ()  # the other sheets of a workbook
     files: tuple[Path, ...] = ()  # that `path` consists of, where it is a folder
+    head: Callable[[], Iterator[Row]] | None = None  # the first rows, where `rows` would read columns that nobody needs
 
     @property
     def is_of_spreadsheets(self) -> bool:
@@ -61,7 +61,7 @@ class TableFile:
         """Returns the table of these columns alone, where its format can leave out the others; `rows_of` is then set."""
         if self.rows_of is None or self.names is None:
             return self
-        return dataclasses.replace(self, names=[self.names[place] for place in places], rows=self.rows_of(places))
+        return dataclasses.replace(self, names=[self.names[place] for place in places], rows=self.rows_of(places), head=None)
 
 
 def open_table(path: Path, sheet: str = "") -> TableFile:
@@ -130,8 +130,11 @@ def _require_table(path: Path, head: bytes) -> None:
 def _arrow(path: Path, magic: bytes, saved: SavedDataset | None = None) -> TableFile:
     from connection.data.formats.arrow import read_arrow
 
-    form, names, rows, rows_of, count = read_arrow(path, magic, saved)
-    return TableFile(path, form, "row", names, rows, count, rows_of=rows_of, files=saved.files if saved else ())
+    form, names, head, rows_of, count = read_arrow(path, magic, saved)
+    files = saved.files if saved else ()
+    return TableFile(
+        path, form, "row", names, lambda: rows_of(range(len(names)))(), count, rows_of=rows_of, files=files, head=head
+    )
 
 
 def _how(path: Path) -> str:
