@@ -52,7 +52,6 @@ def encode(given: argparse.Namespace) -> int:
     require_libraries()
     import numpy as np
 
-    from connection.data.pair_file import file_state
     from connection.search.row_files import unique
     from connection.search.texts import open_texts
     from connection.search.vector_files import Form, encode_to_file, write_vectors
@@ -62,12 +61,12 @@ def encode(given: argparse.Namespace) -> int:
     model = load_encoder(given.model, given.backend, given.device)
     form = Form(given.dtype, given.dim, given.normalize)
     npy = target if target.suffix.lower() == ".npy" else target.with_name(f".{target.name}.npy")
-    files = source_file.table.files or (source,)
-    state = file_state(files)
     vectors, scales, cut = encode_to_file(model, source_file.texts, form, npy)
-    if file_state(files) != state:
+    try:
+        source_file.require_unchanged()
+    except InputError:
         npy.unlink()
-        raise InputError(f"{printable(source)} was changed while it was read: start again when it is complete")
+        raise
     written = [target]
     if target.suffix.lower() == ".npy":
         if scales is not None:

@@ -76,6 +76,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     from connection.data.pair_file import PairFile
     from connection.evaluation.similarity import SIMILARITIES
     from connection.reports.tables import render
+    from connection.search.vectors import about
     from connection.system.atomic_files import plain_json, write_json
     from ConnectionBert import ConnectionBert
 
@@ -111,7 +112,7 @@ def evaluate_files(given: argparse.Namespace) -> int:
     if problems:
         raise InputError("\n".join(problems))
     for model in models.values():
-        print(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
+        print(*about(model), sep="\n")
     fitted = {name: (model.calibration, model.labels) for name, model in models.items()}
     if given.dev_file:
         dev = PairFile.open(resolve(given.dev_file), given.columns, given.sheet, header_row, given.label_map)

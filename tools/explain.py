@@ -51,11 +51,12 @@ def explain_texts(given: argparse.Namespace) -> int:
     first, second = (pair["sentence1"], pair["sentence2"]) if pair else given.texts
     require_libraries()
     from connection.search.explanation import explain, require_words
+    from connection.search.vectors import about
     from ConnectionBert import ConnectionBert
 
     models = [ConnectionBert.load(folder) for folder in (given.model, given.base) if folder]
     for model in models:
-        tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+        tell(*about(model))
         require_words(model)
     explanation, base = [*(explain(model, first, second) for model in models), None][:2]
     assert explanation is not None

@@ -18,7 +18,7 @@ from connection.system.plain_files import is_link
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
-    from connection.export.verification import Pairs
+    from connection.export.verification import Encode, Pairs
     from ConnectionBert import ConnectionBert
 
 EXAMPLES = (
@@ -26,6 +26,7 @@ EXAMPLES = (
     'python -m tools.score output/run "one sentence" "another" --backend onnx-int8',
 )
 MAX_LOSS = 0.3  # points of Spearman x 100
+ERRORS = "errors.csv"  # of a run
 LEAST_GAIN = 1.1  # of int8's speed over fp32's: below it, int8 does not pay
 
 
@@ -55,6 +56,7 @@ def export(given: argparse.Namespace) -> int:
     from connection.export.verification import compare, cosines, onnx_encode, speeds, torch_encode
     from connection.export.writing import write_fp32, write_settings
     from connection.model.checks.model_folder import model_of
+    from connection.search.vectors import about
     from connection.system.atomic_files import atomic_folder
     from ConnectionBert import ConnectionBert
 
@@ -64,39 +66,33 @@ def export(given: argparse.Namespace) -> int:
     if is_link(target) or (target.exists() and not (target / "export.json").is_file()):
         raise InputError(f"-o {printable(target)} is there and is no exported model: give another name")
     model = ConnectionBert.load(folder)
-    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    tell(*about(model))
     choose, measure = _pairs(given, model, source)
     exact = has_exact_int8()
     figures: dict[str, Any] = {}
     with atomic_folder(target) as new:
         write_fp32(model, new)
         settings = write_settings(model, new, given.format)
-        rates = {"PyTorch": torch_encode(model)}
-        in_fp32: list[str] = []
+        graphs = {"onnx": new / GRAPH}
+
+        def encode_by(graph: Path) -> Encode:
+            return onnx_encode(OnnxEncoder.of_graph(new, settings, graph))
+
         if given.format == "onnx-int8":
             assert choose
-            with_fp32, quantized = new / "fp32.onnx", new / "int8.onnx"
-            (new / GRAPH).rename(with_fp32)
-
-            def of_graph(graph: Path) -> Any:
-                return cosines(onnx_encode(OnnxEncoder.of_graph(new, settings, graph)), choose)
-
-            in_fp32 = search(with_fp32, quantized, of_graph, exact, lambda done, all_: _bar(done, all_))
-            rates |= {
-                name: onnx_encode(OnnxEncoder.of_graph(new, settings, graph))
-                for name, graph in (("onnx", with_fp32), ("onnx-int8", quantized))
-            }
-            figures = {"products": len(products(with_fp32)), "in_fp32": len(in_fp32)}
-        else:
-            rates["onnx"] = onnx_encode(OnnxEncoder.of_graph(new, settings, new / GRAPH))
-        speed = speeds(rates, (measure or choose or _none()).texts()) if measure or choose else {}
-        pays = given.format != "onnx-int8" or speed["onnx-int8"] >= LEAST_GAIN * speed["onnx"]
-        if given.format == "onnx-int8":
-            (quantized if pays else with_fp32).rename(new / GRAPH)
-            (with_fp32 if pays else quantized).unlink()
+            graphs = {"onnx": graphs["onnx"].rename(new / "fp32.onnx"), "onnx-int8": new / "int8.onnx"}
+            in_fp32 = search(graphs["onnx"], graphs["onnx-int8"], lambda graph: cosines(encode_by(graph), choose), exact, _bar)
+            figures = {"products": len(products(graphs["onnx"])), "in_fp32": len(in_fp32)}
+        encoders = {"PyTorch": torch_encode(model)} | {name: encode_by(graph) for name, graph in graphs.items()}
+        pairs = measure or choose
+        speed = speeds(encoders, pairs.texts()) if pairs else {}
+        pays = "onnx-int8" not in graphs or speed["onnx-int8"] >= LEAST_GAIN * speed["onnx"]
         kept = given.format if pays else "onnx"
+        graphs.pop(kept).rename(new / GRAPH)
+        for other in graphs.values():
+            other.unlink()
         if measure:
-            found = compare(rates["PyTorch"], rates[kept], measure)
+            found = compare(encoders["PyTorch"], encoders[kept], measure)
             figures |= dataclasses.asdict(found) | {"loss": found.loss, "measured_on": measure.name}
             if found.loss > given.max_loss:
                 raise RunError(
@@ -124,25 +120,40 @@ def _require_exporters() -> None:
         raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements-export.txt")
 
 
-def _none() -> Any:
-    raise AssertionError
-
-
 def _pairs(given: argparse.Namespace, model: ConnectionBert, source: Path) -> tuple[Pairs | None, Pairs | None]:
     """Returns the pairs to choose by and those to measure on; None where there are none."""
-    from connection.export.verification import pairs_of_file, pairs_of_run
+    from connection.export.verification import pairs_of_file
 
     falls = bool(model.labels and model.labels[0] > model.labels[1])
     if given.pairs:
         return pairs_of_file(resolve(given.pairs), given.columns, falls)
-    run = source if (source / "errors.csv").is_file() else source.parent
-    dev, test = (pairs_of_run(run, split, falls) for split in ("dev", "test"))
+    run = source if (source / ERRORS).is_file() else source.parent
+    dev, test = _pairs_of_run(run, falls)
     if given.format == "onnx-int8" and not (dev and test):
         raise InputError(
-            f"{printable(run)} has no dev and test pairs in errors.csv: int8 is chosen and measured on labelled pairs. "
+            f"{printable(run)} has no dev and test pairs in {ERRORS}: int8 is chosen and measured on labelled pairs. "
             "Give --pairs FILE"
         )
     return dev, test
+
+
+def _pairs_of_run(folder: Path, falls: bool) -> tuple[Pairs | None, Pairs | None]:
+    """Returns the dev and the test pairs of a run whose texts are in errors.csv; None for too few, and where it is no run."""
+    from connection.export.verification import FEWEST, Pairs
+    from connection.reports.run_files import read_run, read_texts
+
+    if not (folder / ERRORS).is_file():
+        return None, None
+    found: dict[str, Pairs] = {}
+    run = read_run(folder, with_seeds=False)
+    for split, table in run.pairs.items():
+        texts = read_texts(run, split, table["line"])
+        table = table.loc[table["line"].isin(texts)]
+        if len(table) >= FEWEST:
+            one, two = (list(side) for side in zip(*(texts[line] for line in table["line"]), strict=True))
+            labels = table["label"].to_numpy()
+            found[split] = Pairs(one, two, -labels if falls else labels, f"the run's {split} pairs")
+    return found.get("dev"), found.get("test")
 
 
 def _bar(done: int, count: int) -> None:

@@ -4,17 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import importlib.util
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from connection.system.csv_output import as_cell
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags, add_encoder_flags
@@ -81,8 +77,9 @@ def link(given: argparse.Namespace) -> int:
     from connection.search.link_tables import LinkedLists, names_of
     from connection.search.linking import ALL_PAIRS, decision_threshold, find_links
     from connection.search.review import write_review
+    from connection.search.row_files import print_rows
     from connection.search.texts import read_texts
-    from connection.search.vectors import encode_texts, load_encoder
+    from connection.search.vectors import about, encode_texts, load_encoder
     from connection.system.atomic_files import write_json
     from connection.system.csv_output import new_csv
 
@@ -91,7 +88,7 @@ def link(given: argparse.Namespace) -> int:
     flags_b = ("--column-b", "--id-b")
     b = read_texts(resolve(given.b), given.column_b, given.id_b, given.other_columns, flags_b) if given.b else None
     model = load_encoder(given.model, given.backend, given.device)
-    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes), sep="\n")
+    tell(*about(model), sep="\n")
     known = NONE_KNOWN
     if given.known:
         one, two = (named_rows(names_of(side), side.texts) for side in (a, b or a))
@@ -160,10 +157,8 @@ def checked_usage(given: argparse.Namespace) -> dict[str, Path | None]:
     for flag, target in outputs.items():
         if target is None:
             continue
-        if problem := output_problem(target):
+        if problem := output_problem(target, inputs):
             problems.append(f"{flag} {problem}")
-        elif target.resolve() in inputs:
-            problems.append(f"{flag} {printable(target)} would replace a file that is read: give another name")
         elif (other := places.setdefault(target.resolve(), flag)) != flag:
             problems.append(f"{flag} and {other} are the same file, {printable(target)}")
     if problems:
@@ -183,12 +178,6 @@ def rule_in_words(rule: str, threshold: float | None, source: str, within: bool)
     if rule == "one-to-one":
         return f"{words}; one-to-one: the best of {'all pairs' if within else f'{NEAREST} candidates a row'}"
     return f"{words}; each other's best" if rule else words
-
-
-def print_rows(rows: Iterable[Iterable[Any]]) -> None:
-    """Print the rows as CSV, in which a spreadsheet finds no formula."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerows([as_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -60,14 +61,13 @@ def score(given: argparse.Namespace) -> int:
     require_libraries()
     from connection.search.pair_rows import open_pairs
     from connection.search.row_files import ENDINGS, require_openpyxl
+    from connection.search.vectors import load_encoder
 
     if target and target.suffix.lower() not in ENDINGS:
         raise InputError(f"-o {printable(target)}: the name should end in {', '.join(ENDINGS)}")
     if target and target.suffix.lower() == ".xlsx":
         require_openpyxl()
     file = None if two else open_pairs(resolve(given.pairs[0]), given.columns)
-    from connection.search.vectors import load_encoder
-
     model = load_encoder(given.model, given.backend, given.device)
     if two:
         return _score_two(model, two, given.json)
@@ -123,7 +123,7 @@ def _score_two(model: Encoder, sentences: list[str], as_json: bool) -> int:
 
 def _score_file(model: Encoder, file: PairRows, target: Path | None, as_json: bool) -> int:
     """Write the rows of a file with their scores to `target`, or print them. Says the counts on stderr."""
-    from connection.search.row_files import new_rows, shown, unique
+    from connection.search.row_files import new_rows, print_rows, unique
 
     names = [*file.names, *added_columns(model)]
     counts = {"rows": 0, "cut": 0, "connected": 0}
@@ -139,12 +139,7 @@ def _score_file(model: Encoder, file: PairRows, target: Path | None, as_json: bo
             for row in chunk:
                 print(json.dumps(dict(zip(unique(names), row, strict=True)), ensure_ascii=False))
     else:
-        import csv
-
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(map(shown, unique(names)))
-        for chunk in rows:
-            writer.writerows([shown(cell) for cell in row] for row in chunk)
+        print_rows(itertools.chain([unique(names)], itertools.chain.from_iterable(rows)))
     _require_rows(file, counts["rows"])
     said = f"{counts['rows']:,} pairs scored, {counts['cut']:,} sentences cut at {model.max_length} tokens"
     threshold, how = threshold_of(model)

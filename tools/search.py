@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,13 @@ def search(given: argparse.Namespace) -> int:
     from connection.search.index import open_index
     from connection.search.texts import read_texts
     from connection.search.top_k import top_k
-    from connection.search.vectors import load_encoder
+    from connection.search.vectors import about, load_encoder
 
     source = resolve(given.corpus)
     corpus = read_texts(source, given.column, given.id)
     queries = read_texts(resolve(given.queries), given.query_column, flags=("--query-column", "")) if given.queries else None
     model = load_encoder(given.model, given.backend, given.device)
-    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    tell(*about(model))
     folder = expand(given.index) if given.index else source.with_name(f"{source.name}.index")
     index = open_index(folder, model, corpus.texts)
     tell(
@@ -147,23 +147,24 @@ class Finder:
 
 def _answer_all(finder: Finder, queries: Texts, target: Path | None, as_json: bool) -> int:
     """Write the answers to all queries."""
+    from connection.search.row_files import print_rows
     from connection.system.csv_output import new_csv
-    from tools.link import print_rows
 
     names = queries.ids or [str(row) for row in queries.rows]
 
-    def rows() -> Any:
-        yield list(HEADER)
+    def answers() -> Iterator[list[dict[str, Any]]]:
         for start in range(0, len(names), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
-            for answer in finder(names[part], queries.texts[part]):
-                yield from ([found[key] if found[key] is not None else "" for key in HEADER] for found in answer)
+            yield from finder(names[part], queries.texts[part])
+
+    def rows() -> Iterator[list[Any]]:
+        yield list(HEADER)
+        for answer in answers():
+            yield from ([found[key] if found[key] is not None else "" for key in HEADER] for found in answer)
 
     if as_json:
-        for start in range(0, len(names), QUERIES_AT_ONCE):
-            part = slice(start, start + QUERIES_AT_ONCE)
-            for answer in finder(names[part], queries.texts[part]):
-                print(json.dumps(answer, ensure_ascii=False))
+        for answer in answers():
+            print(json.dumps(answer, ensure_ascii=False))
     elif target:
         with new_csv(target) as output:
             output.rows(rows())
@@ -214,10 +215,8 @@ def _checked_usage(given: argparse.Namespace) -> Path | None:
         problems.append("-o goes with --queries")
     target = expand(given.output) if given.output else None
     inputs = [resolve(name) for name in (given.corpus, given.queries) if name]
-    if target and (problem := output_problem(target)):
+    if target and (problem := output_problem(target, inputs)):
         problems.append(f"-o {problem}")
-    elif target and target.resolve() in inputs:
-        problems.append(f"-o {printable(target)} would replace a file that is read: give another name")
     if problems:
         raise InputError("\n".join(problems))
     return target

@@ -15,7 +15,6 @@ from connection.system.flags import Flags
 from connection.system.paths import expand, resolve
 from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
-from tools.link import print_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +63,10 @@ def suggest_pairs(given: argparse.Namespace) -> int:
 
     from connection.data.text_hashes import plain
     from connection.search.linking import decision_threshold
+    from connection.search.row_files import print_rows
     from connection.search.suggestion import near_threshold, over_scale
     from connection.search.texts import read_texts
+    from connection.search.vectors import about
     from connection.system.csv_output import new_csv
     from connection.system.devices import pick_device
     from ConnectionBert import ConnectionBert
@@ -79,7 +80,7 @@ def suggest_pairs(given: argparse.Namespace) -> int:
     of_a, of_b = (np.array([number.setdefault(plain(text), len(number)) for text in side.texts], np.int64) for side in (a, b))
     labelled = _labelled(given.labelled, number)
     model = ConnectionBert.load(given.model).to(pick_device(given.device))
-    tell(f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes))
+    tell(*about(model))
     pool = _pool(model, a, b, both_lists=bool(given.b))
     new = _unlabelled(of_a[pool.a], of_b[pool.b], labelled, len(number))
     tell(f"pairs  {len(pool):,} candidates, {len(pool) - len(new):,} of them labelled already or given twice")
@@ -113,10 +114,8 @@ def _checked_usage(given: argparse.Namespace) -> Path | None:
     problems = [] if given.count > 0 else [f"--count {given.count}: give 1 or more"]
     target = expand(given.output) if given.output else None
     inputs = [resolve(name) for name in (given.a, given.b, *given.labelled) if name]
-    if target and (problem := output_problem(target)):
+    if target and (problem := output_problem(target, inputs)):
         problems.append(f"-o {problem}")
-    elif target and target.resolve() in inputs:
-        problems.append(f"-o {printable(target)} would replace a file that is read: give another name")
     if not given.b:
         problems += [
             f"--id-{side} is of two lists; a file of pairs has no ids" for side in "ab" if getattr(given, f"id_{side}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # Compared in their plain form, see `plain_name`. These are certain.
 SENTENCES = (
@@ -57,6 +57,7 @@ LABEL_QUALIFIERS = set(
     """is are how they these two the sentences texts mean avg average median human final overall semantic sts expert answer
     consensus manual of""".split()
 )
+SHOWN = 30  # names in a message
 WORD = re.compile(r"[^\W\d_]+")
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # in isDuplicate
 REMARK = re.compile(r"\s*[(\[\uff08][^)\]\uff09]*[)\]\uff09]\s*$")  # Similarity (0-5)
@@ -75,6 +76,20 @@ def plain(name: str) -> str:
 def plain_name(name: str) -> str:
     """Returns the form in which names are compared with known ones: `plain`, without a remark in brackets at the end."""
     return plain(REMARK.sub("", name) or name)
+
+
+def places_named(asked: str, names: Sequence[str], plain: Callable[[str], str]) -> list[int]:
+    """Returns the places of the columns of a name, of the same plain name if none has it, or of a 1-based number."""
+    found = [place for place, name in enumerate(names) if name == asked]
+    found = found or [place for place, name in enumerate(names) if plain(name) == plain(asked)]
+    numbered = asked.isascii() and asked.isdecimal() and 1 <= int(asked) <= len(names)
+    return found or ([int(asked) - 1] if numbered else [])
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns the numbered names of columns for a message."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(names[:SHOWN], 1)) + more
 
 
 def sentence_places(names: Sequence[str], texts: Sequence[int]) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from connection.data.columns import Columns, find_columns
 from connection.data.formats.delimited import SAMPLE_ROWS, Row
@@ -14,8 +14,20 @@ from connection.data.labels import is_label
 from connection.system.errors import InputError
 
 LAST_HEADER = 30  # rows that are looked through for the header
+LAST_TITLE = 20  # rows of a list, or of pairs without labels, that are looked through for the names
 SHOWN = 5  # rows that a message shows, where columns are not found
 TITLE_CELLS = 2  # cells of a title or comment; a row of more is a row of the table
+
+
+def title_rows(rows: Sequence[Sequence[str]], are_names: Callable[[Sequence[str]], bool]) -> int:
+    """Returns the number of rows above the column names: a title has fewer cells than these. 0 where no row has names."""
+    most = 1
+    for number, cells in enumerate(rows[:LAST_TITLE]):
+        filled = sum(bool(cell.strip()) for cell in cells)
+        if filled > most and are_names(cells):
+            return number
+        most = max(most, filled)
+    return 0
 
 
 def understand(table: TableFile, declared: str, header_row: int) -> tuple[TableFile, Columns]:

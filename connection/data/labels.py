@@ -26,11 +26,8 @@ COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # the comma may be a decimal comma
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # the comma may also separate thousands
 # Thousands apart (1 000, 1'000, 1.000,5), and what is no decimal number for certain.
 GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:[ '\u2019.,][0-9]{3})+(?:[.,][0-9]+)?")
-DIGITS = {
-    0x2212: "-",
-    0x2013: "-",
-    0x066B: ".",
-}  # the mathematical minus, the dash typed for it, the Arabic point; Python reads the digits of all scripts
+# The mathematical minus, the dash typed for it, the Arabic point; Python reads the digits of all scripts.
+DIGITS = {0x2212: "-", 0x2013: "-", 0x066B: "."}
 DECLARED = "declared"
 
 

@@ -136,12 +136,11 @@ class PairFile:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files whose bytes are read: the pair file, or those in a folder of a saved dataset."""
-        return self.table.files or (self.path,)
+        return self.table.files
 
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
-        if file_state(self.files) != self.state:
-            raise InputError(f"{self.path} was changed while it was read: start again when it is complete")
+        require_state(self.path, self.files, self.state)
 
     def __str__(self) -> str:
         """Returns format, columns and three sample rows, for the user."""
@@ -291,6 +290,12 @@ class PairFile:
                 if ("\n" in one or "\n" in two) and holds_rows(one + "\n" + two, self.table.delimiter, width):
                     remarks.append(Remark(line, "swallowed-rows", ""))
         return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
+
+
+def require_state(path: Path, files: Sequence[Path], state: tuple[int, ...]) -> None:
+    """Raises `InputError` about `path` if the files that it consists of are no longer in the state of before."""
+    if file_state(files) != state:
+        raise InputError(f"{path} was changed while it was read: start again when it is complete")
 
 
 def file_state(files: Sequence[Path]) -> tuple[int, ...]:

@@ -23,16 +23,17 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
     """
     wanted = {"dev": _wanted(dev, len(store)), "test": _wanted(test, len(store))}
     rows, remarks, unfit = _split(store, _components(store), store.index1, wanted, seed)
-    for side, index, other in (("first", store.index1, "second"), ("second", store.index2, "first")):
-        if not any(name in unfit for name, room in wanted.items() if room >= FEWEST):
-            break
-        again, _, still = _split(store, _components(store, _both_ways(store)), index, wanted, seed)
-        if not still:
-            rows, unfit = again, {}
-            remarks = [
-                "too many pairs hang together through shared sentences, so they are split by their "
-                f"{side} sentence: dev and test pairs share {other} sentences with the training pairs"
-            ]
+    if any(name in unfit for name, room in wanted.items() if room >= FEWEST):
+        root = _components(store, _both_ways(store))
+        for side, index, other in (("first", store.index1, "second"), ("second", store.index2, "first")):
+            again, _, still = _split(store, root, index, wanted, seed)
+            if not still:
+                rows, unfit = again, {}
+                remarks = [
+                    "too many pairs hang together through shared sentences, so they are split by their "
+                    f"{side} sentence: dev and test pairs share {other} sentences with the training pairs"
+                ]
+                break
     remarks += [f"no {name} pairs are split off: {why}" for name, why in unfit.items()]
     if len(rows) > 1 and len(rows["train"]) < FEWEST:
         raise InputError(

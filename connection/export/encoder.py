@@ -13,7 +13,7 @@ import numpy as np
 from connection.model.calibration import Calibration
 from connection.model.checks.model_folder import model_of
 from connection.system.errors import InputError
-from connection.system.paths import resolve
+from connection.system.paths import file_sha256, resolve
 from connection.system.plain_files import read_json
 
 GRAPH, TOKENIZER, SETTINGS = "model.onnx", "tokenizer.json", "export.json"
@@ -71,7 +71,7 @@ class OnnxEncoder:
             if not fine or any(type(settings.get(name)) is not kind for name, kind in KINDS.items()):
                 raise InputError(damaged)
             for name in (GRAPH, TOKENIZER):
-                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != settings["sha256"][name]:
+                if file_sha256(folder / name) != settings["sha256"][name]:
                     raise InputError(f"{damaged}: {name} is not as it was written")
             return cls._open(folder, settings, folder / GRAPH, cores())
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from connection.export.encoder import INPUTS, VECTORS
 from connection.model.packed_bert import PackedBert
 from connection.system.errors import InputError
 
-INPUTS = ("input_ids", "attention_mask")
-STATES, VECTORS = "last_hidden_state", "sentence_embedding"  # the first is what other programs pool themselves
+STATES = "last_hidden_state"  # what other programs pool themselves
 OPSET = 18
 
 
@@ -35,7 +35,7 @@ def write_graph(model: Any, file: Path) -> None:
         raise InputError(f"{model.folder} is a variant of BERT that can't be exported: its activation is not GELU")
     tokens = torch.ones(2, 8, dtype=torch.int64)
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=model.max_length)}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
             SentenceEncoder(model).eval(),
             (tokens, torch.ones_like(tokens)),
@@ -98,8 +98,8 @@ class Layer(nn.Module):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the exporter's progress and its warnings about libraries that are not needed."""
+def quiet() -> Iterator[None]:
+    """Hides what the exporting libraries print: progress, advice, and warnings about libraries that are not needed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

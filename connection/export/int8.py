@@ -6,12 +6,12 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from connection.export.graph import quiet
 
 ERROR = 0.004  # root mean square of what may change in the cosines; above it, over 0.3 points of Spearman x 100 were lost
 Cosines = Callable[[Path], np.ndarray]  # of a graph's file, on the pairs of the search: (N,)
@@ -33,7 +33,7 @@ def quantize(graph: Path, target: Path, in_fp32: Sequence[str], exact: bool) -> 
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
+    with quiet():
         quantize_dynamic(
             graph,
             target,
@@ -70,14 +70,3 @@ def search(graph: Path, target: Path, cosines: Cosines, exact: bool, tell: Calla
     if kept == len(names):
         quantize(graph, target, names, exact)
     return worst_first[:kept]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the library's advice to prepare graphs by a tool of its own, which this graph does not need."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import statistics
 import time
@@ -14,13 +13,11 @@ import torch
 
 from connection.data.pair_file import PairFile
 from connection.evaluation.correlation import spearman
+from connection.evaluation.similarity import SIMILARITIES
 from connection.export.encoder import OnnxEncoder
-from connection.system.csv_output import from_cell
 from connection.system.errors import InputError
-from connection.system.plain_files import open_plain
 from ConnectionBert import ConnectionBert
 
-ERRORS = "errors.csv"
 FEWEST = 10  # pairs; a correlation over fewer says nothing
 MOST_TEXTS = 500  # of a measurement of speed
 ROUNDS = 3
@@ -38,21 +35,6 @@ class Pairs:
     def texts(self) -> list[str]:
         """Returns the distinct texts of both sides."""
         return list(dict.fromkeys(self.one + self.two))
-
-
-def pairs_of_run(run: Path, split: str, falls: bool) -> Pairs | None:
-    """Returns the dev or test pairs in a run's errors.csv; None if it has none. falls: a small label means a connection."""
-    file = run / ERRORS
-    if not file.is_file():
-        return None
-    try:
-        with open(open_plain(file), encoding="utf-8-sig", newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["split"] == split and row["sentence1"] and row["sentence2"]]
-        one, two = ([from_cell(row[name]) for row in rows] for name in ("sentence1", "sentence2"))
-        labels = np.array([float(row["label"]) for row in rows])
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{file} is not as a run writes it: {error!s:.200}. Give --pairs FILE") from None
-    return Pairs(one, two, -labels if falls else labels, f"the run's {split} pairs") if len(rows) >= FEWEST else None
 
 
 def pairs_of_file(path: Path, columns: str, falls: bool) -> tuple[Pairs, Pairs]:
@@ -79,12 +61,14 @@ Encode = Callable[[Sequence[str]], np.ndarray]  # texts -> (N, H)
 
 def cosines(encode: Encode, pairs: Pairs) -> np.ndarray:
     """Returns the cosine of each pair, (N,), to 6 digits: noise of float32 ranks no pairs."""
-    texts = pairs.texts()
-    place = {text: number for number, text in enumerate(texts)}
-    vectors = encode(texts).astype(float)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    one, two = (vectors[[place[text] for text in side]] for side in (pairs.one, pairs.two))
-    return np.einsum("nh,nh->n", one, two).round(6)
+    return _of_pairs(encode(pairs.texts()), pairs)
+
+
+def _of_pairs(vectors: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """As `cosines`, from the vectors of `pairs.texts()`."""
+    place = {text: number for number, text in enumerate(pairs.texts())}
+    one, two = (vectors[[place[text] for text in side]].astype(float) for side in (pairs.one, pairs.two))
+    return SIMILARITIES["cosine"](one, two).round(6)
 
 
 def torch_encode(model: ConnectionBert) -> Encode:
@@ -99,7 +83,7 @@ def onnx_encode(encoder: OnnxEncoder) -> Encode:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What a graph is beside its source: the least cosine of two vectors of a text, Spearman x 100 of both, texts/s of each."""
+    """What a graph is beside its source: the least cosine of two vectors of a text, Spearman x 100 before and after."""
 
     least_cosine: float
     before: float
@@ -114,11 +98,9 @@ class Figures:
 
 def compare(source: Encode, exported: Encode, pairs: Pairs) -> Figures:
     """Returns the figures of an export on pairs."""
-    texts = pairs.texts()
-    a, b = source(texts).astype(float), exported(texts).astype(float)
-    same = np.einsum("nh,nh->n", a, b) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
-    before, after = (100 * spearman(cosines(encode, pairs), pairs.labels) for encode in (source, exported))
-    return Figures(float(same.min()), before, after, len(pairs.labels))
+    a, b = (encode(pairs.texts()).astype(float) for encode in (source, exported))
+    before, after = (100 * spearman(_of_pairs(vectors, pairs), pairs.labels) for vectors in (a, b))
+    return Figures(float(SIMILARITIES["cosine"](a, b).min()), before, after, len(pairs.labels))
 
 
 def speeds(encoders: dict[str, Encode], texts: Sequence[str]) -> dict[str, float]:

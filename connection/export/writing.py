@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from connection.export.encoder import GRAPH, SETTINGS, TOKENIZER, VERSION
 from connection.export.graph import write_graph
 from connection.system.atomic_files import write_json
+from connection.system.paths import file_sha256
 from connection.system.plain_files import read_json
 from ConnectionBert import ConnectionBert
 
@@ -41,7 +41,7 @@ def write_settings(model: ConnectionBert, folder: Path, kind: str, figures: Mapp
         "label_min": low,
         "label_max": high,
         **model.calibration.as_json(),
-        "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in there},
+        "sha256": {name: file_sha256(folder / name) for name in there},
         "figures": dict(figures or {}),
     }
     write_json(folder / SETTINGS, settings)

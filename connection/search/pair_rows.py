@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from connection.data.column_contents import column_kinds
-from connection.data.column_names import plain_name, sentence_places, visible
+from connection.data.column_names import listed, places_named, plain_name, sentence_places, visible
 from connection.data.formats.cells import NO_TEXT
 from connection.data.formats.table import TableFile, open_table
-from connection.data.pair_file import file_state, text_problem
+from connection.data.header import title_rows
+from connection.data.pair_file import file_state, require_state, text_problem
 from connection.system.csv_output import from_cell, is_guarded
 from connection.system.errors import InputError
 
 ROWS_AT_ONCE = 20_000
 ROLES = ("sentence1", "sentence2")
-SHOWN = 30
-LAST_HEADER = 20  # rows among which the names are looked for
 SAMPLE = 200  # rows by which a column is known for text
 
 
@@ -62,8 +62,7 @@ class PairRows:
             ]
             cells = [[f"({cell[1:]})" if cell.startswith(NO_TEXT) else cell for cell in row] for row in cells]
             yield PairRowChunk([number for number, _ in block], cells, first, second, wrong)
-        if file_state(self.table.files or (self.table.path,)) != self.state:
-            raise InputError(f"{self.table.path} was changed while it was read: start again when it is complete")
+        require_state(self.table.path, self.table.files, self.state)
 
 
 HOW = "--columns sentence1=NAME,sentence2=NAME (or numbers)"
@@ -76,17 +75,17 @@ def open_pairs(path: Path, declared: str = "", how: str = HOW) -> PairRows:
     they can't be found.
     """
     table = open_table(path)
-    state = file_state(table.files or (path,))
+    state = file_state(table.files)
     sample = [cells for _, cells in itertools.islice(table.rows(), SAMPLE)]
     if not sample:
         raise InputError(f"{path} has no rows ({table.form})")
     asked = _parts(declared, path) if declared else []
-    title = _title_rows(sample, asked) if table.names is None else 0
+    title = title_rows(sample, partial(_are_names, asked=asked)) if table.names is None else 0
     sample = sample[title:]
     names = [visible(name).strip() for name in (table.names if table.names is not None else sample[0])]
     plain = [plain_name(name) for name in names]
     if declared:
-        places = [_declared(part, names, plain, path) for part in asked]
+        places = [_declared(part, names, path) for part in asked]
         header = table.names is None and any(part in names or plain_name(part) in plain for part in asked)
     else:
         rows = sample if table.names is not None else sample[1:] or sample
@@ -95,23 +94,15 @@ def open_pairs(path: Path, declared: str = "", how: str = HOW) -> PairRows:
         header = table.names is None and len(known) == 1
         places = list(known[0]) if len(known) == 1 else texts if len(texts) == 2 and len(names) == 2 else []
     if len(set(places)) != 2:
-        listed = ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(names[:SHOWN], 1))
-        raise InputError(f"{path}: which columns hold the two sentences? The first row: {listed}. Say which: {how}")
+        raise InputError(f"{path}: which columns hold the two sentences? The first row: {listed(names)}. Say which: {how}")
     if not header and table.names is None:
         names = [f"column {place}" for place in range(1, len(names) + 1)]
     return PairRows(table, names, (places[0], places[1]), (title + 1 if header else 0), state)
 
 
-def _title_rows(sample: Sequence[Sequence[str]], asked: Sequence[str]) -> int:
-    """Returns the number of rows above the column names: a title has fewer cells than these. asked: names that are given."""
-    most = 0
-    for number, row in enumerate(sample[:LAST_HEADER]):
-        filled = sum(bool(cell.strip()) for cell in row)
-        plain = [plain_name(visible(cell).strip()) for cell in row]
-        if filled > most and (sentence_places(plain, []) or any(plain_name(name) in plain for name in asked)):
-            return number
-        most = max(most, filled)
-    return 0
+def _are_names(cells: Sequence[str], asked: Sequence[str]) -> bool:
+    plain = [plain_name(visible(cell).strip()) for cell in cells]
+    return bool(sentence_places(plain, [])) or any(plain_name(name) in plain for name in asked)
 
 
 def _parts(declared: str, path: Path) -> list[str]:
@@ -121,14 +112,9 @@ def _parts(declared: str, path: Path) -> list[str]:
     return [given[role] for role in ROLES]
 
 
-def _declared(name: str, names: Sequence[str], plain: Sequence[str], path: Path) -> int:
-    found = [place for place, here in enumerate(names) if here == name]
-    found = found or [place for place, here in enumerate(plain) if here == plain_name(name)]
-    if not found and name.isascii() and name.isdecimal() and 1 <= int(name) <= len(names):
-        found = [int(name) - 1]
+def _declared(name: str, names: Sequence[str], path: Path) -> int:
+    found = places_named(name, names, plain_name)
     if len(found) != 1:
-        listed = ", ".join(f"{place} {here!r:.40}" for place, here in enumerate(names[:SHOWN], 1))
-        raise InputError(
-            f"{path}: {'no column is' if not found else f'{len(found)} columns are'} named {name}; it has {listed}"
-        )
+        many = f"{len(found)} columns are" if found else "no column is"
+        raise InputError(f"{path}: {many} named {name}; it has {listed(names)}")
     return found[0]

@@ -6,7 +6,8 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,6 +147,11 @@ class _Workbook(RowFile):
 
     def close(self) -> None:
         self.book.save(self.stream)
+
+
+def print_rows(rows: Iterable[Iterable[Any]]) -> None:
+    """Print rows as CSV, in which a spreadsheet finds no formula."""
+    csv.writer(sys.stdout, lineterminator="\n").writerows(map(shown, row) for row in rows)
 
 
 def shown(cell: Any) -> Any:

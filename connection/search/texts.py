@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from connection.data.column_contents import column_kinds
+from connection.data.column_names import listed, places_named
 from connection.data.formats.delimited import Row
 from connection.data.formats.table import TableFile, open_table
-from connection.data.pair_file import file_state, text_problem
+from connection.data.header import title_rows
+from connection.data.pair_file import file_state, require_state, text_problem
 from connection.system.csv_output import from_cell, is_guarded
 from connection.system.errors import InputError
 
@@ -24,8 +26,7 @@ ID_NAMES = (
     "id", "key", "identifier", "number", "no", "nr", "reqid", "requirementid", "testid", "testcaseid", "ref", "reference",
 )  # fmt: skip
 SAMPLE = 1000  # rows from which columns are recognised
-LAST_HEADER = 20  # rows among which the names are looked for
-SHOWN = 30
+SHOWN = 30  # rows without a text that are listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class TextFile:
     place: int  # of the texts' column
     id_place: int | None
     header_row: int  # number of the row that holds the names; 0 if none does
+    state: tuple[int, ...]  # `file_state` of when it was opened
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yields each row's number and its cells, as many as there are names.
@@ -76,6 +78,10 @@ class TextFile:
         """Yields the texts. Raises as `rows` does."""
         return (cells[self.place] for _, cells in self.rows())
 
+    def require_unchanged(self) -> None:
+        """Raises `InputError` if the file has changed since it was opened."""
+        require_state(self.path, self.table.files, self.state)
+
 
 def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[str, str] = ("--column", "--id")) -> TextFile:
     """Open a list. Raises `InputError` for a file without rows, and a column that can't be found.
@@ -85,11 +91,11 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
     the command calls the two columns.
     """
     table = open_table(path)
+    state = file_state(table.files)
     sample = list(itertools.islice(table.rows(), SAMPLE))
     names, header_row = table.names, 0
     if names is None and sample:
         header_row, names = _header(sample, column)
-        names = names or ["1"]
     names = names or ["1"]
     cells = [row[: len(names)] + [""] * (len(names) - len(row)) for number, row in sample if number > header_row]
     if not cells:
@@ -105,8 +111,8 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
         texts = [number for number, kind in enumerate(column_kinds(cells, len(names))) if kind == "text" and number != id_place]
         place = texts[0] if len(texts) == 1 else None
     if place is None:
-        raise InputError(f"{path}: which column holds the texts? It has {_listed(names)}. Give {flags[0]} NAME or NUMBER")
-    return TextFile(path, table, names, place, id_place, header_row)
+        raise InputError(f"{path}: which column holds the texts? It has {listed(names)}. Give {flags[0]} NAME or NUMBER")
+    return TextFile(path, table, names, place, id_place, header_row, state)
 
 
 def read_texts(
@@ -117,11 +123,8 @@ def read_texts(
     Raises `InputError` for rows without text too, and for a file that was changed while it was read.
     """
     file = open_texts(path, column, id_column, flags)
-    files = file.table.files or (path,)
-    state = file_state(files)
     rows = list(file.rows())
-    if file_state(files) != state:
-        raise InputError(f"{path} was changed while it was read: start again when it is complete")
+    file.require_unchanged()
     kept = [at for at in range(len(file.names)) if other and at not in (file.place, file.id_place)]
     return Texts(
         [cells[file.place] for _, cells in rows],
@@ -136,37 +139,24 @@ def read_texts(
 def _header(sample: list[Row], column: str) -> tuple[int, list[str] | None]:
     """Returns the number of the row that holds the column names, and these; 0 and None where no row does.
 
-    A title has fewer cells than the names below it, and the names have a usual one among them, or the one that is asked for.
+    The names have a usual one among them, or the one that is asked for; or they are the first row of several cells.
     """
     wanted = {_plain(column), *TEXT_NAMES} - {""}
-    most = 0
-    for number, row in sample[:LAST_HEADER]:
-        filled = sum(bool(cell.strip()) for cell in row)
-        if most < filled and filled > 1 and wanted & {_plain(cell.strip()) for cell in row}:
-            return number, [cell.strip() for cell in row]
-        most = max(most, filled)
-    number, row = sample[0]
-    first = [cell.strip() for cell in row]
-    return (number, first) if len(first) > 1 or column or _plain(first[0]) in TEXT_NAMES else (0, None)
+    place = title_rows([row for _, row in sample], lambda row: bool(wanted & {_plain(cell.strip()) for cell in row}))
+    number, row = sample[place]
+    names = [cell.strip() for cell in row]
+    return (number, names) if len(names) > 1 or column or _plain(names[0]) in TEXT_NAMES else (0, None)
 
 
 def _place(path: Path, names: Sequence[str], asked: str, what: str, flag: str) -> int | None:
     """Returns the place of a column by name or 1-based number; None if none was asked for."""
     if not asked:
         return None
-    found = [place for place, name in enumerate(names) if name == asked]
-    found = found or [place for place, name in enumerate(names) if _plain(name) == _plain(asked)]
-    if not found and asked.isascii() and asked.isdecimal() and 1 <= int(asked) <= len(names):
-        found = [int(asked) - 1]
+    found = places_named(asked, names, _plain)
     if len(found) != 1:
         many = f"{len(found)} columns are" if found else "no column is"
-        raise InputError(f"{path}: {many} named {asked} for the {what}; it has {_listed(names)}. Give {flag} NAME or NUMBER")
+        raise InputError(f"{path}: {many} named {asked} for the {what}; it has {listed(names)}. Give {flag} NAME or NUMBER")
     return found[0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(f"{place} {name!r:.40}" for place, name in enumerate(names[:SHOWN], 1)) + more
 
 
 def _plain(name: str) -> str:

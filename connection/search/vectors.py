@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from connection.export.encoder import OnnxEncoder, exported_folder
+from connection.system.escapes import printable
 
 if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
@@ -32,6 +33,11 @@ def load_encoder(folder: str | Path, backend: str = "torch", device: str = "auto
     from ConnectionBert import ConnectionBert
 
     return ConnectionBert.load(folder).to(pick_device(device))
+
+
+def about(model: Encoder) -> list[str]:
+    """Returns the lines that say which model a command uses."""
+    return [f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes)]
 
 
 def encode_block(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,15 @@ def is_link(path: Path) -> bool:
     return path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path)
 
 
-def output_problem(target: Path) -> str:
-    """Returns why a path can't be the file that a command writes, or "" if it can be: one that is there is replaced."""
+def output_problem(target: Path, inputs: Collection[Path] = ()) -> str:
+    """Returns why a path can't be the file that a command writes, or "" if it can be: one that is there is replaced.
+
+    inputs: the files that the command reads.
+    """
     fine = target.is_file() or not target.exists()  # a device or a pipe would be replaced by the file
-    if fine and target.parent.is_dir() and not is_link(target):
-        return ""
-    return f"{printable(target)}: it should be a file, not a link or a device, in a folder that is there"
+    if not (fine and target.parent.is_dir()) or is_link(target):
+        return f"{printable(target)}: it should be a file, not a link or a device, in a folder that is there"
+    return f"{printable(target)} would replace a file that is read: give another name" if target.resolve() in inputs else ""
 
 
 def require_no_links(folder: Path, names: str, flag: str = "--output-dir", deep: str = "") -> None:

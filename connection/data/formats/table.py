@@ -45,8 +45,13 @@ class TableFile:
     rows_of: Callable[[Sequence[int]], Rows] | None = None  # rows of these columns alone
     sheet: str = ""  # name of a workbook's sheet; cells beside its table are no part of a row
     others: tuple[TableFile, ...] = ()  # the other sheets of a workbook
-    files: tuple[Path, ...] = ()  # that `path` consists of, where it is a folder
+    parts: tuple[Path, ...] = ()  # the files that `path` consists of, where it is a folder
     head: Callable[[], Iterator[Row]] | None = None  # the first rows, where `rows` would read columns that nobody needs
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files whose bytes are read."""
+        return self.parts or (self.path,)
 
     @property
     def is_of_spreadsheets(self) -> bool:
@@ -131,9 +136,9 @@ def _arrow(path: Path, magic: bytes, saved: SavedDataset | None = None) -> Table
     from connection.data.formats.arrow import read_arrow
 
     form, names, head, rows_of, count = read_arrow(path, magic, saved)
-    files = saved.files if saved else ()
+    parts = saved.files if saved else ()
     return TableFile(
-        path, form, "row", names, lambda: rows_of(range(len(names)))(), count, rows_of=rows_of, files=files, head=head
+        path, form, "row", names, lambda: rows_of(range(len(names)))(), count, rows_of=rows_of, parts=parts, head=head
     )
 
 
