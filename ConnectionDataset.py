@@ -101,8 +101,8 @@ class ConnectionDataset(Dataset[Pair]):
     def summary(self) -> str:
         """One line for the user: number of pairs, label range, and number of sentences truncated to the maximum length."""
         label, longest = self.store.label[self.places], self.store.tokens.max_length
-        labels = f"labels {label.min():g} to {label.max():g}"
-        return f"{len(self):,} pairs, {labels}, {self.cut_sentences} sentences cut at {longest} tokens"
+        labels = "" if self.scale.is_retrieval else f"labels {label.min():g} to {label.max():g}, "
+        return f"{len(self):,} pairs, {labels}{self.cut_sentences} sentences cut at {longest} tokens"
 
     @property
     def cut_sentences(self) -> int:
@@ -178,8 +178,9 @@ def make_datasets(
     """
     stores, scale = prepared.stores, prepared.scale
     if len(stores) > 1 or not sum(fractions):
-        return {split: ConnectionDataset(store, scale, pad_id) for split, store in stores.items()}, []
-    rows, remarks = split_by_sentence(stores["train"], *fractions, seed)
+        scales = {split: scale if split == "train" else prepared.held_out for split in stores}
+        return {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, []
+    rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
     return {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}, remarks
 
 

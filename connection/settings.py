@@ -91,7 +91,10 @@ class TrainSettings:
     test_fraction: float = setting(
         "fraction of --train-file split off for test, likewise; no sentence is in two splits", low=0, high=0.5
     )
-    columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised")
+    columns: str = setting(
+        "sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised; without labels no "
+        "label=; of triplets anchor=NAME,positive=NAME,negative=NAME"
+    )
     sheet: str = setting("sheet of a workbook, or list of records in a JSON file, by name or number; empty: found by itself")
     header_row: int = setting("row (line of a text file) of the column names; 0: found by itself", low=0, high=1_048_576)
     on_bad_rows: str = setting("action on rows without text or label; skip lists them", choices=("stop", "skip"))
