@@ -102,7 +102,7 @@ class TrainSettings:
     cache_dir: str = setting("cache for the tokens of large pair files and for the base model's cosines", role=START)
     output_dir: str = setting("run folder: settings, metrics, report and model/ are written here", role=START)
     epochs: int = setting("number of passes over the training pairs", low=1, high=1_000_000)
-    batch_size: int = setting("pairs per training step", low=1, high=1_000_000)
+    batch_size: int = setting("pairs per training step; of triplets, as many of these", low=1, high=1_000_000)
     part_size: int = setting("pairs per micro-batch: less memory, same gradient; 0: the whole batch", low=0, high=1_000_000)
     gradient_checkpointing: bool = setting("recompute each layer in the backward pass: less memory, more time")
     learning_rate: float = setting("peak learning rate, reached at the end of the warm-up", above=0, high=1)

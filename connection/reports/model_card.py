@@ -38,6 +38,7 @@ LOSSES = {
     "online-contrastive": "OnlineContrastiveLoss",
     "multiple-negatives": "MultipleNegativesRankingLoss",
     "multiple-negatives-symmetric": "MultipleNegativesSymmetricRankingLoss",
+    "triplet": "TripletLoss",
     "softmax": "SoftmaxLoss",
 }
 CORRELATIONS = {"pearson": "pearson_cosine", "spearman": "spearman_cosine"}

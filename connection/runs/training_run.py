@@ -148,7 +148,8 @@ class TrainingRun:
         print_start(model.summary, model.notes, summaries, remarks, self._why_precision, self.record)
         if self.device.type == "cpu":
             tokens = prepared.stores["train"].tokens
-            print(memory_remark(settings, self.precision, model.encoder.config, model.parameter_count, tokens), end="")
+            a_row = len(self.data["train"]) / batches.rows
+            print(memory_remark(settings, self.precision, model.encoder.config, model.parameter_count, tokens, a_row), end="")
 
         model.labels, model.calibration = (prepared.scale.low, prepared.scale.high), Calibration()
         print("measuring the base model ...", flush=True)

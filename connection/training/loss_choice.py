@@ -9,16 +9,17 @@ from connection.system.errors import InputError
 
 # The kinds of labels that each objective accepts. The contrastive ones need to know whether a pair is connected;
 # multiple-negatives trains on the connected pairs only, which it also finds on a graded scale. Of "positives" every pair is
-# connected: any other objective would pull all sentences together.
+# connected: any other objective would pull all sentences together. Those of "triplets" are binary ones, and stay together.
 FITS = {
-    "cosine-mse": ("graded", "binary"),
-    "cosent": ("graded", "binary"),
-    "angle": ("graded", "binary"),
-    "contrastive": ("binary",),
-    "online-contrastive": ("binary",),
-    "multiple-negatives": ("graded", "binary", "positives"),
-    "multiple-negatives-symmetric": ("graded", "binary", "positives"),
-    "softmax": ("graded", "binary"),
+    "cosine-mse": ("graded", "binary", "triplets"),
+    "cosent": ("graded", "binary", "triplets"),
+    "angle": ("graded", "binary", "triplets"),
+    "contrastive": ("binary", "triplets"),
+    "online-contrastive": ("binary", "triplets"),
+    "triplet": ("triplets",),
+    "multiple-negatives": ("graded", "binary", "positives", "triplets"),
+    "multiple-negatives-symmetric": ("graded", "binary", "positives", "triplets"),
+    "softmax": ("graded", "binary", "triplets"),
 }
 MOST_CLASSES = 20  # most distinct labels that softmax accepts
 SMALL_BATCH = 8  # pairs; the labels in a smaller batch are often all equal
@@ -29,6 +30,8 @@ def pick_loss(kind: str, batch_size: int, targets: Sequence[float] = (0.0, 1.0))
 
     This function is the whole rule: change it only here. docs/objectives.md has the measurements behind it.
     """
+    if kind == "triplets":
+        return "multiple-negatives", "triplets: learns to find each positive among the negatives and positives of its batch"
     if kind == "positives" or (len(targets) < 2 and batch_size > 1 and all(target > 0.5 for target in targets)):
         return "multiple-negatives", "all labels mean connected: learns to find each pair's second sentence in its batch"
     if len(targets) < 2:
@@ -101,6 +104,8 @@ def _described(kind: str, targets: Sequence[float]) -> str:
 
 def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
     """Return the objective's requirement that the training labels do not meet; '' if they meet all."""
+    if name == "triplet" and kind != "triplets":
+        return "triplets, whose negatives share a batch with their positive"
     if kind not in FITS[name]:
         return "labels of unconnected pairs too" if kind == "positives" else "binary labels, 0 and 1"
     if name == "softmax" and not 2 <= len(targets) <= MOST_CLASSES:

@@ -15,6 +15,8 @@ import bertFineTuningWithConnectionData as driver
 from ConnectionBert import ConnectionBert
 from tests.conftest import NOUNS, run_inside, signal_in_step
 from tools import compare, evaluate, link, report, score
+from tools.learning_curve import __main__ as learning_curve
+from tools.suspects import __main__ as suspects
 
 # Ten first sentences with three right answers each in every file.
 FILES = {
@@ -171,6 +173,50 @@ def test_labelled_test_pairs_are_measured_by_their_labels(tiny_folder, tmp_path)
     assert results["measure"] == "average_precision"
     assert math.isfinite(results["gain"]["test"]["average_precision_low"])
     assert "query" not in table
+
+
+TRIPLETS = {split: [(*row, f"a {NOUNS[place % 7]} is red") for place, row in enumerate(rows)] for split, rows in FILES.items()}
+
+
+@pytest.mark.parametrize("flags", [[], ["--loss", "triplet"], ["--loss", "online-contrastive"], ["--part-size", 3]], ids=str)
+def test_a_run_on_triplets(tiny_folder, tmp_path, flags):
+    shown = train(tiny_folder, tmp_path, "run", *flags, head="anchor,positive,negative", files=TRIPLETS)
+    assert shown.returncode == 0, shown.stderr
+    assert "triplets: anchor and positive are connected" in shown.stdout
+    assert "60 pairs, of 30 triplets" in shown.stdout
+    assert f"loss   {flags[1] if '--loss' in flags else 'multiple-negatives'} (" in shown.stdout
+    assert "triplet accuracy x 100" in shown.stdout
+    results, table, errors = outcome(tmp_path, "run")
+    assert results["steps"] == 6  # 30 triplets in batches of ten, twice
+    test = table[table["split"] == "test"]
+    for when in ("base", "final"):
+        found = results[when]["test"]
+        assert found["mrr"] == pytest.approx(reciprocal(test, f"{when}_rank"))
+        cosines = test.pivot(index="line", columns="label", values=when)
+        assert found["retrieval"]["triplet_accuracy"] == pytest.approx((cosines[1] > cosines[0]).mean())
+        assert found["retrieval"]["triplets"] == 30
+    assert test[test["label"] == 0][["base_rank", "final_rank"]].isna().all(axis=None)
+    assert len(errors) == 60  # of dev and test, each triplet once
+    row = errors[errors["split"] == "test"].iloc[-1]
+    assert (row["sentence1"], row["sentence2"]) == TRIPLETS["test"][row["line"] - 2][:2]
+    assert f"Rank <b>{int(test['final_rank'].max())}</b>" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_triplets_are_not_taken_apart_by_other_commands(tiny_folder, tmp_path):
+    file = write(tmp_path / "t.csv", TRIPLETS["train"], "anchor,positive,negative")
+    words = ["--train-file", file, "--model-dir", tiny_folder, "--output-dir", tmp_path / "out", "--max-length", 32]
+    curve = ["--test-file", file, "--allow", "leaked-pair"]
+    for command, more, said in ((suspects.main, [], "no labels to doubt"), (learning_curve.main, curve, "A curve of triplets")):
+        shown = run_inside(command, *words, *more)
+        assert (shown.returncode, said in shown.stderr) == (2, True), shown.stderr
+
+
+def test_examples_of_the_card_are_anchors_and_positives(tiny_folder, tmp_path):
+    files = {"train": TRIPLETS["train"]}
+    assert train(tiny_folder, tmp_path, "run", "--card-examples", 2, "--test-fraction", 0, "--dev-fraction", 0, files=files,
+                 head="anchor,positive,negative").returncode == 0  # fmt: skip
+    rows = re.findall(r"\| `(.*)` \| `(.*)` \| (\d) \|", (tmp_path / "run" / "model" / "README.md").read_text())
+    assert rows == [(*TRIPLETS["train"][0][:2], "1"), (*TRIPLETS["train"][-1][:2], "1")]
 
 
 @pytest.mark.parametrize(

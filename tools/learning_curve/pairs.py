@@ -74,6 +74,10 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     if "test" not in data:
         raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
+    if prepared.scale.kind == "triplets":
+        raise InputError(
+            "A curve of triplets is not drawn: its runs would take their pairs apart. Write them as labelled pairs."
+        )
     labels = data["train"].store.label[data["train"].places]
     targets = prepared.scale.target(np.unique(labels)).tolist()
     loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
