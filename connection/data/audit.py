@@ -15,7 +15,7 @@ from ftfy import fix_encoding
 
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.label_words import help_with_words
-from connection.data.labels import DECLARED, NO_LABELS, LabelScale
+from connection.data.labels import DECLARED, NO_LABELS, TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import equal_groups, hash_texts, pair_keys, row_slices
 from connection.system.sealed_files import read_sealed, write_sealed
@@ -203,6 +203,8 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
             labels = store.label[rows[group == np.flatnonzero(clash)[0]]]
             example = "e.g. " + ", ".join(f"line {line}: {value:g}" for line, value in zip(lines[:3], labels[:3], strict=True))
     for name, places in found.items():
+        if scale.kind == TRIPLETS and name != "contradiction":  # a row for each positive, or for each negative, of one anchor
+            continue
         rows = np.sort(np.concatenate(places)) if places else np.zeros(0, np.int64)
         if len(rows):
             what = f"{example} (more than {100 * CONTRADICTION:.0f}% of the scale apart)" if name == "contradiction" else ""

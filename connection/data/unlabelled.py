@@ -13,7 +13,7 @@ from connection.data.column_contents import FEWEST_ROWS, cells_of, counts, looks
 from connection.data.column_names import PAIRS, SENTENCES
 from connection.data.formats.cells import NO_TEXT
 
-NEGATIVE = re.compile(r"(?:hard)?neg(?:ative)?s?\d*")
+NEGATIVE = re.compile(r"(?:hard|mined)?neg(?:ative)?s?\d*")
 ANCHORS = {"anchor", "query", "question", "sentence", "sentence1", "text", "claim", "premise", "requirement"}
 RIGHT = {"positive", "pos"}
 NUMBERED = re.compile("(sentence|sent|text|question|query|phrase|string|title|requirement|satz|q|s|t)([012ab])")  # q1, q2

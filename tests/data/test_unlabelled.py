@@ -193,6 +193,7 @@ def test_the_audit_of_pairs_without_labels(prepared):
     train = TRIPLET + "door 0 opens,paint wall 0,open door 3 now,\n"
     found = {finding.name: finding.lines for finding in prepared(train=train, dev=TRIPLET[: TRIPLET.index("door 2")]).findings}
     assert found["contradiction"] == [2, 14]
+    assert "duplicate" not in found  # an anchor may have several rows of one positive, or of one negative
     assert found["leaked-pair"] == [2, 2, 2, 3, 3, 3]
 
 
