@@ -49,7 +49,8 @@ class CurvePairs:
         labels = self.labels[self.part(share, seed)]
         if len(labels) < FEWEST:
             return f"{len(labels)} of {len(self.labels)} training pairs, fewer than {FEWEST}"
-        return f"all {len(labels)} pairs have the label {labels[0]:g}" if len(np.unique(labels)) < 2 else ""
+        alike = len(np.unique(labels)) < 2 and not self.scale.is_retrieval
+        return f"all {len(labels)} pairs have the label {labels[0]:g}" if alike else ""
 
     def write_part(self, share: int, seed: int, target: Path) -> None:
         store, rows = self.rows["train"]
