@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from connection.evaluation.bootstrap import gain, resampled
@@ -25,7 +24,7 @@ def gain_between(a: pd.DataFrame, b: pd.DataFrame, falling: bool, binary: bool) 
     Of pairs without labels it is that of their ranks: see `retrieval_gain`.
     """
     if "query" in a and "query" in b:
-        query, pair = (np.array([int(number, 16) for number in a[name]], np.uint64) for name in ("query", "pair"))
+        query, pair = (pd.factorize(a[name])[0] for name in ("query", "pair"))
         return dict(retrieval_gain(query, pair, *(table["final_rank"].fillna(0).to_numpy() for table in (a, b)))[0])
     label, of_a, of_b = a["label"].to_numpy(), a["final"].to_numpy(), b["final"].to_numpy()
     rising = -label if falling else label

@@ -63,7 +63,8 @@ def read_predictions(folder: Path, split: str) -> pd.DataFrame:
         table = pd.read_csv(file, dtype=kinds | dict.fromkeys(("label", "base", "final", "base_rank", "final_rank"), float))
         if tuple(table.columns) not in (COLUMNS, COLUMNS + RANKS):
             raise ValueError(f"its columns should be {', '.join(COLUMNS)}")
-        if (table[["label", "base", "final"]].abs() > LARGEST).any(axis=None) or table["pair"].isna().any():
+        numbers = table.select_dtypes("float")
+        if (numbers.abs() > LARGEST).any(axis=None) or table["pair"].isna().any():
             raise ValueError("it holds a figure or a pair that can't be one")
     except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{file} is damaged: {error}") from None

@@ -135,6 +135,16 @@ def test_two_runs_are_compared_by_their_ranks(tiny_folder, tmp_path):
     both = run_inside(report.main, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "both.html")
     assert both.returncode == 0, both.stderr
     assert "points of MRR@10 x 100 against a on the 30 test pairs of both" in (tmp_path / "both.html").read_text()
+    for column, value in (("final_rank", "inf"), ("final_rank", "x"), ("query", "x"), ("query", "")):  # of a stranger's folder
+        table = pd.read_csv(tmp_path / "a" / "predictions.csv", dtype=str).assign(**{column: value})
+        table.to_csv(tmp_path / "b" / "predictions.csv", index=False)
+        for command, words in (
+            (compare.main, [tmp_path / "a", tmp_path / "b"]),
+            (report.main, [tmp_path / "b", "-o", tmp_path / "h"]),
+        ):
+            shown = run_inside(command, *words)
+            assert shown.returncode in (0, 2), shown.stderr
+            assert "Traceback" not in shown.stderr
 
 
 def test_a_resumed_run_ends_as_if_uninterrupted(tiny_folder, tmp_path, monkeypatch):
