@@ -14,7 +14,7 @@ import torch
 from connection.data.pair_file import PairFile
 from connection.evaluation.correlation import spearman
 from connection.evaluation.similarity import SIMILARITIES
-from connection.export.encoder import OnnxEncoder
+from connection.export.encoder import ExportedEncoder
 from connection.system.errors import InputError
 from ConnectionBert import ConnectionBert
 
@@ -76,7 +76,7 @@ def torch_encode(model: ConnectionBert) -> Encode:
     return lambda texts: model.encode(texts, progress=False, precision="fp32")
 
 
-def onnx_encode(encoder: OnnxEncoder) -> Encode:
+def exported_encode(encoder: ExportedEncoder) -> Encode:
     """Returns an exported model's way from texts to vectors."""
     return lambda texts: encoder.encode_block(texts)[0]
 

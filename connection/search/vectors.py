@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from connection.export.encoder import OnnxEncoder, exported_folder
+from connection.export.encoder import ExportedEncoder, exported_folder
 from connection.system.escapes import printable
 
 if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
 
-Encoder: TypeAlias = "ConnectionBert | OnnxEncoder"
+Encoder: TypeAlias = "ConnectionBert | ExportedEncoder"
 
 TEXTS_AT_ONCE = 4096  # whose tokens are in memory
 
@@ -28,7 +28,7 @@ def load_encoder(folder: str | Path, backend: str = "torch", device: str = "auto
     Raises `InputError` for a folder that can't be used, or was not exported.
     """
     if exported := exported_folder(folder, backend):
-        return OnnxEncoder.load(exported)
+        return ExportedEncoder.load(exported)
     from connection.system.devices import pick_device
     from ConnectionBert import ConnectionBert
 
@@ -42,7 +42,7 @@ def about(model: Encoder) -> list[str]:
 
 def encode_block(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the vectors of some thousand texts as `ConnectionBert.encode` in fp32, (N, H), and which were cut, (N,) bool."""
-    if isinstance(model, OnnxEncoder):
+    if isinstance(model, ExportedEncoder):
         return model.encode_block(texts)
     from connection.data.tokenization import tokenize
 
@@ -52,7 +52,7 @@ def encode_block(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.n
 
 def digest_of(model: Encoder) -> Any:
     """Returns a SHA-256 (hashlib object) of all that determines the vectors of given texts."""
-    if isinstance(model, OnnxEncoder):
+    if isinstance(model, ExportedEncoder):
         return model.digest()
     from connection.evaluation.similarity import model_digest
 
