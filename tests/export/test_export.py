@@ -264,11 +264,13 @@ def test_a_damaged_folder_is_one_line(run, tmp_path, file, content):
 
 def test_bad_usage_is_one_message(run, tiny_folder, tmp_path):
     pairs = write_pairs(tmp_path / "few.csv", MANY[:10])
+    same = write_pairs(tmp_path / "same.csv", [(one, two, 3) for one, two, _ in MANY])
     for words, said in (
         ((run, "--max-loss", -1), "give points of Spearman x 100"),
         ((run, "-o", tmp_path), "is there and is no exported model"),
         ((tiny_folder, "--format", "onnx-int8"), "Give --pairs FILE"),
         ((tiny_folder, "--pairs", pairs), "20 are needed"),
+        ((tiny_folder, "--pairs", same), "all labels of every second row are equal"),
         ((tmp_path / "absent",), "absent"),
     ):
         shown = run_inside(export.main, *words)
