@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from connection.model.packing import PackedBatch
 from connection.system.errors import InputError
 
-Mask = Callable[[PackedBatch, Any], Any]  # a batch, the library's config -> what the module takes as its attention mask
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from connection.model.packing import PackedBatch
+
+Mask = Callable[["PackedBatch", Any], Any]  # a batch, the library's config -> what the module takes as its attention mask
 
 
 def boolean_mask(tokens: PackedBatch, config: Any) -> Tensor:
@@ -27,6 +28,8 @@ def boolean_mask(tokens: PackedBatch, config: Any) -> Tensor:
 
 def additive_mask(tokens: PackedBatch, config: Any) -> Tensor:
     """Return what is added to the scores, (R, 1, L, L) float32: 0, or the least number for slots that are not seen."""
+    import torch
+
     seen = tokens.attention_mask_4d
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
 
@@ -89,6 +92,18 @@ class Architecture:
             return kind(made, add_pooling_layer=pooler) if self.model in WITH_SWITCH else kind(made)
         except Exception as error:  # the library has no exception class for this; each error is about a value in the file
             raise InputError(f"{file} is not the config of {self.name}: {error!s:.500}") from None
+
+    def size(self, config: Any, name: str) -> int:
+        """Return a size that BERT calls `name`. config: the library's."""
+        return int(getattr(config, self.sizes.get(name, name)))
+
+    @property
+    def no_tokenizer(self) -> str:
+        """Return what to say where there is no tokenizer.json, and vocab.txt is not enough."""
+        return (
+            f"tokenizer.json is missing, which {self.name} needs here: where transformers is installed, "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it"
+        )
 
     def positions(self, config: Any) -> int:
         """Return how many tokens a sentence can have. config: the library's."""

@@ -109,7 +109,9 @@ def check_folder(path: Path) -> ModelFolder:
                 problems.append(f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
     if problems:
         if needed[0] and "config.json is empty" not in problems:
-            architecture_of(read_json(folder.path / "config.json"), folder.path / "config.json")
+            family = architecture_of(read_json(folder.path / "config.json"), folder.path / "config.json")
+            if not needed[2] and not family.own_pieces:
+                problems[-1] = family.no_tokenizer
         if not needed[0] and (inner := _inner_model(path)):
             raise InputError(f"The model folder {path} has no config.json; {inner} has one: give that folder.")
         raise InputError.listing(f"The model folder {folder.path} can't be used:", [*problems, how_to_get(path)])

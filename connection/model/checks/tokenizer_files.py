@@ -65,10 +65,7 @@ def copy_checked(folder: CheckedFolder, config: Mapping[str, Any], target: Path)
     _check_class(config, folder.path / "config.json")
     family = architecture_of(config, folder.path / "config.json")
     if not family.own_pieces and "tokenizer.json" not in folder.files:
-        raise InputError(
-            f"{folder.path} has no tokenizer.json, which {family.name} needs here. Where transformers is installed, "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it."
-        )
+        raise InputError(f"{folder.path}: {family.no_tokenizer}")
     added: set[str] = set()
     settings = folder.tokenizer_settings
     if "tokenizer_config.json" in folder.files:
@@ -79,11 +76,10 @@ def copy_checked(folder: CheckedFolder, config: Mapping[str, Any], target: Path)
         settings = settings | {"tokenizer_class": "BertTokenizer"}
     elif kind in AS_GENERAL or not family.own_pieces:
         settings = {**family.special, **settings, "tokenizer_class": GENERAL}
-    if not family.type_ids:
-        settings = settings | {"model_input_names": ["input_ids", "attention_mask"]}
-    if settings:
-        kept = (*TOKENS, *SWITCHES, "tokenizer_class", "added_tokens_decoder", "model_input_names")
-        _write(target / "tokenizer_config.json", settings, kept)
+    if settings or "tokenizer_config.json" in folder.files or not family.type_ids:
+        own = {} if family.type_ids else {"model_input_names": ["input_ids", "attention_mask"]}
+        kept = (*TOKENS, *SWITCHES, "tokenizer_class", "added_tokens_decoder")
+        _write(target / "tokenizer_config.json", {key: value for key, value in settings.items() if key in kept} | own)
     if "special_tokens_map.json" in folder.files:
         special = read_json(folder.path / "special_tokens_map.json")
         _count_added(special, LISTS, folder.path / "special_tokens_map.json", added)
