@@ -91,7 +91,10 @@ def test_names_with_what_a_larger_module_called_its_encoder(tiny_folder, prefix)
         ),
         (lambda state: {f"a.{name}.lora_A.weight": tensor for name, tensor in state.items()}, "it holds a PEFT adapter"),
         (lambda state: {f"{side}.{name}": t for side in "qd" for name, t in state.items()}, "The weights hold 2 encoders"),
-        (lambda state: {f"roberta.{name}": tensor for name, tensor in state.items()}, "another encoder than BERT.*'roberta.'"),
+        (
+            lambda state: {f"roberta.{name}": tensor for name, tensor in state.items()},
+            "another encoder than a BERT.*'roberta.'",
+        ),
         (lambda state: {name: t for name, t in state.items() if "layer.1" not in name}, "16 of its 39 tensors are missing"),
     ],
 )
