@@ -46,9 +46,12 @@ def write_onnx(encoder: SentenceEncoder, file: Path) -> None:
 
 
 def require_exportable(model: Any) -> None:
-    """Raise `InputError` for a variant of BERT that the graph does not have."""
+    """Raise `InputError` for an encoder that the graph is not for."""
     if not PackedBert.fits(model.encoder):
-        raise InputError(f"{model.folder} is a variant of BERT that can't be exported: its activation is not GELU")
+        raise InputError(
+            f"{model.folder} can't be exported: that can be done with a BERT whose activation is GELU, and it is "
+            f"{model.family.name} with {model.encoder.config.to_dict().get('hidden_act')}"
+        )
 
 
 class SentenceEncoder(nn.Module):

@@ -218,7 +218,10 @@ def test_commands_give_the_models_scores(run, tmp_path, backend):
         assert shown.returncode == 0, shown.stderr
         rows = [json.loads(line) for line in shown.stdout.splitlines()]
         scores.append([[row["cosine"], row["predicted"]] for row in rows])
-    assert np.allclose(scores[0], scores[1], atol=1e-4 if backend == "onnx" else 0.3)
+    if backend == "onnx":
+        assert np.allclose(scores[0], scores[1], atol=1e-4)
+    else:  # a label may be another where the calibration is steep
+        assert np.allclose([row[0] for row in scores[0]], [row[0] for row in scores[1]], atol=0.1)
     assert scores[1] == scores[2]
     shown = run_inside(encode.main, run, pairs, "--column", "sentence1", "-o", tmp_path / "v.npy", "--backend", backend)
     assert shown.returncode == 0, shown.stderr
