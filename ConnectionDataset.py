@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from connection.data.findings import KINDS, ROW_FINDINGS
-from connection.data.labels import LabelScale
+from connection.data.labels import TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.permutation import Permutation
 from connection.data.prepare import Prepared, prepare
@@ -93,6 +93,13 @@ class ConnectionDataset(Dataset[Pair]):
         return slice(None) if self.rows is None else self.rows
 
     @property
+    def groups(self) -> np.ndarray | None:
+        """Where the rows of each triplet begin, and their end, (G + 1,) int64; None if rows need not stay together."""
+        if self.scale.kind != TRIPLETS:
+            return None
+        return np.flatnonzero(np.diff(self.store.line[self.places], prepend=0, append=0))
+
+    @property
     def target(self) -> np.ndarray:
         """Target cosines, (N,) float32 in [0, 1]."""
         return self.scale.target(self.store.label[self.places])
@@ -101,8 +108,8 @@ class ConnectionDataset(Dataset[Pair]):
     def summary(self) -> str:
         """One line for the user: number of pairs, label range, and number of sentences truncated to the maximum length."""
         label, longest = self.store.label[self.places], self.store.tokens.max_length
-        labels = f"labels {label.min():g} to {label.max():g}"
-        return f"{len(self):,} pairs, {labels}, {self.cut_sentences} sentences cut at {longest} tokens"
+        labels = "" if self.scale.is_retrieval else f"labels {label.min():g} to {label.max():g}, "
+        return f"{len(self):,} pairs, {labels}{self.cut_sentences} sentences cut at {longest} tokens"
 
     @property
     def cut_sentences(self) -> int:
@@ -135,10 +142,14 @@ class ConnectionDataset(Dataset[Pair]):
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Yields every row once per epoch, in batches. The order depends only on seed and epoch, not on the number of workers."""
+    """Yields every row once per epoch, in batches. The order depends only on seed and epoch, not on the number of workers.
 
-    def __init__(self, rows: int, batch_size: int, seed: int):
-        self.rows, self.batch_size, self.seed, self.epoch = rows, batch_size, seed, 0
+    groups: where groups of rows begin, and their end (G + 1,): then a batch has `batch_size` whole groups.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, groups: np.ndarray | None = None):
+        self.rows = rows if groups is None else len(groups) - 1
+        self.batch_size, self.seed, self.epoch, self.groups = batch_size, seed, 0, groups
         self.first = 0  # index of the first batch to yield: a resumed run skips those before it
 
     def __len__(self) -> int:
@@ -147,7 +158,11 @@ class ShuffledBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = Permutation(self.rows, [self.seed, self.epoch])
         for start in range(self.first * self.batch_size, self.rows, self.batch_size):
-            yield order[np.arange(start, min(start + self.batch_size, self.rows))].tolist()
+            drawn = order[np.arange(start, min(start + self.batch_size, self.rows))].tolist()
+            if self.groups is None:
+                yield drawn
+            else:
+                yield [row for group in drawn for row in range(self.groups[group], self.groups[group + 1])]
 
 
 def make_loader(
@@ -178,8 +193,9 @@ def make_datasets(
     """
     stores, scale = prepared.stores, prepared.scale
     if len(stores) > 1 or not sum(fractions):
-        return {split: ConnectionDataset(store, scale, pad_id) for split, store in stores.items()}, []
-    rows, remarks = split_by_sentence(stores["train"], *fractions, seed)
+        scales = {split: scale if split == "train" else prepared.held_out for split in stores}
+        return {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, []
+    rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
     return {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}, remarks
 
 

@@ -126,7 +126,7 @@ def fine_tune(settings: TrainSettings) -> int:
         settings = run.settings  # a resumed run keeps the settings it was started with
         model = run.load_model()
         data = run.read_data()
-        batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed)
+        batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed, data["train"].groups)
         run.begin(batches)  # opens the run folder, evaluates the base model
 
         model.encoder.embeddings.requires_grad_(not settings.freeze_embeddings)

@@ -92,7 +92,10 @@ class TrainSettings:
     test_fraction: float = setting(
         "fraction of --train-file split off for test, likewise; no sentence is in two splits", low=0, high=0.5
     )
-    columns: str = setting("sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised")
+    columns: str = setting(
+        "sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised; without labels no "
+        "label=; of triplets anchor=NAME,positive=NAME,negative=NAME"
+    )
     sheet: str = setting("sheet of a workbook, or list of records in a JSON file, by name or number; empty: found by itself")
     header_row: int = setting("row (line of a text file) of the column names; 0: found by itself", low=0, high=1_048_576)
     on_bad_rows: str = setting("action on rows without text or label; skip lists them", choices=("stop", "skip"))
@@ -100,7 +103,7 @@ class TrainSettings:
     cache_dir: str = setting("cache for the tokens of large pair files and for the base model's cosines", role=START)
     output_dir: str = setting("run folder: settings, metrics, report and model/ are written here", role=START)
     epochs: int = setting("number of passes over the training pairs", low=1, high=1_000_000)
-    batch_size: int = setting("pairs per training step", low=1, high=1_000_000)
+    batch_size: int = setting("pairs per training step; of triplets, as many of these", low=1, high=1_000_000)
     part_size: int = setting("pairs per micro-batch: less memory, same gradient; 0: the whole batch", low=0, high=1_000_000)
     gradient_checkpointing: bool = setting("recompute each layer in the backward pass: less memory, more time")
     learning_rate: float = setting("peak learning rate, reached at the end of the warm-up", above=0, high=1)

@@ -1,5 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Evaluate a model on labelled pairs: correlations with 95% intervals, and further figures that the labels allow."""
+"""Evaluate a model on labelled pairs: correlations with 95% intervals, and further figures that the labels allow.
+
+On pairs without labels, and on triplets: retrieval, each first sentence among all second ones.
+"""
 
 from __future__ import annotations
 
@@ -118,6 +121,10 @@ def evaluate_files(given: argparse.Namespace) -> int:
         dev = PairFile.open(resolve(given.dev_file), given.columns, given.sheet, header_row, given.label_map)
         fitted = {name: _fit(model, dev, given) for name, model in models.items()}
     rows = [_evaluate(models, fitted, file, given, names) for file in opened]
+    if given.format and any(_kinds(row["model"][names[0]]) != KINDS for row in rows):
+        raise InputError(f"--format {PEER} writes correlations, and pairs without labels have none")
+    if len({_kinds(row["model"][names[0]]) for row in rows}) > 1:
+        raise InputError("some of the files have labels and others have none: evaluate them one after the other")
     table, mean = overview(rows)
     print("", render(table), sep="\n")
     print(*details(rows), sep="\n")
@@ -161,6 +168,7 @@ def _similarities(
     """Return a file's pairs, a model's similarities of them by name, and a remark on how the file was read."""
     from connection.data.evaluation_files import read_scored
     from connection.evaluation.evaluate import LabelledPairs
+    from connection.evaluation.retrieval import search_answers
     from connection.evaluation.similarity import pair_similarities
 
     declared, cache = (given.label_min, given.label_max), resolve(Path(given.cache_dir))
@@ -169,7 +177,13 @@ def _similarities(
     )
     cut = int(store.tokens.cut.sum())
     remark = f"labels {scale}; {cut} sentences cut at {model.max_length} tokens; {len(store.bad)} bad rows left out"
-    return LabelledPairs.of(store, scale), pair_similarities(model, store, names=names), remark
+    if not scale.is_retrieval:
+        return LabelledPairs.of(store, scale), pair_similarities(model, store, names=names), remark
+    if names != ["cosine"]:
+        raise InputError(f"--similarity: pairs without labels, as in {file.path}, are searched by cosine alone")
+    everywhere = slice(None)
+    found = search_answers(model, store, everywhere, store.label == scale.high, "encode")
+    return LabelledPairs.of(store, scale), {"cosine": found}, remark.replace("labels ", "", 1)
 
 
 def _fit(model: ConnectionBert, dev: PairFile, given: argparse.Namespace) -> tuple[Calibration, tuple[float, float] | None]:
@@ -205,7 +219,10 @@ def _evaluate(
     row |= {"pairs": len(pairs.label), "label_min": pairs.scale.low, "label_max": pairs.scale.high, "understood": remark}
     if "base" not in models:
         for name, values in found["model"].items():
-            row["model"][name] |= intervals(resampled(pairs.rising, [values])[:, 0])
+            if pairs.scale.is_retrieval:  # compared with itself, for its interval
+                with_intervals(pairs, {**row["model"][name]}, values, row["model"][name], values)
+            else:
+                row["model"][name] |= intervals(resampled(pairs.rising, [values])[:, 0])
         return row
     row["gain"] = {
         name: with_intervals(pairs, row["base"][name], found["base"][name], row["model"][name], found["model"][name])
@@ -217,7 +234,7 @@ def _evaluate(
 def overview(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
     """Return the table, a row for each file and similarity, and the means over the files, {similarity: {figure: mean}}.
 
-    A figure's mean is undefined if the figure is undefined for one of the files.
+    All files have labels, or none has. A figure's mean is undefined if the figure is undefined for one of the files.
     """
     import numpy as np
     import pandas as pd
@@ -228,10 +245,11 @@ def overview(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, dict[s
             gain = row.get("gain", {}).get(similarity)
             figures = [row[who][similarity] for who in ("model", "base") if who in row]
             lines.append({"file": Path(row["file"]).name} | _line(similarity, figures, gain))
-        mean = {kind: float(np.mean([row["model"][similarity][kind] for row in rows])) for kind in KINDS}
+        kinds = _kinds(rows[0]["model"][similarity])
+        mean = {kind: float(np.mean([row["model"][similarity][kind] for row in rows])) for kind in kinds}
         base = {}
         if "base" in rows[0]:
-            base = {kind: float(np.mean([row["base"][similarity][kind] for row in rows])) for kind in KINDS}
+            base = {kind: float(np.mean([row["base"][similarity][kind] for row in rows])) for kind in kinds}
         means[similarity] = mean | {f"base_{kind}": value for kind, value in base.items()}
         if len(rows) > 1:
             total = {"pairs": sum(row["pairs"] for row in rows)}
@@ -239,20 +257,28 @@ def overview(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, dict[s
     return pd.DataFrame(lines).fillna(""), means
 
 
+def _kinds(figures: dict[str, Any]) -> tuple[str, ...]:
+    """Return the figures of the table; the first one is that of the gain."""
+    return ("mrr",) if "mrr" in figures else KINDS
+
+
 def _line(similarity: str, figures: list[dict[str, Any]], gain: dict[str, Any] | None) -> dict[str, Any]:
     """Return a row of the table. `figures`: the model's and, if there is a base model, its figures."""
-    from connection.reports.tables import format_number
+    from connection.reports.tables import METRIC_FORMATS, format_number, gain_keys
 
     model, base = (*figures, {})[:2]
     line = {"similarity": similarity, "pairs": model["pairs"]}
-    for kind in KINDS:
-        line[f"{kind.title()} x 100"] = format_number(100 * model[kind], "{:.2f}")
-        line[f"95% of {kind.title()}"] = _range(model, f"{kind}_low", f"{kind}_high", "{:.2f}")
+    kinds = _kinds(model)
+    for kind in kinds:
+        title = METRIC_FORMATS[kind][0]
+        line[title] = format_number(100 * model[kind], "{:.2f}")
+        line[f"95% of {title.removesuffix(' x 100')}"] = _range(model, f"{kind}_low", f"{kind}_high", "{:.2f}")
     if base:
-        line["base Spearman"] = format_number(100 * base["spearman"], "{:.2f}")
-        line["gain"] = format_number(100 * (model["spearman"] - base["spearman"]), "{:+.2f}")
-        line["95% of gain"] = _range(gain or {}, "low", "high", "{:+.2f}")
-        line["p"] = format_number(gain["p"], "{:.4f}") if gain else ""
+        measure, low, high, p = gain_keys(kinds[0])
+        line[f"base {METRIC_FORMATS[measure][0].removesuffix(' x 100')}"] = format_number(100 * base[measure], "{:.2f}")
+        line["gain"] = format_number(100 * (model[measure] - base[measure]), "{:+.2f}")
+        line["95% of gain"] = _range(gain or {}, low, high, "{:+.2f}")
+        line["p"] = format_number(gain[p], "{:.4f}") if gain else ""
     return line
 
 
@@ -276,7 +302,7 @@ def details(rows: list[dict[str, Any]]) -> list[str]:
         ]
         first = next(iter(row["model"]))
         columns: dict[str, dict[str, Any]] = {who: row[who][first] for who in ("base", "model") if who in row}
-        if any(key in columns["model"] for key in ("binary", "graded", "ranking")):
+        if any(key in columns["model"] for key in ("binary", "graded", "ranking", "retrieval")):
             parts.append(render(figures_table(columns)))
         if curve := columns["model"].get("calibration"):
             parts += ["What a cosine stands for, fitted on dev, and how these pairs are labelled:", render(curve_table(curve))]

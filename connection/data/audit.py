@@ -15,7 +15,7 @@ from ftfy import fix_encoding
 
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.label_words import help_with_words
-from connection.data.labels import DECLARED, LabelScale
+from connection.data.labels import DECLARED, NO_LABELS, TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import equal_groups, hash_texts, pair_keys, row_slices
 from connection.system.sealed_files import read_sealed, write_sealed
@@ -33,13 +33,17 @@ DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 MOST_BYTES = 64 << 20  # of one file's findings, which hold only the first lines of each
 
 
-def audit(stores: Mapping[str, PairStore], scale: LabelScale) -> list[Finding]:
-    """Returns all findings, errors first. `stores` has "train" and, if they exist, "dev" and "test"."""
+def audit(stores: Mapping[str, PairStore], scale: LabelScale, held_out: LabelScale | None = None) -> list[Finding]:
+    """Returns all findings, errors first. `stores` has "train" and, if they exist, "dev" and "test".
+
+    held_out: the scale of dev and test, where it is not that of the training file.
+    """
     findings: list[Finding] = []
     for split, store in stores.items():
-        findings += _within(store, scale)
+        findings += _within(store, scale if split == "train" else held_out or scale)
         if split != "train":
-            findings += _labels_of_held_out(store, stores["train"])
+            if not (held_out or scale).is_retrieval:
+                findings += _labels_of_held_out(store, stores["train"], drift=not scale.is_retrieval)
             findings += find_overlap(stores["train"], store, "leaked-pair", "shared-sentence")
     if "dev" in stores and "test" in stores:
         findings += find_overlap(stores["dev"], stores["test"], "dev-test-pair", "dev-test-sentence")
@@ -50,7 +54,8 @@ def _within(store: PairStore, scale: LabelScale) -> list[Finding]:
     """Returns the findings in one file. For a cached store they are cached too, beside its arrays."""
     if store.folder is None:
         return list(_look_within(store, scale))
-    file = store.folder / f"findings-{scale.low!r}-{scale.high!r}{'-declared' * (scale.how == DECLARED)}"
+    kind = f"-{scale.kind}" * scale.is_retrieval
+    file = store.folder / f"findings-{scale.low!r}-{scale.high!r}{'-declared' * (scale.how == DECLARED)}{kind}"
     known = read_sealed(file, MOST_BYTES)
     if known is None:
         known = json.dumps(findings_json(_look_within(store, scale))).encode()
@@ -78,7 +83,8 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if not len(store):
         yield Finding.of("no-rows", file, [], "no row is left that can be trained on")
         return
-    if len(store.labels) == 1 and len(store.bad) > FEW_BAD * (len(store) + len(store.bad)):
+    few_left = len(store.bad) > FEW_BAD * (len(store) + len(store.bad))
+    if len(store.labels) == 1 and few_left and scale.how != NO_LABELS:
         what = f"without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}"
         yield Finding.of("one-label-left", file, [], what)
     if scale.how != DECLARED and (codes := missing_codes(store.labels)):
@@ -111,7 +117,7 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         shares = f"{100 * sides[0]:.1f}% of the first and {100 * sides[1]:.1f}% of the second sentences"
         yield Finding.of("cut-sentences", file, store.line[rows], f"{shares} are longer than {store.tokens.max_length} tokens")
     values, counts = np.unique(store.label, return_counts=True)
-    if counts.max() > ONE_LABEL_SHARE * len(store) and len(store) > 1:
+    if counts.max() > ONE_LABEL_SHARE * len(store) and len(store) > 1 and not scale.is_retrieval:
         what = f"{100 * counts.max() / len(store):.0f}% of the labels are {values[counts.argmax()]:g}"
         yield Finding.of("one-label", file, [], what)
     pieces = np.maximum(store.tokens.length - 2, 0)
@@ -147,12 +153,12 @@ def not_labels(labels: list[float], scale: LabelScale) -> str:
     return ""
 
 
-def _labels_of_held_out(store: PairStore, train: PairStore) -> Iterator[Finding]:
+def _labels_of_held_out(store: PairStore, train: PairStore, drift: bool) -> Iterator[Finding]:
     values = np.unique(store.label)
     if len(values) < 2:
         what = f"all labels are {values[0]:g}" if len(values) else "there is no usable row"
         yield Finding.of("few-labels", str(store.path), [], what)
-    elif len(train):
+    elif len(train) and drift:
         grid = np.union1d(values, np.unique(train.label))
         shares = [np.searchsorted(np.sort(split.label), grid, side="right") / len(split) for split in (train, store)]
         statistic = float(np.abs(shares[0] - shares[1]).max())
@@ -197,6 +203,8 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
             labels = store.label[rows[group == np.flatnonzero(clash)[0]]]
             example = "e.g. " + ", ".join(f"line {line}: {value:g}" for line, value in zip(lines[:3], labels[:3], strict=True))
     for name, places in found.items():
+        if scale.kind == TRIPLETS and name != "contradiction":  # a row for each positive, or for each negative, of one anchor
+            continue
         rows = np.sort(np.concatenate(places)) if places else np.zeros(0, np.int64)
         if len(rows):
             what = f"{example} (more than {100 * CONTRADICTION:.0f}% of the scale apart)" if name == "contradiction" else ""

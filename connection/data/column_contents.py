@@ -36,24 +36,30 @@ def column_kinds(rows: Sequence[list[str]], width: int) -> list[str]:
 def label_columns(rows: Sequence[list[str]], width: int) -> list[int]:
     """Returns the columns whose cells look like labels, without those that count rows or never change, if any is left."""
     columns = [cells_of(rows, place) for place in range(width)]
-    places = [place for place, cells in enumerate(columns) if cells and sum(map(is_label, cells)) >= MOST * len(cells)]
-    return [place for place in places if len(set(columns[place])) > 1 and not _counts(columns[place])] or places
+    places = [place for place, cells in enumerate(columns) if looks_like_labels(cells)]
+    return [place for place in places if len(set(columns[place])) > 1 and not counts(columns[place])] or places
 
 
 def one_label_column(places: list[int], rows: Sequence[list[str]]) -> list[int]:
     """Returns the columns of `places` that may hold labels: without those that count rows or never change, if one is left."""
     if len(places) < 2 or len(rows) < FEWEST_ROWS:
         return places
-    left = [place for place in places if len(set(cells_of(rows, place))) > 1 and not _counts(cells_of(rows, place))]
+    left = [place for place in places if len(set(cells_of(rows, place))) > 1 and not counts(cells_of(rows, place))]
     return left if len(left) == 1 else places
 
 
-def _repeat(cells: list[str]) -> bool:
+def looks_like_labels(cells: Sequence[str]) -> bool:
+    """Returns whether most of a column's cells are labels, valid or not."""
+    return bool(cells) and sum(map(is_label, cells)) >= MOST * len(cells)
+
+
+def repeat(cells: Sequence[str]) -> bool:
     """Returns whether there are few different cells, as of labels; identifiers are nearly all different."""
     return len(set(cells)) <= max(2, len(cells) / 3)
 
 
-def _counts(cells: list[str]) -> bool:
+def counts(cells: Sequence[str]) -> bool:
+    """Returns whether the cells count the rows: 17, 18, 19."""
     numbers = [int(cell) for cell in cells if cell.isascii() and cell.isdecimal()]
     return len(numbers) == len(cells) and all(b - a == 1 for a, b in itertools.pairwise(numbers))
 
@@ -66,7 +72,7 @@ def row_names(sample: Sequence[list[str]]) -> bool:
         return False
     first, last = ([row[place].strip() for row in wider] for place in (0, -1))
     # In few rows, a comma in each first sentence may be chance, and a single number counts nothing.
-    counted = len(rows) >= FEWEST_ROWS or (len(rows) > 2 and _counts(first))
+    counted = len(rows) >= FEWEST_ROWS or (len(rows) > 2 and counts(first))
     names = counted and all(map(CODE.fullmatch, first)) and len(set(first)) == len(first)
     return names and any(last)
 
@@ -100,22 +106,20 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
     marks = [place for place in range(width) if place not in texts and len(set(columns[place])) <= 6]
     if len(texts) == 1 and len(marks) >= max(4, width - 2):  # of requirements and tests, with a mark where they connect
         return "it looks like a matrix, with a column for each second sentence: write a row for each pair, with both sentences"
-    labels = any(cells and sum(map(is_label, cells)) >= MOST * len(cells) for cells in columns)
+    labels = any(map(looks_like_labels, columns))
     if labels and len(texts) == 1:
         cells = columns[texts[0]]
         for joint in JOINTS:
             if sum(cell.count(joint) == 1 for cell in cells) >= MOST * len(cells):
                 return f"column {first[texts[0]]} holds both sentences, {joint!r} between them: split it into two columns"
-    if len(texts) == 1 and all(
-        not cells or place in texts or sum(map(is_label, cells)) >= MOST * len(cells) for place, cells in enumerate(columns)
-    ):
+    if len(texts) == 1 and all(not cells or place in texts or looks_like_labels(cells) for place, cells in enumerate(columns)):
         name = first[texts[0]]
         return (
             f"there is one column of text, {name}, and a pair needs two: if each cell holds both sentences, split it into two"
         )
     if labels or len(texts) < 2:
         return ""
-    words = [place for place, kind in enumerate(kinds) if kind in ("words", "ids") and _repeat(columns[place])]
+    words = [place for place, kind in enumerate(kinds) if kind in ("words", "ids") and repeat(columns[place])]
     if len(texts) == 2 and words:
         place = min(words, key=lambda place: (kinds[place] != "words", len(set(columns[place]))))
         one, two, label = (place + 1 for place in (*texts, place))
@@ -124,13 +128,14 @@ def other_shape(first: list[str], rows: Sequence[list[str]]) -> str:
             f"if column {label} ({shown}) holds labels in words: --columns sentence1={one},sentence2={two},label={label} "
             '--label-map "WORD=NUMBER,...", with a number for each word, 0 for no connection'
         )
-    ones = "1 for connected pairs, 0 for others; with 1 alone train by --loss multiple-negatives"
+    numbers = [place + 1 for place in texts]
     if len(texts) == 2:
-        return f"there are two columns of text and no labels: add a column of labels ({ones})"
-    if len(texts) == 3 and width == 3:
-        rule = "write two rows of each: anchor, positive, 1 and anchor, negative, 0"
-        return f"there are three columns of text and no labels. If they are triplets (anchor, positive, negative), {rule}"
+        declared = "--columns sentence1={},sentence2={}".format(*numbers)
+        return (
+            f"there are two columns of text and no labels. If each row is a connected pair: {declared}; "
+            "else add a column of labels (1 for connected pairs, 0 for others)"
+        )
     if len(texts) == width:
-        rule = "first, second, label"
-        return f"there are {width} columns of text and no labels: write a row for each pair ({rule}), with labels ({ones})"
+        declared = f"--columns anchor=1,positive=2,{','.join(f'negative={number}' for number in numbers[2:])}"
+        return f"there are {width} columns of text and no labels. If they are anchor, positive and negatives: {declared}"
     return ""

@@ -8,24 +8,40 @@ from collections.abc import Sequence
 from connection.data import column_contents, column_names
 from connection.data.column_contents import FEWEST_ROWS, column_kinds, one_label_column, other_shape
 from connection.data.formats.cells import MOST_COLUMNS
-from connection.data.labels import is_label, is_number
+from connection.data.labels import POSITIVES, TRIPLETS, is_label, is_number
+from connection.data.unlabelled import unlabelled_places
 from connection.system.csv_output import is_guarded
 from connection.system.errors import InputError
 
 ROLES = ("sentence1", "sentence2", "label")
+ALIASES = {"score": "label", "anchor": "sentence1", "positive": "sentence2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """0-based positions of the three columns, their names for messages, and whether the first row is a header."""
+    """0-based positions of the columns in use, their names for messages, and whether the first row is a header.
 
-    places: tuple[int, int, int]
-    names: tuple[str, str, str]
+    They are those of `ROLES`; without labels both sentences, and of triplets each negative.
+    """
+
+    places: tuple[int, ...]
+    names: tuple[str, ...]
     header: bool
     width: int  # number of columns in the file
     how: str  # how the columns were found, for messages
     wider: int  # width of rows with more columns, seen in several rows; else 0
     written_here: bool  # this project wrote the table
+    labelled: bool = True
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What each of the columns in use holds."""
+        return ROLES if self.labelled else (*ROLES[:2], *["negative"] * (len(self.places) - 2))
+
+    @property
+    def kind(self) -> str:
+        """What a row of the file is: "labelled", or `POSITIVES` or `TRIPLETS`."""
+        return "labelled" if self.labelled else POSITIVES if len(self.places) == 2 else TRIPLETS
 
 
 def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared: str, file: str) -> Columns:
@@ -51,6 +67,8 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     kinds = column_kinds(rows, len(first))
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
     labels = column_names.label_places(known, first, texts)
+    if not labels and (unlabelled := unlabelled_places(known, rows, kinds)):
+        return _columns(unlabelled, first, names is None, names is not None, "by name, no labels", sample, labelled=False)
     sides = column_names.sentence_places(known, texts if labels else [])
     if names is None and not sides and (not labels or any(map(is_number, first))):
         return _by_content(first, sample, file)
@@ -114,20 +132,25 @@ def _is_header(first: list[str], label: int, rows: Sequence[list[str]]) -> bool:
 
 def _declared(declared: str, first: list[str], named: bool, sample: Sequence[list[str]], file: str) -> Columns:
     plain = list(map(column_names.plain, first))
-    given: dict[str, str] = {}
+    given: list[tuple[str, str]] = []
     problems = []
     for item in declared.split(","):
         role, equals, name = (word.strip() for word in item.partition("="))
-        if role == "score":
-            role = "label"
-        if not equals or role not in ROLES or role in given or not name:
+        role = ALIASES.get(role, role)
+        if not equals or role not in (*ROLES, "negative") or (role != "negative" and role in dict(given)) or not name:
             problems.append(f"{item.strip()!r} is not one of sentence1=..., sentence2=..., label=..., each once")
-        given[role] = name
-    problems += [f"{role} is not declared" for role in ROLES if role not in given and not problems]
+        given.append((role, name))
+    labelled, rows = "label" in dict(given), sample if named else sample[1:]
+    roles = ROLES[: 2 + labelled] if not problems else ()
+    problems += [f"{role} is not declared" for role in roles if role not in dict(given)]
+    if labelled and "negative" in dict(given):
+        problems.append("a pair has a label, and a triplet has negatives: declare one of the two")
+    if not problems and not labelled and (labels := _labels(first, rows)):
+        problems.append(f"label is not declared, and column {first[labels[0]]!r:.40} may hold it; without labels, leave it out")
     places: list[int] = []
     by_name = False
-    for role in ROLES if not problems else ():
-        name = given[role]
+    used = sorted(given, key=lambda item: (*ROLES, "negative").index(item[0])) if not problems else []
+    for role, name in used:
         numbered = name.isascii() and name.isdecimal()
         matches = [place for place, cell in enumerate(first) if cell.strip() == name]
         matches = matches or [place for place, cell in enumerate(plain) if cell == column_names.plain(name)]
@@ -140,21 +163,41 @@ def _declared(declared: str, first: list[str], named: bool, sample: Sequence[lis
             places.append(int(name) - 1)
         else:
             problems.append(f"{role}={name}: no column of that name or number")
-    if not problems and len(set(places)) < 3:
+    if not problems and len(set(places)) < len(used):
         problems.append("the same column is declared twice")
     if problems:
         raise _unclear(file, first, [f"--columns: {problem}" for problem in problems])
-    header = not named and (by_name or _is_header(first, places[2], sample[1:]))
-    how = "as declared" + ("" if header or named else ", there is no header")
-    return _columns(tuple(places), first, header, named, how, sample)
+    if labelled:
+        header = not named and (by_name or _is_header(first, places[2], rows))
+    else:
+        known = list(map(column_names.plain_name, first))
+        header = not named and (by_name or bool(unlabelled_places(known, rows, ["text"] * len(first))))
+    how = "as declared" + ", no labels" * (not labelled) + ("" if header or named else ", there is no header")
+    return _columns(tuple(places), first, header, named, how, sample, labelled)
+
+
+def _labels(first: list[str], rows: Sequence[list[str]]) -> list[int]:
+    """Returns the columns that may hold labels, by their names or by what they hold."""
+    kinds = column_kinds(rows, len(first))
+    named = column_names.label_places(
+        list(map(column_names.plain_name, first)), first, [place for place, kind in enumerate(kinds) if kind == "text"]
+    )
+    cells = {place: column_contents.cells_of(rows, place) for place in column_contents.label_columns(rows, len(first))}
+    return named or [place for place, found in cells.items() if column_contents.repeat(found)]
 
 
 def _columns(
-    places: tuple[int, ...], first: list[str], header: bool, named: bool, how: str, sample: Sequence[list[str]]
+    places: tuple[int, ...],
+    first: list[str],
+    header: bool,
+    named: bool,
+    how: str,
+    sample: Sequence[list[str]],
+    labelled: bool = True,
 ) -> Columns:
     names = tuple(first[place].strip() if header or named else str(place + 1) for place in places)
     wider, written_here = column_contents.usual_wider(sample, len(first)), is_guarded(map(str.strip, first))
-    return Columns(places, names, header, len(first), how, wider, written_here)  # type: ignore[arg-type]
+    return Columns(places, names, header, len(first), how, wider, written_here, labelled)
 
 
 def _unclear(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from connection.data.audit import FEW_BAD
 from connection.data.formats.saved_dataset import is_saved
 from connection.data.label_words import help_with_words
-from connection.data.labels import LabelScale, find_scale
+from connection.data.labels import NO_LABELS, LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.system.errors import InputError
@@ -71,11 +72,13 @@ def read_scored(
 ) -> tuple[PairStore, LabelScale]:
     """Reads the pairs of a file and returns them with their label scale.
 
-    The scale is the declared one; else 0 to 1 if the labels are only 0 and 1 and the model's scale is not reversed; else the
-    model's if it covers all labels; else the file's own. Raises `InputError` for rows without text or label, unless `skip_bad`,
-    and for a file without any pair.
+    The scale is the declared one; of a file without labels, 0 to 1; else 0 to 1 if the labels are only 0 and 1 and the model's
+    scale is not reversed; else the model's if it covers all labels; else the file's own. Raises `InputError` for rows without
+    text or label, unless `skip_bad`, and for a file without any pair.
     """
     low, high = declared
+    if not file.columns.labelled and declared != (None, None):
+        raise InputError(f"--label-min and --label-max: {file.path} has no labels")
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     store = load_pairs(file, tokenizer, max_length, *bounds, cache, True)
     if store.bad and (not skip_bad or store.bad.of("unclear-label")):
@@ -86,15 +89,19 @@ def read_scored(
         raise InputError(f"{listed}\n{known}" if known else str(listed))
     if not len(store):
         raise InputError(f"{store.path} has no row that can be evaluated on.")
+    if not file.columns.labelled:
+        return store, LabelScale(0, 1, file.columns.kind, NO_LABELS)
     if len(store.labels) == 1 and len(store.bad) > FEW_BAD * (len(store) + len(store.bad)):
         raise InputError(
             f"{store.path}: without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}, "
             "which says nothing of the others: mend the bad rows."
         )
     scale = find_scale(low, high, store.labels)
+    if scale.is_retrieval:  # its labels are asked about, though they are all the same
+        scale = dataclasses.replace(scale, kind="binary" if abs(scale.high - scale.low) == 1 else "graded")
     if of_model and declared == (None, None) and (scale.kind != "binary" or of_model[0] > of_model[1]):
         low, high = sorted(of_model)
         if low <= min(store.labels) and max(store.labels) <= high:
-            return store, find_scale(*of_model, store.labels, "as the model has it")
+            return store, dataclasses.replace(find_scale(*of_model, store.labels, "as the model has it"), kind=scale.kind)
     how = scale.how.replace("taken from the training file, which has", "taken from the file, which has")
     return store, LabelScale(scale.low, scale.high, scale.kind, how)

@@ -86,7 +86,7 @@ def _understand(table: TableFile, declared: str, header_row: int) -> tuple[Table
         columns = dataclasses.replace(columns, width=width)
     elif table.rows_of is not None:
         table = table.only(columns.places)
-        columns = dataclasses.replace(columns, places=(0, 1, 2), width=3)
+        columns = dataclasses.replace(columns, places=tuple(range(len(columns.places))), width=len(columns.places))
     return table, columns
 
 

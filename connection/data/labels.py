@@ -29,6 +29,8 @@ GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:[ '\u2019.,][0-9]{3})+(?:[.,][0-9]+)?")
 # The mathematical minus, the dash typed for it, the Arabic point; Python reads the digits of all scripts.
 DIGITS = {0x2212: "-", 0x2013: "-", 0x066B: "."}
 DECLARED = "declared"
+NO_LABELS = "without labels"
+POSITIVES, TRIPLETS = "positives", "triplets"  # kinds of files without labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class LabelScale:
 
     low: float
     high: float
-    kind: str  # "binary" or "graded"
+    kind: str  # "binary" or "graded"; "positives" if every label is `high`; "triplets" of a file of them
     how: str  # DECLARED, or how it was found in the training file
 
     def target(self, labels: np.ndarray) -> np.ndarray:
@@ -51,7 +53,17 @@ class LabelScale:
         """Returns labels (N,) that rise with the connection: themselves, or their negatives on a reversed scale."""
         return labels if self.low < self.high else -labels
 
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether there are no unconnected pairs that a label names, so that figures are of retrieval."""
+        return self.kind in (POSITIVES, TRIPLETS)
+
     def __str__(self) -> str:
+        if self.kind == POSITIVES:
+            labels = "no labels" if self.how == NO_LABELS else f"all labels are {self.high:g}"
+            return f"{labels}: every pair is taken as connected; figures are of retrieval"
+        if self.kind == TRIPLETS:
+            return "triplets: anchor and positive are connected (1), anchor and negative are not (0); figures are of retrieval"
         return f"{self.kind}, {self.low:g} (no connection) to {self.high:g} (full connection), {self.how}"
 
 
@@ -118,5 +130,6 @@ def find_scale(
             f"a label scale from {start:g} to {end:g}: give --label-min (no connection) and --label-max (full connection), "
             "two different numbers"
         )
-    kind = "binary" if abs(end - start) == 1 and {float(label) for label in seen} <= {start, end} else "graded"
+    distinct = {float(label) for label in seen}
+    kind = POSITIVES if distinct == {end} else "binary" if abs(end - start) == 1 and distinct <= {start, end} else "graded"
     return LabelScale(start, end, kind, how)

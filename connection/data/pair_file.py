@@ -27,6 +27,7 @@ from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
 from connection.data.label_words import parse_label_map
 from connection.data.labels import is_label
+from connection.data.unlabelled import pairs_of_row
 from connection.system.csv_output import from_cell
 from connection.system.errors import InputError
 from connection.system.escapes import printable
@@ -144,18 +145,17 @@ class PairFile:
 
     def __str__(self) -> str:
         """Returns format, columns and three sample rows, for the user."""
-        names = ", ".join(
-            f"{role} = {name!r}" for role, name in zip(("sentence1", "sentence2", "label"), self.columns.names, strict=True)
-        )
-        place = self.columns.places[2]
+        names = ", ".join(f"{role} = {name!r}" for role, name in zip(self.columns.roles, self.columns.names, strict=True))
         head = list(itertools.islice(self._data(), SAMPLE_ROWS))
-        labels = [cells[place] for _, cells in head if place < len(cells)]
+        places = self.columns.places[2:3] if self.columns.labelled else ()
+        labels = [cells[place] for _, cells in head for place in places if place < len(cells)]
         written = str(self._label_column(-math.inf, math.inf)) if any(map(self._needs_column, labels)) else ""
         how = self.columns.how + (f", {written}" if written else "")
         lines = [f"{printable(self.path)}: {printable(self.table.form)}; {names} ({printable(how)})"]
         for line, cells in head[:3]:
-            one, two, label = (cells[place] if place < len(cells) else "" for place in self.columns.places)
-            lines.append(f"    {self.table.unit} {line}: {shorten(one)} | {shorten(two)} | {shorten(label, 20)}")
+            shown = [cells[place] if place < len(cells) else "" for place in self.columns.places]
+            cut = [shorten(cell, 20 if role == "label" else 60) for role, cell in zip(self.columns.roles, shown, strict=True)]
+            lines.append(f"    {self.table.unit} {line}: {' | '.join(cut)}")
         return "\n".join(lines)
 
     def _needs_column(self, cell: str) -> bool:
@@ -180,13 +180,16 @@ class PairFile:
         places, names = self.columns.places, self.columns.names
         named = self.columns.header or self.table.names is not None
         return (
-            named and cells[places[2]].strip() == names[2]
+            named and cells[places[-1]].strip() == names[-1]
             and all(visible(cells[place]).strip() == name for place, name in zip(places, names, strict=True))
         )  # fmt: skip
 
     def _ragged_because(self, cells: list[str]) -> str:
         """Returns the cause of a row with more cells than the first one, where it shows."""
-        label, width = self.columns.places[2], self.columns.width
+        width = self.columns.width
+        if len(cells) > width and not self.columns.labelled:
+            return ": a comma in a text without quotes?" if self.table.delimiter == "," else ""
+        label = self.columns.places[-1]
         last = len(cells) == width + 1 and label == width - 1
         if last and all(cell.strip().lstrip("+-").isdecimal() for cell in cells[label:]):
             return ": a label with a decimal comma and no quotes? Write a point, or save with semicolons"
@@ -211,6 +214,8 @@ class PairFile:
             return None
         if not self.table.delimiter:
             return cells
+        if not self.columns.labelled:  # nothing tells whether a delimiter in a sentence has moved the cells
+            return None
         label = places[2]
         if not is_label(cells[label]) or not (is_text(cells[places[0]]) and is_text(cells[places[1]])):
             return None
@@ -231,7 +236,7 @@ class PairFile:
         rows = self._data()
         try:
             while block := _block(rows, size):
-                yield self._checked(block, low, high)
+                yield self._checked(block, low, high) if self.columns.labelled else self._paired(block, low, high)
         except UnicodeDecodeError:  # a damaged file is refused when it is opened: this one was replaced since
             self.require_unchanged()
             raise
@@ -239,6 +244,31 @@ class PairFile:
     def _data(self) -> Iterator[tuple[int, list[str]]]:
         rows = self.table.rows()
         return itertools.islice(rows, 1, None) if self.columns.header else rows
+
+    def _paired(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
+        """Checks rows without labels, as the labelled pairs that they stand for. Of a bad row, no pair is used."""
+        pairs, bad, remarks = list[tuple[int, list[str]]](), list[BadRow](), list[Remark]()
+        places, names, width = self.columns.places, self.columns.names, self.columns.width
+        for line, row in block:
+            cells = self._fitted(row)
+            if cells is None:
+                what = f"{len(row)} columns, the first row has {width}{self._ragged_because(row)}"
+                bad.append(BadRow(line, "ragged-row", what, row))
+                continue
+            if self._is_header(cells):
+                remarks.append(Remark(line, "repeated-header", ""))
+                continue
+            texts = [cells[place] for place in places]
+            fewer = any(map(str.strip, texts[2:]))  # there is a negative, and others may be blank
+            wrong = [f"column {name}: {why}" for place, (name, text) in enumerate(zip(names, texts, strict=True))
+                     if not (fewer and place > 1 and not text.strip()) and (why := text_problem(text))]  # fmt: skip
+            if wrong:
+                bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
+            else:
+                pairs += [(line, pair) for pair in pairs_of_row(texts)]
+        as_pairs = dataclasses.replace(self.columns, places=(0, 1, 2), names=("", "", ""), width=3, labelled=True)
+        chunk = dataclasses.replace(self, columns=as_pairs)._checked(pairs, low, high)
+        return dataclasses.replace(chunk, bad=bad, remarks=sorted([*chunk.remarks, *remarks]))
 
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
         first, second, third = self.columns.places

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from connection.data.audit import FEW_BAD, audit
 from connection.data.findings import SKIPPED, Finding, errors
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
-from connection.data.labels import DECLARED, LabelScale, find_scale
+from connection.data.labels import DECLARED, NO_LABELS, POSITIVES, TRIPLETS, LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.system.csv_output import new_csv
@@ -26,7 +28,8 @@ class Prepared:
 
     understood: list[str]  # how each file was read, for the user
     stores: dict[str, PairStore]  # "train", and "dev" and "test" if they have a file
-    scale: LabelScale
+    scale: LabelScale  # of the training file
+    held_out: LabelScale  # of the dev and test files: the same but for its kind, which tells their figures
     findings: list[Finding]
     columns: str  # the value of --columns
     label_map: str  # the value of --label-map
@@ -37,7 +40,8 @@ class Prepared:
 
     def __str__(self) -> str:
         """Returns how the files were read, the label scale and the findings, for the user."""
-        return "\n".join([*self.understood, f"labels {self.scale}", *map(str, self.findings)])
+        scale = str(self.scale) if self.scale.is_retrieval else f"labels {self.scale}"
+        return "\n".join([*self.understood, scale, *map(str, self.findings)])
 
     def _split_of(self, store: PairStore) -> str:
         return next(split for split, known in self.stores.items() if known is store)
@@ -113,8 +117,10 @@ def _open(path: Path, columns: str, training: bool, sheet: str = "", header_row:
 
 def _understood(file: PairFile, store: PairStore) -> str:
     """Describes how a file was read, for the user, with the range of its labels."""
-    seen = store.labels
+    seen = store.labels if file.columns.labelled else []
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
+    if file.columns.kind == TRIPLETS:
+        lines[-1] += f", of {len(np.unique(store.line)):,} triplets"
     total = len(store) + len(store.bad)
     skipped = sum(store.bad.counts.get(name, 0) for name in SKIPPED)
     if skipped > FEW_BAD * total:
@@ -126,9 +132,45 @@ def _understood(file: PairFile, store: PairStore) -> str:
 def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
     """Returns a remark if the training file has no label at an end of a scale that was not declared."""
     ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.labels[0], store.labels[-1]), strict=True)
-            if end != label] if store.labels and scale.how != DECLARED else []  # fmt: skip
+            if end != label] if store.labels and scale.how != DECLARED and not scale.is_retrieval else []  # fmt: skip
     flags = "if this scale is wrong, give --label-min and --label-max"
     return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
+
+
+def _training_scale(file: PairFile, store: PairStore, low: float | None, high: float | None) -> LabelScale:
+    if file.columns.labelled:
+        return find_scale(low, high, store.labels)
+    if (low, high) != (None, None):
+        raise InputError(f"--label-min and --label-max: {file.path} has no labels")
+    return LabelScale(0, 1, file.columns.kind, NO_LABELS)
+
+
+def _held_out_scale(scale: LabelScale, files: Mapping[str, PairFile], stores: Mapping[str, PairStore]) -> LabelScale:
+    """Returns the scale of dev and test files. They all have labels that differ, or all are retrieved from.
+
+    Raises `InputError` if they are of both kinds, or if the training file has labels that differ and they have none.
+    """
+    held_out = [split for split in files if split != "train"]
+    without = [split for split in held_out if not files[split].columns.labelled]
+    if without and (not scale.is_retrieval or (scale.low, scale.high) != (0, 1)):
+        raise InputError(
+            f"{files[without[0]].path} has no labels, and {files['train'].path} has: figures are of labels there. "
+            "Add a column of labels"
+        )
+    if not scale.is_retrieval or not held_out:
+        return scale
+    retrieved = [split for split in held_out if split in without or stores[split].labels in ([], [scale.high])]
+    if len(retrieved) == len(held_out):
+        triplets = any(files[split].columns.kind == TRIPLETS for split in held_out)
+        return dataclasses.replace(scale, kind=TRIPLETS if triplets else POSITIVES)
+    if retrieved:
+        (other,) = {*held_out} - {*retrieved}
+        raise InputError(
+            f"{files[retrieved[0]].path} has connected pairs alone, and {files[other].path} others too: their figures would "
+            "be of two kinds. Give two files of one kind"
+        )
+    found = find_scale(scale.low, scale.high, [label for split in held_out for label in stores[split].labels])
+    return dataclasses.replace(found, how=scale.how)
 
 
 def prepare(
@@ -165,12 +207,13 @@ def prepare(
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
             if split == "train":
-                scale = find_scale(low, high, stores[split].labels)
+                scale = _training_scale(file, stores[split], low, high)
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
+    held_out = _held_out_scale(scale, opened, stores)
     understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
     states = {split: file.state for split, file in opened.items()}
-    findings = audit(stores, scale)
-    return Prepared(understood, stores, scale, findings, columns, label_map, bounds, states, sheet, header_row)
+    findings = audit(stores, scale, held_out)
+    return Prepared(understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from connection.data.labels import POSITIVES, TRIPLETS
 from connection.data.pair_store import PairStore
 from connection.data.text_hashes import first_equal, pair_keys, row_slices
 from connection.system.errors import InputError
@@ -12,7 +13,9 @@ FEWEST = 10  # pairs; a correlation over fewer says nothing
 AT_ONCE = 1 << 17  # pairs or sentences in one slice, which bounds memory
 
 
-def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> tuple[dict[str, np.ndarray], list[str]]:
+def split_by_sentence(
+    store: PairStore, dev: float, test: float, seed: int, kind: str = ""
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the rows of "train", "dev" and "test" (int32, sorted), and remarks for the user.
 
     `dev` and `test` are fractions of all pairs. In the graph whose nodes are sentences and whose edges are pairs, a connected
@@ -22,11 +25,13 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
     Raises `InputError` if fewer than `FEWEST` pairs would be left for training.
     """
     wanted = {"dev": _wanted(dev, len(store)), "test": _wanted(test, len(store))}
-    rows, remarks, unfit = _split(store, _components(store), store.index1, wanted, seed)
+    retrieval = kind in (POSITIVES, TRIPLETS)
+    rows, remarks, unfit = _split(store, _components(store), store.index1, wanted, seed, retrieval)
     if any(name in unfit for name, room in wanted.items() if room >= FEWEST):
         root = _components(store, _both_ways(store))
-        for side, index, other in (("first", store.index1, "second"), ("second", store.index2, "first")):
-            again, _, still = _split(store, root, index, wanted, seed)
+        sides = (("first", store.index1, "second"), ("second", store.index2, "first"))
+        for side, index, other in sides[: 1 if kind == TRIPLETS else 2]:
+            again, _, still = _split(store, root, index, wanted, seed, retrieval)
             if not still:
                 rows, unfit = again, {}
                 remarks = [
@@ -44,7 +49,7 @@ def split_by_sentence(store: PairStore, dev: float, test: float, seed: int) -> t
 
 
 def _split(
-    store: PairStore, root: np.ndarray, index: np.ndarray, wanted: dict[str, int], seed: int
+    store: PairStore, root: np.ndarray, index: np.ndarray, wanted: dict[str, int], seed: int, retrieval: bool
 ) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:
     """Returns the rows of each split, remarks, and why a wanted split is not there.
 
@@ -64,7 +69,7 @@ def _split(
     rows, unfit = {}, {}
     for place, (name, room) in enumerate(wanted.items(), 1):
         rows[name] = np.flatnonzero(number == place).astype(np.int32)
-        if why := _unfit(store, rows[name], room):
+        if why := _unfit(store, rows[name], room, retrieval):
             if room:
                 unfit[name] = why
             number[rows.pop(name)] = 0
@@ -114,12 +119,14 @@ def folds_by_sentence(store: PairStore, folds: int, seed: int) -> tuple[np.ndarr
     return fold, remarks
 
 
-def _unfit(store: PairStore, rows: np.ndarray, wanted: int) -> str:
-    """Returns why these rows can't be dev or test pairs, or '' if they can."""
+def _unfit(store: PairStore, rows: np.ndarray, wanted: int, retrieval: bool) -> str:
+    """Returns why these rows can't be dev or test pairs, or '' if they can. retrieval: one single label will do."""
     if wanted < FEWEST:
-        return f"{wanted} of {len(store)} are wanted, and a correlation over fewer than {FEWEST} says nothing"
+        return f"{wanted} of {len(store)} are wanted, and a figure over fewer than {FEWEST} says nothing"
     if len(rows) < FEWEST:
         return f"only {len(rows)} of the {wanted} that are wanted share no sentence with others"
+    if retrieval:
+        return ""
     labels = np.unique(store.label[rows])
     return f"all {len(rows)} of them would have the label {labels[0]:g}" if len(labels) < 2 else ""
 

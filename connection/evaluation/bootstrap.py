@@ -91,6 +91,18 @@ def resampled_average_precision(positive: np.ndarray, predictions: Sequence[np.n
     return found
 
 
+def resampled_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Means of P rows of N values, (P, N), in each of R resamples of the N, the same for all rows: (P, R) float64.
+
+    NaN if there are fewer than `FEWEST_PAIRS` values, or where one is not finite.
+    """
+    n = values.shape[1]
+    found = np.full((len(values), resamples_for(n)), np.nan)
+    for start, weights in _draws(n, seed) if n >= FEWEST_PAIRS else ():
+        found[:, start : start + len(weights)] = values @ weights.T / n
+    return found
+
+
 class _Ties:
     """Groups of equal values among N values, in ascending order."""
 

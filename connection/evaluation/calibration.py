@@ -12,8 +12,11 @@ BINS = 10
 
 
 def fit_calibration(cosine: np.ndarray, label: np.ndarray, scale: LabelScale) -> Calibration:
-    """Fit the calibration of cosines (N,) to labels (N,). It is empty if there are fewer than two distinct labels."""
-    if len(label) < 2 or label.min() == label.max():
+    """Fit the calibration of cosines (N,) to labels (N,).
+
+    It is empty if there are fewer than two distinct labels, or no unconnected pairs but the chosen ones of triplets.
+    """
+    if scale.is_retrieval or len(label) < 2 or label.min() == label.max():
         return Calibration()
     threshold = best_threshold(cosine, label == scale.high) if is_binary(label, scale) else None
     cosines, labels = isotonic(cosine, scale.rising(label))

@@ -40,7 +40,7 @@ def require_label_order(model: ConnectionBert, data: ConnectionDataset) -> str:
     if len(places) > SAMPLE:
         places = np.sort(np.random.default_rng(0).choice(places, SAMPLE, replace=False))
     label = scale.target(store.label[places])
-    if scale.how == "declared" or len(label) < FEWEST or len(np.unique(label)) < 2:
+    if scale.is_retrieval or scale.how == "declared" or len(label) < FEWEST or len(np.unique(label)) < 2:
         return ""
     seen = store.labels
     whole = all(value.is_integer() for value in seen)  # codes have the ends that were seen

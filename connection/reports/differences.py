@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from connection.evaluation.bootstrap import gain, resampled
-from connection.evaluation.evaluate import precision_gain
+from connection.evaluation.evaluate import precision_gain, retrieval_gain
 from connection.settings import NEUTRAL, START, names_of
 
 NOT_COMPARED = {*names_of(NEUTRAL, START), "asked", "given"}  # differences in these do not change the model
@@ -19,7 +19,13 @@ def same_pairs(a: pd.DataFrame, b: pd.DataFrame) -> bool:
 
 
 def gain_between(a: pd.DataFrame, b: pd.DataFrame, falling: bool, binary: bool) -> dict[str, Any]:
-    """Return the gain of b's cosines over a's on the same pairs: see `bootstrap.gain`. falling: a larger label is less near."""
+    """Return the gain of b's cosines over a's on the same pairs: see `bootstrap.gain`. falling: a larger label is less near.
+
+    Of pairs without labels it is that of their ranks: see `retrieval_gain`.
+    """
+    if "query" in a and "query" in b:
+        query, pair = (pd.factorize(a[name])[0] for name in ("query", "pair"))
+        return dict(retrieval_gain(query, pair, *(table["final_rank"].fillna(0).to_numpy() for table in (a, b)))[0])
     label, of_a, of_b = a["label"].to_numpy(), a["final"].to_numpy(), b["final"].to_numpy()
     rising = -label if falling else label
     found: dict[str, Any] = gain(rising, of_a, of_b, resampled(rising, [of_a, of_b]))

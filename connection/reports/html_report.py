@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from connection.evaluation.ranking import RECALL_AT
 from connection.reports.differences import flat_settings, gain_between, same_pairs
 from connection.reports.model_card import TEMPLATES
 from connection.reports.plots import points_of, shown_of
@@ -27,7 +28,7 @@ from connection.reports.tables import (
     seeds_table,
     slices_table,
 )
-from connection.reports.telling_pairs import as_shown, newly_right, title_of, word_shares, worst
+from connection.reports.telling_pairs import COUNT, as_shown, cut, newly_right, title_of, word_shares, worst
 from connection.reports.verdict import judge
 from connection.settings import setting_fields
 from connection.system.atomic_files import atomic_file, plain_json
@@ -51,6 +52,9 @@ MEANINGS = {
     "mcc": "Matthews' correlation of label and decision: 0 is guessing, also where one class is rare",
     "accuracy": "decisions at the threshold that agree with the label",
     "mean_absolute_error": "mean distance of the label that the cosine stands for and the label",
+    "mrr": "mean of 1 / rank of the right second sentence, 0 beyond rank 10, in a search among all second sentences",
+    **{f"recall@{k}": f"of the right second sentences of a first one, the share among the first {k}" for k in RECALL_AT},
+    "triplet_accuracy": "triplets in which the positive is nearer to the anchor than the negative",
     "mrr@10": "mean of 1 / rank of the first relevant candidate of a sentence, among the first ten",
     "ndcg@10": "how near the order of the first ten candidates is to the best one, the higher ranks counting more",
     "map": "average precision of a sentence's candidates, mean over the sentences",
@@ -165,6 +169,7 @@ def _told(run: Run) -> dict[str, Any]:
         "max_length": settings.get("max_length", ""),
         "threshold": run.calibrations["final"].threshold,
         "seeds": len(results.get("seeds", [])),
+        "retrieval": run.is_retrieval,
     }  # fmt: skip
 
 
@@ -173,6 +178,7 @@ def _pairs(runs: list[Run]) -> dict[str, Any]:
     run, last = runs[0], runs[-1]
     split = last.shown
     told: dict[str, Any] = {"split": split, "newly": [], "worst": [], "no_shares": "", "titles": (), "texts_missing": False}
+    told["furthest"] = _furthest(last) if last.is_retrieval and len(runs) == 1 else []
     if not split or (len(runs) > 1 and (split not in run.pairs or not same_pairs(run.pairs[split], last.pairs[split]))):
         return told
     table = last.pairs[split]
@@ -194,6 +200,20 @@ def _pairs(runs: list[Run]) -> dict[str, Any]:
         for line, label, predicted in zip(rows["line"].tolist(), rows["label"].tolist(), rows["after"].tolist(), strict=True)
     ]
     return told
+
+
+def _furthest(run: Run) -> list[dict[str, Any]]:
+    """The pairs of a run without labels whose right answers are furthest down, with their ranks before and after."""
+    split = next((split for split in ("test", "dev") if split in run.pairs), "")
+    if not split or "final_rank" not in run.pairs[split]:
+        return []
+    table = run.pairs[split].dropna(subset=["base_rank", "final_rank"]).sort_values("final_rank", ascending=False).head(COUNT)
+    texts = read_texts(run, split, table["line"].tolist())
+    return [
+        {"line": line, "before": int(before), "after": int(after), "texts": [cut(text) for text in texts[line]], "split": split}
+        for line, before, after in zip(table["line"].tolist(), table["base_rank"], table["final_rank"], strict=True)
+        if line in texts
+    ]
 
 
 def _confusion(run: Run) -> list[dict[str, Any]]:

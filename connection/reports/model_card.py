@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from connection.data.prepare import Prepared
+from connection.evaluation.ranking import RECALL_AT
 from connection.reports.errors_csv import texts_of
 from connection.reports.results import RunResults
 from connection.reports.tables import before_and_after, figures_table, gain_sentence
@@ -37,6 +38,7 @@ LOSSES = {
     "online-contrastive": "OnlineContrastiveLoss",
     "multiple-negatives": "MultipleNegativesRankingLoss",
     "multiple-negatives-symmetric": "MultipleNegativesSymmetricRankingLoss",
+    "triplet": "TripletLoss",
     "softmax": "SoftmaxLoss",
 }
 CORRELATIONS = {"pearson": "pearson_cosine", "spearman": "spearman_cosine"}
@@ -49,6 +51,8 @@ BINARY = {
     "average_precision": "cosine_ap",
     "mcc": "cosine_mcc",
 }
+RETRIEVAL = {"mrr": "cosine_mrr@10"} | {f"recall@{k}": f"cosine_recall@{k}" for k in RECALL_AT}
+TRIPLET = {"triplet_accuracy": "cosine_accuracy"}
 KNOTS_SHOWN = 11
 
 
@@ -86,6 +90,7 @@ def write_card(
         results=results,
         record=record,
         asked=record["asked"],
+        retrieval=results.get("measure") == "mrr",
         examples=examples,
     )
     ModelCard(card)  # raises if what follows "---" can't be read again
@@ -100,6 +105,8 @@ def card_examples(prepared: Prepared, train: ConnectionDataset, count: int) -> l
     """
     labels = train.store.label[train.places]
     order = np.argsort(labels, kind="stable")
+    if train.scale.is_retrieval:  # of a triplet, anchor and positive
+        order = order[labels[order] == train.scale.high]
     rows = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
     lines = pd.DataFrame({"split": "train", "line": train.store.line[train.places][rows]})
     try:
@@ -134,6 +141,8 @@ def _eval_results(results: RunResults) -> Iterator[EvalResult]:
     for task, values, names in (
         ("Semantic Similarity", figures, CORRELATIONS),
         ("Binary Classification", figures.get("binary", {}), BINARY),
+        ("Information Retrieval", {**figures, **figures.get("retrieval", {})}, RETRIEVAL),
+        ("Triplet", figures.get("retrieval", {}), TRIPLET),
     ):
         for key, metric in names.items():
             value: Any = values.get(key)

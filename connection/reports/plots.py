@@ -292,7 +292,7 @@ def training(figure: Figure, shown: Sequence[Shown]) -> str:
         panels[0].plot(x, y, **line, **alone)
         if not one.faint and len(x):
             told.append(f"training loss from {y[0]:.3g} to {y[-1]:.3g} over {x[-1]:,.0f} steps")
-        measure = "average_precision" if one.run.binary else "spearman"
+        measure = one.run.results.get("measure", "spearman")
         steps = [line["step"] for line in one.run.evaluations]
         values = 100 * _numbers(one.run.evaluations, measure)
         if not dev or not steps:
@@ -324,6 +324,8 @@ def training(figure: Figure, shown: Sequence[Shown]) -> str:
 def labels(figure: Figure, shown: Sequence[Shown]) -> str:
     """How often each label occurs, in a panel for the training, dev and test pairs."""
     run = next(one.run for one in shown if not one.faint)
+    if run.is_retrieval:
+        return ""
     parts = {split: part["labels"] for split, part in run.results.get("splits", {}).items() if part.get("labels")}
     if not parts:
         return ""

@@ -24,6 +24,7 @@ EpochFigures = TypedDict(
         "dev Spearman": float | None,
         "dev Pearson": float | None,
         "dev average precision": NotRequired[float | None],  # of binary labels
+        "dev MRR@10": NotRequired[float | None],  # of pairs without labels
         "training time": float,  # seconds
         "evaluation time": float,  # seconds
     },
@@ -66,7 +67,7 @@ class RunResults(TypedDict, total=False):
     splits: dict[str, SplitData]  # by split, "train" too
     epochs: int  # planned
     epoch_figures: list[EpochFigures]  # one row for each finished epoch
-    measure: str  # that decided: "spearman", or "average_precision" of binary labels
+    measure: str  # that decided: "spearman", "average_precision" of binary labels, or "mrr" of pairs without labels
     best_step: int  # step after which model/ has the weights
     steps: int
     skipped_steps: int  # steps without an update, because loss or gradient was not finite

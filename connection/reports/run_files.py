@@ -58,9 +58,14 @@ class Run:
         return self.scale.kind == "binary"
 
     @property
+    def is_retrieval(self) -> bool:
+        """Whether the run's held-out pairs have no labels: their figures are ranks."""
+        return self.results.get("measure") == "mrr"
+
+    @property
     def shown(self) -> str:
-        """The split that pairs are shown of: "test", or without test pairs "dev"; "" without either."""
-        return next((split for split in reversed(SPLITS) if split in self.pairs), "")
+        """The split whose labels are shown: "test", or without test pairs "dev"; "" without either, and without labels."""
+        return "" if self.is_retrieval else next((split for split in reversed(SPLITS) if split in self.pairs), "")
 
 
 def read_run(folder: Path, with_seeds: bool = True) -> Run:
@@ -108,6 +113,9 @@ def _metrics(file: Path) -> list[dict[str, Any]]:
 
 def _predict(run: Run) -> None:
     """Add to the pairs the labels that their cosines stand for, before and after, and for binary labels the calls."""
+    run.calibrations |= {"base": Calibration(), "final": Calibration()}
+    if run.is_retrieval:
+        return
     dev, scale = run.pairs.get("dev"), run.scale
     for model, predicted in (("base", "before"), ("final", "after")):
         fitted = Calibration() if dev is None else fit_calibration(dev[model].to_numpy(), dev["label"].to_numpy(), scale)

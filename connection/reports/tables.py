@@ -28,11 +28,15 @@ METRIC_FORMATS = {
     "mean_absolute_error": ("mean absolute error (labels)", 1, "{:.3f}"),
     "queries": ("queries", 1, "{:.0f}"),
     "without_relevant": ("queries left out: none relevant", 1, "{:.0f}"),
+    "candidates": ("candidates of each query", 1, "{:.0f}"),
     "tied": ("tied candidates", 1, "{:.0f}"),
     "mrr@10": ("MRR@10 x 100", 100, "{:.2f}"),
     "ndcg@10": ("nDCG@10 x 100", 100, "{:.2f}"),
     "map": ("MAP x 100", 100, "{:.2f}"),
+    "mrr": ("MRR@10 x 100", 100, "{:.2f}"),
     **{f"recall@{k}": (f"recall@{k} x 100", 100, "{:.2f}") for k in RECALL_AT},
+    "triplets": ("triplets", 1, "{:.0f}"),
+    "triplet_accuracy": ("triplet accuracy x 100", 100, "{:.2f}"),
 }
 
 # kind of slices (connection/evaluation/slices.py): words before the name of a slice
@@ -58,7 +62,7 @@ def percent(value: float | None, form: str = "{:.2f}") -> str:
 def gain_sentence(gain: Mapping[str, Any], who: str = "Fine-tuning", where: str = "on the test pairs") -> str:
     """Return a sentence on a result of `bootstrap.gain`: the points gained, +- half the width of the 95% interval."""
     measure = measure_of(gain)
-    value, low, high, p_value = (gain[key] for key in _gain_keys(measure))
+    value, low, high, p_value = (gain[key] for key in gain_keys(measure))
     if low is None or low != low:
         return f"{who}: the pairs are too few, or too alike, to say what was gained {where}."
     points, low, high = 100 * value, 100 * low, 100 * high
@@ -70,7 +74,7 @@ def gain_sentence(gain: Mapping[str, Any], who: str = "Fine-tuning", where: str 
     return f"{who} {'gained' if points > 0 else 'lost'} {size} {sure}."
 
 
-def _gain_keys(measure: str) -> tuple[str, str, str, str]:
+def gain_keys(measure: str) -> tuple[str, str, str, str]:
     """The keys of a `Gain`: the difference of a measure, the ends of its interval, and p."""
     start = "" if measure == "spearman" else f"{measure}_"
     return measure, f"{start}low", f"{start}high", f"{start}p"
@@ -81,8 +85,10 @@ def figures_table(columns: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     rows: dict[str, dict[str, str]] = {}
     for name, figures in columns.items():
         flat = {key: value for key, value in figures.items() if not isinstance(value, dict | list)}
-        for group in ("binary", "graded", "ranking"):
+        for group in ("binary", "graded", "retrieval", "ranking"):
             flat |= figures.get(group, {})
+        if "mrr" in flat:  # of pairs without labels, which have no correlation
+            flat = {key: value for key, value in flat.items() if key not in ("spearman", "pearson")}
         for key, (title, factor, form) in METRIC_FORMATS.items():
             if key not in flat:
                 continue
@@ -166,6 +172,7 @@ def epoch_table(epochs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for row in epochs:
         names = {"dev average precision": "dev AP", "dev Spearman": "dev Spearman", "dev Pearson": "dev Pearson"}
+        names = {"dev MRR@10": "dev MRR@10"} if "dev MRR@10" in row else names
         correlations = {title: percent(row[name]) for name, title in names.items() if name in row}
         times = {name.split()[0]: duration(row[name]) for name in ("training time", "evaluation time")}
         losses = {name: format_number(row[name]) for name in ("training loss", "dev loss")}
@@ -180,7 +187,7 @@ def gain_table(results: RunResults) -> pd.DataFrame:
         measure, final = measure_of(base), results["final"].get(split)
         before, after = deciding(base), deciding(final) if final else None
         gain: Mapping[str, Any] | None = results.get("gain", {}).get(split)
-        _, low, high, _ = _gain_keys(measure)
+        _, low, high, _ = gain_keys(measure)
         ends = [percent(gain.get(end), "{:+.2f}") for end in (low, high)] if gain else []
         rows.append(
             {

@@ -59,7 +59,7 @@ def as_shown(
             "label": float(table["label"].iloc[place]),
             "before": float(table["before"].iloc[place]),
             "after": float(table["after"].iloc[place]),
-            "texts": [_cut(text) for text in texts[line]],
+            "texts": [cut(text) for text in texts[line]],
             "shares": (shares or {}).get(line),
         }
         for place in places
@@ -111,5 +111,6 @@ def word_shares(model: Path, pairs: Sequence[tuple[int, tuple[str, str]]]) -> tu
     return found, ""
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Return a text as the page shows it: printable, and not too long."""
     return printable_lines(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")

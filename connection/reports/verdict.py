@@ -12,6 +12,7 @@ from connection.reports.run_files import Run
 # What the measure that decides says, in words: of 100 points.
 PLAIN = {
     "spearman": "how well the cosines put the pairs in the order of their labels",
+    "mrr": "how high up the right second sentence stands when the first one searches among all of them",
     "average_precision": "how well the cosines put connected pairs before the others",
 }
 

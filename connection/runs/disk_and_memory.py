@@ -47,11 +47,14 @@ def checkpoints_to_come(settings: TrainSettings, steps_of_epoch: int, output: Pa
     return max(min(settings.keep_checkpoints, written) - there, min(settings.keep_checkpoints, 1))
 
 
-def memory_remark(settings: TrainSettings, precision: str, config: Any, weights: int, tokens: TokenStore) -> str:
+def memory_remark(
+    settings: TrainSettings, precision: str, config: Any, weights: int, tokens: TokenStore, pairs_a_row: float = 1
+) -> str:
     """Return a warning line if training on the CPU probably needs more memory than is free; else ''.
 
     Estimates the weights' gradients and moments, and what the backward pass keeps for each token and layer (PackedBert's
-    `_layer_forward`). The sentences of the batch are taken to have the 99th percentile of the lengths in `tokens`.
+    `_layer_forward`). pairs_a_row: of a batch's rows, which may be triplets. The sentences of the batch are taken to have the
+    99th percentile of the lengths in `tokens`.
     """
     from connection.model.architectures import ARCHITECTURES
 
@@ -63,7 +66,7 @@ def memory_remark(settings: TrainSettings, precision: str, config: Any, weights:
     inner = ARCHITECTURES[config.model_type].size(config, "intermediate_size")
     kept = (14 * config.hidden_size + 2 * inner + 3 * config.num_attention_heads * long) * size
     layers = 1 if settings.gradient_checkpointing else config.num_hidden_layers
-    pairs = settings.part_size or settings.batch_size
+    pairs = settings.part_size or settings.batch_size * pairs_a_row
     needed = int(weights * (8 + size + copy + 4 * bool(settings.ema)) + 2 * pairs * long * kept * layers)
     if needed <= free:
         return ""

@@ -13,7 +13,8 @@ from connection.data.prepare import Prepared
 from connection.evaluation.binary import average_precision
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.correlation import figures
-from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate_run
+from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate, evaluate_run
+from connection.evaluation.retrieval import search_answers
 from connection.evaluation.similarity import pair_similarities
 from connection.model.calibration import Calibration
 from connection.reports.errors_csv import write_errors
@@ -24,15 +25,24 @@ from ConnectionDataset import ConnectionDataset
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset, said: str) -> np.ndarray:
-    """Return the cosine of each of a Dataset's N pairs, without dropout, (N,) float64. said: what the progress bar says."""
+    """Return the cosine of each of a Dataset's N pairs, without dropout, (N,) float64. said: what the progress bar says.
+
+    Of pairs without labels, a result (N, 2) of `search_answers`.
+    """
+    if data.scale.is_retrieval:
+        return search_answers(model, data.store, data.places, data.target == 1, said)
     return pair_similarities(model, data.store, data.places, said=said)["cosine"]
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> Figures:
     """Figures of cosines (N,) against the targets: Spearman, Pearson, and average precision of binary labels.
 
-    "loss" is the mean squared error of the cosines from the targets, whatever the training loss is.
+    cosine is what `predict` returns; of pairs without labels all figures are of retrieval. "loss" is the mean squared error of
+    the cosines from the targets, whatever the training loss is.
     """
+    if data.scale.is_retrieval:
+        retrieved = evaluate(LabelledPairs.of(data.store, data.scale, data.places), cosine)
+        return retrieved | {"loss": float(((cosine[:, 0] - data.target) ** 2).mean())}
     found: dict[str, float] = {**figures(cosine, data.target), "loss": float(((cosine - data.target) ** 2).mean())}
     if data.scale.kind == "binary":
         found["average_precision"] = average_precision(cosine, data.target > 0.5) if np.isfinite(cosine).all() else math.nan
@@ -51,10 +61,10 @@ def write_figures(
     cosines: {"base": {split: (N,)}, "final": ...}, by the base model and by the fine-tuned model.
     """
     splits = cosines["base"]
-    pairs = {split: LabelledPairs.of(held_out[split].store, prepared.scale, held_out[split].places) for split in splits}
+    pairs = {split: LabelledPairs.of(held_out[split].store, held_out[split].scale, held_out[split].places) for split in splits}
     write_predictions(folder, pairs, cosines)
     calibrations = {
-        model: fit_calibration(by_split["dev"], pairs["dev"].label, prepared.scale) if "dev" in by_split else Calibration()
+        model: fit_calibration(by_split["dev"], pairs["dev"].label, pairs["dev"].scale) if "dev" in by_split else Calibration()
         for model, by_split in cosines.items()
     }
     found, gain = evaluate_run(pairs, cosines, calibrations)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from connection.data.findings import findings_json
+from connection.data.labels import POSITIVES, TRIPLETS
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
 from connection.evaluation.label_order import require_label_order
@@ -147,12 +148,16 @@ class TrainingRun:
         print_start(model.summary, model.notes, summaries, remarks, self._why_precision, self.record)
         if self.device.type == "cpu":
             tokens = prepared.stores["train"].tokens
-            print(memory_remark(settings, self.precision, model.encoder.config, model.parameter_count, tokens), end="")
+            a_row = len(self.data["train"]) / batches.rows
+            print(memory_remark(settings, self.precision, model.encoder.config, model.parameter_count, tokens, a_row), end="")
 
         model.labels, model.calibration = (prepared.scale.low, prepared.scale.high), Calibration()
         print("measuring the base model ...", flush=True)
         held_out = {split: part for split, part in self.data.items() if split != "train"}
-        self._base_cosines = remembered_cosines(resolve(settings.cache_dir), model, held_out, base_digest)
+        if prepared.held_out.is_retrieval:
+            self._base_cosines = {split: predict(model, part, f"base model, {split} pairs") for split, part in held_out.items()}
+        else:
+            self._base_cosines = remembered_cosines(resolve(settings.cache_dir), model, held_out, base_digest)
         self._base = {split: score(cosine, self.data[split]) for split, cosine in self._base_cosines.items()}
         if not self._checkpoint:
             for split, found in self._base.items():
@@ -271,7 +276,7 @@ class TrainingRun:
         return time.perf_counter() - clock
 
     def _evaluate(self) -> Figures | None:
-        """Evaluate on dev. Save the weights in model/ if their Spearman is the best so far, or if there are no dev pairs.
+        """Evaluate on dev. Save the weights in model/ if their `measure` is the best so far, or if there are no dev pairs.
 
         Returns None, with nothing changed, if a signal ended the evaluation: the resumed run evaluates again.
         """
@@ -302,7 +307,7 @@ class TrainingRun:
     @property
     def measure(self) -> str:
         """The measure that decides which weights are best."""
-        return "average_precision" if self._prepared.scale.kind == "binary" else "spearman"
+        return {"binary": "average_precision", POSITIVES: "mrr", TRIPLETS: "mrr"}.get(self._prepared.held_out.kind, "spearman")
 
     def _value(self, found: Figures) -> float:
         return cast(float, found.get(self.measure, -math.inf))

@@ -24,7 +24,7 @@ FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 INNER_FORMULA = re.compile(r"""([;\t\r\n])(?=["']*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 PUT_BEFORE = re.compile(rf"""^'(?={FORMULA.pattern})|(?<=[;\t\r\n])'(?=["']*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 # Columns that only this project's files have, whatever a spreadsheet makes of them.
-WRITTEN_HERE = {"predicted", "cosine", "residual", "finding"}
+WRITTEN_HERE = {"predicted", "cosine", "residual", "finding", "mined_negative_1"}
 
 
 def as_cell(text: str) -> str:

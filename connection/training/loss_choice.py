@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from connection.system.errors import InputError
 
 # The kinds of labels that each objective accepts. The contrastive ones need to know whether a pair is connected;
-# multiple-negatives trains on the connected pairs only, which it also finds on a graded scale.
+# multiple-negatives trains on the connected pairs only, which it also finds on a graded scale. Of "positives" every pair is
+# connected: any other objective would pull all sentences together. Those of "triplets" are binary ones, and stay together.
 FITS = {
-    "cosine-mse": ("graded", "binary"),
-    "cosent": ("graded", "binary"),
-    "angle": ("graded", "binary"),
-    "contrastive": ("binary",),
-    "online-contrastive": ("binary",),
-    "multiple-negatives": ("graded", "binary"),
-    "multiple-negatives-symmetric": ("graded", "binary"),
-    "softmax": ("graded", "binary"),
+    "cosine-mse": ("graded", "binary", "triplets"),
+    "cosent": ("graded", "binary", "triplets"),
+    "angle": ("graded", "binary", "triplets"),
+    "contrastive": ("binary", "triplets"),
+    "online-contrastive": ("binary", "triplets"),
+    "triplet": ("triplets",),
+    "multiple-negatives": ("graded", "binary", "positives", "triplets"),
+    "multiple-negatives-symmetric": ("graded", "binary", "positives", "triplets"),
+    "softmax": ("graded", "binary", "triplets"),
 }
 MOST_CLASSES = 20  # most distinct labels that softmax accepts
 SMALL_BATCH = 8  # pairs; the labels in a smaller batch are often all equal
@@ -28,7 +30,9 @@ def pick_loss(kind: str, batch_size: int, targets: Sequence[float] = (0.0, 1.0))
 
     This function is the whole rule: change it only here. docs/objectives.md has the measurements behind it.
     """
-    if len(targets) < 2 and batch_size > 1 and all(target > 0.5 for target in targets):
+    if kind == "triplets":
+        return "multiple-negatives", "triplets: learns to find each positive among the negatives and positives of its batch"
+    if kind == "positives" or (len(targets) < 2 and batch_size > 1 and all(target > 0.5 for target in targets)):
         return "multiple-negatives", "all labels mean connected: learns to find each pair's second sentence in its batch"
     if len(targets) < 2:
         return "cosine-mse", "all labels are the same, and none is to be ranked above another: each is a cosine to reach"
@@ -75,22 +79,35 @@ def choose_loss(text: str, kind: str, targets: Sequence[float], batch_size: int)
 
     Raises `InputError` if an objective does not accept labels of this kind; its message lists those that do.
     """
+    if kind == "positives" and batch_size < 2:
+        raise InputError(
+            f"--batch-size {batch_size}: with connected pairs alone, the other pairs of a batch are what each is told from. "
+            "Give 2 at least, better 32 or more"
+        )
     if text.strip() == "auto":
         return pick_loss(kind, batch_size, targets)
     fitting = [name for name in FITS if not _lacks(name, kind, targets)]
     for name in parse_loss(text):
         if name not in fitting:
             raise InputError(
-                f"--loss {name} needs {_lacks(name, kind, targets)}; the training labels are {kind}, {len(targets)} distinct "
-                f"ones. These fit: {', '.join(fitting)}; or leave the choice to --loss auto."
+                f"--loss {name} needs {_lacks(name, kind, targets)}; {_described(kind, targets)}. "
+                f"These fit: {', '.join(fitting)}; or leave the choice to --loss auto."
             )
     return text, "as asked"
 
 
+def _described(kind: str, targets: Sequence[float]) -> str:
+    if kind == "positives":
+        return "all training pairs are connected"
+    return f"the training labels are {kind}, {len(targets)} distinct ones"
+
+
 def _lacks(name: str, kind: str, targets: Sequence[float]) -> str:
     """Return the objective's requirement that the training labels do not meet; '' if they meet all."""
+    if name == "triplet" and kind != "triplets":
+        return "triplets, whose negatives share a batch with their positive"
     if kind not in FITS[name]:
-        return "binary labels, 0 and 1"
+        return "labels of unconnected pairs too" if kind == "positives" else "binary labels, 0 and 1"
     if name == "softmax" and not 2 <= len(targets) <= MOST_CLASSES:
         return f"2 to {MOST_CLASSES} distinct labels"
     if name in ("cosent", "angle") and len(targets) < 2:

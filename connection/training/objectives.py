@@ -7,8 +7,9 @@ All have the same signature, for a batch of B pairs with vectors of H dimensions
     sentences   (2, B) int64, number of the sentence on each side; equal numbers mean the same text
 
 The order of the pairs does not matter. If a batch has nothing to learn from (ranking objectives: no two pairs with different
-labels; multiple-negatives: no connected pair), the value and its gradient are 0. Values and gradients equal those of the
-sentence-transformers library (sbert.net/docs/package_reference/sentence_transformer/html) where it has the same objective.
+labels; multiple-negatives: no connected pair; triplet: none), the value and its gradient are 0. Values and gradients equal
+those of the sentence-transformers library (sbert.net/docs/package_reference/sentence_transformer/html) where it has the same
+objective.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, norm
 from connection.training.loss_choice import parse_loss
 
 SCALE = 20.0  # factor on similarities in ranking objectives: the inverse softmax temperature
-MARGIN = 0.5  # smallest cosine distance wanted for unconnected pairs
+MARGIN = 0.5  # smallest cosine distance wanted for unconnected pairs; of triplets, from the positive's
 
 
 def cosine_mse(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) -> Tensor:
@@ -111,6 +112,20 @@ def multiple_negatives(
     return per_pair.sum() / max(1, len(per_pair))
 
 
+def triplet(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) -> Tensor:
+    """Mean over all (i, j) of max(0, cos(u_j, v_j) - cos(u_i, v_i) + 0.5): the negative v_j is further than the positive v_i.
+
+    i is a connected pair, j an unconnected one with the same first sentence. No sentence of another triplet counts. Targets 0
+    and 1 (connected: above 0.5). Source: Reimers & Gurevych 2019, arXiv 1908.10084, section 3, "Triplet Objective Function",
+    with the cosine distance.
+    """
+    cosine = cosine_similarity(u, v, dim=-1)
+    positive = target > 0.5
+    of_triplet = (sentences[0].unsqueeze(1) == sentences[0]) & positive.unsqueeze(1) & ~positive  # (B, B)
+    excess = relu(cosine - cosine.unsqueeze(1) + MARGIN)[of_triplet]  # one of each (i, j)
+    return excess.sum() / max(1, len(excess))
+
+
 class Softmax(nn.Module):
     """Mean cross-entropy of a linear classifier over (u, v, |u - v|): Sentence-BERT's classification objective.
 
@@ -189,6 +204,7 @@ def _make(name: str, scale: float, hidden_size: int, classes: Sequence[float]) -
         "angle": partial(angle, scale=scale),
         "contrastive": contrastive,
         "online-contrastive": online_contrastive,
+        "triplet": triplet,
         "multiple-negatives": partial(multiple_negatives, scale=scale),
         "multiple-negatives-symmetric": partial(multiple_negatives, scale=scale, symmetric=True),
     }

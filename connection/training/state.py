@@ -34,7 +34,7 @@ class Progress:
 
     step: int = 0
     best: Any = dataclasses.field(default_factory=dict)  # dev metrics of the best step; {} before any
-    best_cosine: np.ndarray | None = None  # cosines of the dev pairs at that step, (N,)
+    best_cosine: np.ndarray | None = None  # cosines of the dev pairs at that step, (N,); of retrieval (N, 2)
     best_step: int = 0
     best_epoch: int = 0
     epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one row per epoch, for the table
@@ -78,6 +78,7 @@ class Progress:
                 "dev Spearman": dev.get("spearman"),
                 "dev Pearson": dev.get("pearson"),
                 **({"dev average precision": dev["average_precision"]} if "average_precision" in dev else {}),
+                **({"dev MRR@10": dev["mrr"]} if "mrr" in dev else {}),
                 "training time": self.training_seconds - trained,
                 "evaluation time": self.evaluation_seconds - evaluated,
             }

@@ -222,7 +222,7 @@ REFUSED = {
     "two-of-a-name.jsonl": (lines(*RECORDS, '{"sentence1": "a", "score": 1, "score": 2}'), "the name 'score' stands twice"),
     "numbers-only.csv": (b"1,2,3\n4,5,6\n", "numbers: 1 or 2 or 3"),
     "no-label.csv": (b"a dog,a cat\na man,a boy\n", "text: column 1 or 2; numbers: none"),
-    "no-label-by-name.csv": (b"sentence1,sentence2\na dog,a cat\n", "column of the label: none"),
+    "no-label-by-name.csv": (b"sentence1,sentence2,z\na dog,a cat,3\n", "column of the label: none"),
     "one-column.txt": (b"a dog\na cat\n", "text: column 1; numbers: none"),
     "web-page.csv": (b"<!DOCTYPE html>\n<html><body>404: Not Found</body></html>\n", "is a web page or XML"),
     "all-formulas.xlsx": (in_excel(["=A2", "=B2", "=C2"]), "which columns"),

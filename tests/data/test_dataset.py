@@ -142,6 +142,33 @@ def test_order_follows_from_the_seed_for_any_number_of_workers(dataset):
     assert other != orders[0]
 
 
+def test_the_rows_of_a_group_stay_together():
+    """Groups of 3, 1, 2 and 4 rows, in batches of two groups; each row once an epoch, in another order in the next."""
+    sampler = ShuffledBatches(10, 2, 7, np.array([0, 3, 4, 6, 10]))
+    whole = [[0, 1, 2], [3], [4, 5], [6, 7, 8, 9]]
+    orders = []
+    for sampler.epoch in range(8):
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == 2
+        assert sorted(row for batch in batches for row in batch) == list(range(10))
+        assert all(sum(set(group) <= set(batch) for group in whole) == 2 for batch in batches)
+        orders.append(batches)
+    assert any(order != orders[0] for order in orders)
+    sampler.first = 1  # a resumed run
+    assert list(sampler) == orders[-1][1:]
+
+
+def test_triplets_are_groups_also_of_a_part_of_a_file(tiny_folder, tmp_path):
+    (tmp_path / "p.csv").write_text("anchor,positive,neg1,neg2\na,b,c,d\ne,f,g,\nh,i,,k\n")
+    dataset = ConnectionDataset.from_file(tmp_path / "p.csv", ConnectionBert.load(str(tiny_folder)).tokenizer)
+    assert dataset.groups is not None
+    assert dataset.groups.tolist() == [0, 3, 5, 7]
+    part = ConnectionDataset(dataset.store, dataset.scale, 0, np.array([0, 1, 2, 5, 6]))
+    assert part.groups is not None
+    assert part.groups.tolist() == [0, 3, 5]
+    assert part.where(torch.tensor([0, 3])) == f"{dataset.store.path}, lines 2, 4"
+
+
 def test_rows_are_named_by_file_and_line(dataset):
     assert dataset.where(torch.tensor([3, 0])) == f"{dataset.store.path}, lines 2, 5"
 

@@ -209,7 +209,9 @@ def test_a_reversed_scale(tmp_path):
 
 def pairs(labels, scale):
     count = len(labels)
-    return LabelledPairs(np.array(labels, np.float32), np.arange(count), np.arange(count), np.zeros(count, np.uint64), scale)
+    return LabelledPairs(
+        np.array(labels, np.float32), np.arange(count), np.arange(count), np.zeros(count, np.uint64), np.arange(count), scale
+    )
 
 
 def test_figures_on_a_reversed_scale_are_those_of_the_mirrored_labels():

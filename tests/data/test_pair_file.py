@@ -327,7 +327,7 @@ def test_unclear_commas_are_bad_labels(tmp_path, labels):
 @pytest.mark.parametrize(
     ("seen", "low", "high", "kind"),
     [
-        ([0, 1], 0, 1, "binary"), ([1], 0, 1, "binary"), ([0, 0.5, 1], 0, 1, "graded"), ([0.1, 0.9], 0, 1, "graded"),
+        ([0, 1], 0, 1, "binary"), ([1], 0, 1, "positives"), ([0, 0.5, 1], 0, 1, "graded"), ([0.1, 0.9], 0, 1, "graded"),
         ([-1, 0, 1], -1, 1, "graded"), ([-0.2, 0.9], -1, 1, "graded"), ([0, 2.5, 5], 0, 5, "graded"),
         ([0, 3.8], 0, 5, "graded"), ([0, 1, 2, 3, 4], 0, 4, "graded"), ([1, 5], 1, 5, "graded"), ([1.2, 4.9], 1, 5, "graded"),
         ([0, 100], 0, 100, "graded"), ([3, 87], 0, 100, "graded"), ([0, 9.5], 0, 10, "graded"), ([-3, 7], -3, 7, "graded"),
@@ -337,7 +337,7 @@ def test_unclear_commas_are_bad_labels(tmp_path, labels):
 def test_scale_from_the_training_file(seen, low, high, kind):
     scale = find_scale(None, None, np.array(seen, float))
     assert (scale.low, scale.high, scale.kind) == (low, high, kind)
-    if seen:
+    if len(seen) > 1:
         assert f"which has {min(seen):g} to {max(seen):g}" in str(scale)
         target = scale.target(np.array(seen, float))
         assert 0 <= target.min() <= target.max() <= 1

@@ -278,7 +278,7 @@ def test_dev_and_test_are_filled_wherever_the_components_allow(tokenizer, tmp_pa
 
 
 @pytest.mark.parametrize(("count", "label", "why"), [
-    (39, None, "no dev pairs are split off: 4 of 39 are wanted, and a correlation over fewer than 10 says nothing"),
+    (39, None, "no dev pairs are split off: 4 of 39 are wanted, and a figure over fewer than 10 says nothing"),
     (200, 3, "no dev pairs are split off: all 20 of them would have the label 3"),
 ])  # fmt: skip
 def test_a_split_that_makes_no_sense_is_said_as_it_is(tokenizer, tmp_path, count, label, why):

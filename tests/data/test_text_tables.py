@@ -234,12 +234,9 @@ def test_columns_of_few_codes_are_no_sentences(tmp_path):
             "Requirement,T1,T2,T3,T4\n" + "".join(f"the door {n} stops,{'x' * (n % 2)},,x,\n" for n in range(12)),
             "a matrix",
         ),
-        ("p.csv", "question,answer\n" + "how is it?,it is so\n" * 3, "two columns of text and no labels"),
-        ("p.jsonl", json.dumps({"anchor": "a b", "positive": "c d", "negative": "e f"}) + "\n", "anchor, negative, 0"),
         ("p.jsonl", json.dumps({"query": "a b", "pos": ["c d", "x", "y"], "neg": ["e f"]}) + "\n", "pos holds lists"),
         ("p.csv", "Text,Score\na b [SEP] c d,0.5\n", "holds both sentences, '[SEP]' between them"),
         ("p.csv", "Text,Score\n" + "the door stops / look at it,1\na dog / a cat,0\n" * 3, "one column of text, Text"),
-        ("p.csv", "query,pos,neg1,neg2\n" + "a b,c d,e f,g h\n" * 3, "4 columns of text and no labels"),
         (
             "p.json",
             json.dumps(

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,13 @@ import torch
 from scipy.optimize import curve_fit
 
 import bertFineTuningWithConnectionData as driver
+from connection.data.labels import LabelScale
 from connection.runs.training_command import as_flags, driver_constants, read_figures
 from connection.settings import read_settings
 from ConnectionBert import ConnectionBert
 from tests.conftest import ROOT, run_inside, write_pairs
 from tools.learning_curve import __main__ as learning_curve
+from tools.learning_curve.pairs import CurvePairs
 from tools.learning_curve.power_law import fit_power_law, forecast
 from tools.learning_curve.runs import _random_weights
 from tools.learning_curve.summary import PRE_TRAINED, RANDOM, mean_points, sentences
@@ -408,3 +411,9 @@ def test_sigterm_leaves_no_training_running(tmp_path):
         assert command.wait(60) == 143
     with pytest.raises(ProcessLookupError):
         os.kill(training, 0)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("positives", ""), ("binary", "all 20 pairs have the label 1")])
+def test_a_part_with_one_label_is_fit_where_all_pairs_are_connected(kind, said):
+    prepared: Any = SimpleNamespace(scale=LabelScale(0, 1, kind, ""))
+    assert CurvePairs(prepared, {}, np.ones(40), "multiple-negatives").unfit(50, 1) == said

@@ -17,7 +17,7 @@ from connection.data.labels import find_scale
 from connection.system.errors import InputError
 from connection.training import loss_choice as losschoice
 from connection.training.loss_choice import FITS, choose_dims, choose_loss, parse_dims, parse_loss, pick_loss
-from connection.training.objectives import Softmax, make_objective
+from connection.training.objectives import MARGIN, Softmax, make_objective
 from ConnectionBert import ConnectionBert
 from tests.conftest import PAIRS, run_inside, write_pairs
 
@@ -101,8 +101,11 @@ def through(peer, classes=False):
 # --- each one, sums and dimensions, against sentence-transformers ------------------------------------------------------
 
 
+OF_PAIRS = [name for name in FITS if name != "triplet"]
+
+
 @pytest.mark.parametrize(("size", "dimension"), SIZES)
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", OF_PAIRS)
 def test_value_and_gradients_equal_sentence_transformers(name, size, dimension):
     for seed in SEEDS:
         for scale in (20.0, 3.0):
@@ -119,7 +122,7 @@ def test_value_and_gradients_equal_sentence_transformers(name, size, dimension):
                 assert torch.allclose(own, peer.classifier.weight.grad, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in FITS if name != "softmax"])
+@pytest.mark.parametrize("name", [name for name in OF_PAIRS if name != "softmax"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_matryoshka_equals_sentence_transformers(name, seed):
     given, dims = batch(name, seed, 12, 32), (32, 15, 8)
@@ -230,6 +233,43 @@ def test_softmax_tells_distinct_labels_apart():
     assert [weight.shape for weight in objective.parameters()] == [(3, 6), (3,)]
 
 
+# --- triplets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ["triplet", "multiple-negatives"])
+def test_objectives_of_triplets_equal_sentence_transformers(name, seed):
+    """Twelve triplets with two negatives each, as the rows of a batch; the peers get them as columns."""
+    random = torch.Generator().manual_seed(seed)
+    anchor = torch.randn(12, 6, generator=random)
+    others = anchor.unsqueeze(1) * 0.7 + torch.randn(12, 3, 6, generator=random)  # the positive and two negatives of each
+    target = torch.tensor([1.0, 0, 0]).repeat(12)
+    sentences = torch.stack([torch.arange(12).repeat_interleave(3), torch.arange(12, 48)])
+
+    def ours(anchor, others):
+        return make_objective(name, 20.0, (), 6, ())(anchor.repeat_interleave(3, 0), others.flatten(0, 1), target, sentences)
+
+    def theirs(anchor, others):
+        columns = [{"vectors": side} for side in (anchor, *others.unbind(1))]
+        if name == "multiple-negatives":
+            return peer_of(name, 6, 20.0)(columns, None)
+        distance = peers.TripletDistanceMetric.COSINE
+        peer = peers.TripletLoss(GivenVectors(6), distance_metric=distance, triplet_margin=MARGIN)
+        return (peer([*columns[:2], columns[2]], None) + peer([*columns[:2], columns[3]], None)) / 2
+
+    assert_equal(value_and_gradients(ours, anchor, others), value_and_gradients(theirs, anchor, others))
+
+
+def test_a_triplet_is_compared_within_itself_alone():
+    """Without a negative of the same first sentence there is nothing to learn; in-batch sentences don't count."""
+    u = v = torch.eye(4)
+    sentences, target = torch.tensor([[0, 0, 1, 2], [3, 4, 5, 6]]), torch.tensor([1.0, 0, 0, 1])
+    objective = make_objective("triplet", 20.0, (), 4, ())
+    assert objective(u, v, target, sentences).item() == MARGIN  # the first two rows: both cosines are 1
+    nothing = value_and_gradients(objective, u, v, target, torch.tensor([[0, 7, 1, 2], [3, 4, 5, 6]]))
+    assert all(torch.equal(result, torch.zeros_like(result)) for result in nothing)
+
+
 # --- which one is trained with -----------------------------------------------------------------------------------------
 
 
@@ -245,12 +285,14 @@ def test_each_name_has_an_objective_and_each_label_kind_a_choice():
     choices = {(1, 3): "cosine-mse", (7, 3): "cosine-mse", (8, 3): "cosent", (8, 1): "cosine-mse"}
     for (size, distinct), name in choices.items():
         assert choose_loss("auto", "graded", list(range(distinct)), size)[0] == name
+    assert choose_loss("auto", "triplets", [0, 1], 1)[0] == choose_loss("auto", "positives", [1], 2)[0] == "multiple-negatives"
+    assert choose_loss("triplet+cosine-mse", "triplets", [0, 1], 1)[0] == "triplet+cosine-mse"
     for kind in ("graded", "binary"):  # any other objective would pull everything together
         assert choose_loss("auto", kind, [1.0], 16)[0] == "multiple-negatives"
 
 
 MANY = [place / losschoice.MOST_CLASSES for place in range(losschoice.MOST_CLASSES + 1)]
-ONLY_BINARY = {"contrastive", "online-contrastive"}
+ONLY_BINARY = {"contrastive", "online-contrastive", "triplet"}
 MULTIPLE = {"multiple-negatives", "multiple-negatives-symmetric"}
 
 
@@ -260,7 +302,8 @@ MULTIPLE = {"multiple-negatives", "multiple-negatives-symmetric"}
         ("contrastive", "graded", [0, 0.6, 1], "contrastive needs binary labels", ONLY_BINARY),
         ("cosent+online-contrastive:0.1", "graded", [0, 0.6, 1], "online-contrastive needs binary labels", ONLY_BINARY),
         ("softmax", "graded", MANY, "softmax needs 2 to", ONLY_BINARY | {"softmax"}),
-        ("angle", "binary", [1], "angle needs 2 distinct labels", {"softmax", "cosent", "angle"}),
+        ("angle", "binary", [1], "angle needs 2 distinct labels", {"softmax", "cosent", "angle", "triplet"}),
+        ("triplet", "binary", [0, 1], "triplet needs triplets, whose negatives share a batch with", {"triplet"}),
         (
             "cosine-mse+multiple-negatives",
             "graded",
@@ -342,7 +385,7 @@ def test_the_choice_is_said_and_kept(tiny_folder, pair_file, binary_file, tmp_pa
     assert (settings["loss"], settings["loss_reason"], settings["matryoshka_dims"]) == (name, reason, "")
 
 
-@pytest.mark.parametrize("name", [*FITS, "cosent+cosine-mse:0.5", "angle+softmax:0.1"])
+@pytest.mark.parametrize("name", [*OF_PAIRS, "cosent+cosine-mse:0.5", "angle+softmax:0.1"])
 def test_training_with_every_objective_lowers_it(tiny_folder, binary_file, tmp_path, name):
     flags = ("--epochs", 8, "--learning-rate", "3e-3", "--log-steps", 1)
     shown = train(tiny_folder, binary_file, tmp_path / "run", "--loss", name, *flags)

@@ -49,7 +49,8 @@ class CurvePairs:
         labels = self.labels[self.part(share, seed)]
         if len(labels) < FEWEST:
             return f"{len(labels)} of {len(self.labels)} training pairs, fewer than {FEWEST}"
-        return f"all {len(labels)} pairs have the label {labels[0]:g}" if len(np.unique(labels)) < 2 else ""
+        alike = len(np.unique(labels)) < 2 and not self.scale.is_retrieval
+        return f"all {len(labels)} pairs have the label {labels[0]:g}" if alike else ""
 
     def write_part(self, share: int, seed: int, target: Path) -> None:
         store, rows = self.rows["train"]
@@ -74,6 +75,10 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
     print(*(f"{name:5}  {part.summary}" for name, part in data.items()), *remarks, sep="\n")
     if "test" not in data:
         raise InputError("There are no test pairs to draw a curve of: give --test-file, or more pairs in --train-file alone.")
+    if prepared.scale.kind == "triplets":
+        raise InputError(
+            "A curve of triplets is not drawn: its runs would take their pairs apart. Write them as labelled pairs."
+        )
     labels = data["train"].store.label[data["train"].places]
     targets = prepared.scale.target(np.unique(labels)).tolist()
     loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)

@@ -87,6 +87,8 @@ def find_suspects(given: argparse.Namespace) -> int:
     store, scale = prepared.stores["train"], prepared.scale
     if len(store.labels) < 2:
         raise InputError(f"{store.path}: all labels are {store.labels[0]:g}, so none of them can stand out.")
+    if scale.kind == "triplets":
+        raise InputError(f"{store.path} has no labels to doubt: it is a file of triplets.")
     fold, remarks = folds_by_sentence(store, given.folds, values["seed"])
     for remark in remarks:
         print(remark)
