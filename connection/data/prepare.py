@@ -18,6 +18,7 @@ from connection.data.pair_store import PairStore, load_pairs
 from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
 from connection.system.paths import resolve
+from connection.system.processes import from_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,5 +173,5 @@ def prepare(
         raise InputError("\n".join(problems))
     understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
     states = {split: file.state for split, file in opened.items()}
-    findings = audit(stores, scale)
+    findings = from_first(lambda: audit(stores, scale))
     return Prepared(understood, stores, scale, findings, columns, label_map, bounds, states, sheet, header_row)

@@ -14,7 +14,7 @@ from connection.evaluation.binary import average_precision
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.correlation import figures
 from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate_run
-from connection.evaluation.similarity import pair_similarities
+from connection.evaluation.similarity import own_cosines
 from connection.model.calibration import Calibration
 from connection.reports.errors_csv import write_errors
 from connection.reports.predictions import write_predictions
@@ -24,8 +24,8 @@ from ConnectionDataset import ConnectionDataset
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset, said: str) -> np.ndarray:
-    """Return the cosine of each of a Dataset's N pairs, without dropout, (N,) float64. said: what the progress bar says."""
-    return pair_similarities(model, data.store, data.places, said=said)["cosine"]
+    """Return the cosines of this process's share of a Dataset's pairs, without dropout. said: what the progress bar says."""
+    return own_cosines(model, data.store, data.places, said)
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> Figures:
