@@ -63,8 +63,8 @@ def local_count() -> int:
 
 
 @functools.cache
-def _store() -> Any:
-    """A small table of values that all processes see. torchrun itself keeps it: it is still there when a process has ended."""
+def _lasting_store() -> Any:
+    """A small table of values that all processes see. torchrun keeps it, also when processes end and are started anew."""
     from torch.distributed.rendezvous import rendezvous
 
     try:
@@ -72,6 +72,14 @@ def _store() -> Any:
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the processes of this run do not find each other ({str(error).splitlines()[0]:.200})") from None
     return store
+
+
+@functools.cache
+def _store() -> Any:
+    """The part of the table that is of this attempt: addresses of ended processes would be found in the other ones."""
+    from torch.distributed import PrefixStore
+
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", _lasting_store())
 
 
 @contextlib.contextmanager
@@ -238,12 +246,6 @@ def note_begun() -> None:
     """Note that the run has its folder: from here on, what is in it is this run's own."""
     if "TORCHELASTIC_RESTART_COUNT" in os.environ:
         _lasting_store().set("begun", "yes")
-
-
-def _lasting_store() -> Any:
-    """The table without the name of the attempt, so that it holds what earlier attempts put there."""
-    store = _store()
-    return getattr(store, "underlying_store", store)
 
 
 def threads_per_process(threads: int) -> int:

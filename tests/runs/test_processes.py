@@ -1,18 +1,44 @@
 """The training command in two processes, as torchrun starts them: the same weights, one voice, and what ends them."""
 
+import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import bertFineTuningWithConnectionData as driver
-from tests.conftest import CANDIDATES, DRIVER, MANY, ROOT, run_inside, write_pairs
+from tests.conftest import CANDIDATES, MANY, ROOT, run_inside, write_pairs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun of PyTorch's Windows builds needs another store")
 ROWS = (MANY + CANDIDATES)[::-1]
+# Runs the training command, which draws no pictures. In a training step of the first attempt, a process may end itself or its
+# torchrun.
+SCRIPT = """
+import os, signal, sys
+import bertFineTuningWithConnectionData as driver
+from connection.reports import html_report
+from connection.system.signals import run_to_the_end
+
+html_report.draw_inline = lambda *words: {}
+html_report.word_shares = lambda *words: ({}, "not in this test")
+rank, step, whom, number = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+real, done = driver.training_step, []
+
+def training_step(*words):
+    done.append(1)
+    if len(done) == step and int(os.environ["RANK"]) == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill({"self": os.getpid(), "torchrun": os.getppid()}[whom], number)
+    return real(*words)
+
+driver.training_step = training_step
+run_to_the_end(lambda: driver.main(sys.argv[5:]))
+"""
+NOTHING = (0, 0, "self", 0)
 
 
 @pytest.fixture
@@ -24,8 +50,15 @@ def words(tmp_path, tiny_folder):
     return [*files, *how, "--label-min", 0, "--label-max", 5, "--allow", "leaked-pair,contradiction,duplicate"]
 
 
+@pytest.fixture
+def script(tmp_path):
+    file = tmp_path / "in_step.py"
+    file.write_text(SCRIPT, encoding="utf-8")
+    return file
+
+
 def torchrun(*command, processes=2, more=()):
-    """A command under torchrun; in a process of its own, whose standard output and error are read as one."""
+    """A command under torchrun."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *more]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     return subprocess.run([*run, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
@@ -43,12 +76,37 @@ def difference(one, two):
     return math.sqrt(apart / sum(float(one[name].double().square().sum()) for name in names))
 
 
-def test_two_processes_train_as_one(tmp_path, words):
+def test_two_processes_train_as_one(tmp_path, words, script):
+    """50 steps in two processes, then the last two ones in one process."""
     assert run_inside(driver.main, *words, "--output-dir", tmp_path / "one").returncode == 0
-    shown = torchrun(DRIVER, *words, "--output-dir", tmp_path / "two")
-    assert shown.returncode == 0, shown.stderr
+    shown = torchrun(script, 1, 50, "torchrun", signal.SIGTERM, *words, "--output-dir", tmp_path / "two")
+    assert shown.stdout.count("measuring the base model") == 1, shown.stderr
+    assert "Ended by SIGTERM after step" in shown.stdout
+    resumed = run_inside(driver.main, "--output-dir", tmp_path / "two", "--resume")
+    assert "note: 2 process(es) so far, 1 now" in resumed.stdout, resumed.stderr
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     assert 0 < difference(one, two) < 1e-6
-    assert shown.stdout.count("measuring the base model") == 1
-    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
-    assert len(logs[0]) == len(logs[1])
+    figures = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
+    for key in ("spearman", "pearson", "loss"):
+        assert figures[1]["final"]["dev"][key] == pytest.approx(figures[0]["final"]["dev"][key], abs=1e-5)
+
+
+def assert_equal(one, two):
+    one, two = weights_of(one), weights_of(two)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_what_ends_a_run_and_how_it_goes_on(tmp_path, words, script):
+    """Two runs that were ended at different steps, in different ways, are the same in the end, to the last bit."""
+    words += ["--dropout", 0.1, "--loss", "softmax", "--part-size", 1, "--checkpoint-steps", 20, "--eval-steps", 15]
+    ended = torchrun(script, 1, 30, "torchrun", signal.SIGTERM, *words, "--output-dir", tmp_path / "ended")
+    assert "Ended by SIGTERM after step" in ended.stdout, ended.stderr
+    resumed = torchrun(script, *NOTHING, "--output-dir", tmp_path / "ended", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+
+    killed = [*words, "--output-dir", tmp_path / "killed"]
+    restarted = torchrun(script, 1, 47, "self", signal.SIGKILL, *killed, more=["--max-restarts=1"])
+    assert restarted.returncode == 0, restarted.stderr
+    assert restarted.stderr.count("another process of this run has ended") == 1
+    assert "resumes from step-000040: 40 of 52 steps are done" in restarted.stdout
+    assert_equal(tmp_path / "killed", tmp_path / "ended")
