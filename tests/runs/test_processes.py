@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import bertFineTuningWithConnectionData as driver
 from tests.conftest import CANDIDATES, MANY, ROOT, run_inside, write_pairs
+from tools import encode
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun of PyTorch's Windows builds needs another store")
 ROWS = (MANY + CANDIDATES)[::-1]
@@ -111,3 +113,14 @@ def test_a_run_with_a_killed_process_goes_on_as_if_nothing_had_happened(tmp_path
     assert restarted.stderr.count("another process of this run has ended") == 1
     assert "resumes from step-000040: 40 of 52 steps are done" in restarted.stdout
     assert_equal(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_two_processes_encode_a_list(tmp_path, tiny_folder):
+    listed = write_pairs(tmp_path / "list.csv", [(one, two) for one, two, _ in ROWS[:99]], ("text", "other"))
+    flags = [tiny_folder, listed, "--column", "text", "-o"]
+    assert run_inside(encode.main, *flags, tmp_path / "one.npy").returncode == 0
+    shown = torchrun("-m", "tools.encode", *flags, tmp_path / "two.npy")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("99 x 32 float32") == 1
+    one, two = np.load(tmp_path / "one.npy"), np.load(tmp_path / "two.npy")
+    assert np.abs(one - two).max() < 1e-5
