@@ -199,16 +199,15 @@ class TrainingRun:
         self._held.callback(self.stop.restore)
         self._checkpoints = Checkpoints(self.folder.path / "checkpoints", settings.keep_checkpoints)
         self._written: tuple[int, int, int] | None = None
-        known = 0
         if checkpoint := self._checkpoint:
-            known = self.state.restore(checkpoint.tensors, checkpoint.values)
+            self.state.restore(checkpoint.tensors, checkpoint.values)
             checkpoint.tensors.clear()  # frees the memory of the file's tensors
             print(f"resumes from {checkpoint.folder.name}: {progress.step} of {self.steps} steps are done")
-            if known != count():
-                print(f"note: {known} process(es) so far, {count()} now: the same batches; dropout, if any, differs")
+            if (before := self.state.processes) != count():
+                print(f"note: {before} process(es) so far, {count()} now: the same batches; dropout, if any, differs")
             if not settings.extend:
                 self._written = self._place()
-        if rank() >= known:
+        if rank() >= self.state.processes:
             self.state.seed_random(settings.seed)
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates: few lines in a log file
         self._bar = self._held.enter_context(

@@ -166,6 +166,7 @@ class RunState:
     ):
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.average, self.progress = average, progress
+        self.processes = 0  # whose random states were restored
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name, contiguous. Raises `RunError` if one holds NaN or infinite values."""
@@ -211,11 +212,8 @@ class RunState:
         np.random.seed(seed)
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> int:
-        """Restore the results of `tensors` and `values`. Returns for how many processes they have random states.
-
-        Raises `InputError` if they belong to another model or settings.
-        """
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Restore the results of `tensors` and `values`. Raises `InputError` if they belong to another model or settings."""
         kinds: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             kind, _, name = key.partition(".")
@@ -232,6 +230,6 @@ class RunState:
             states = [values["random"], *values.get("random_of_others", [])]
             if rank() < len(states):
                 restore_random(states[rank()], self._dropout)
-            return len(states)
+            self.processes = len(states)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(f"the checkpoint is not of this model and these settings: {error!s:.300}") from None

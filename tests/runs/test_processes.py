@@ -23,10 +23,12 @@ ROWS = (MANY + CANDIDATES)[::-1]
 SCRIPT = """
 import hashlib, os, signal, sys
 import bertFineTuningWithConnectionData as driver
+from connection.data import pair_store
 from connection.reports import html_report
 from connection.system.processes import from_all
 from connection.system.signals import run_to_the_end
 
+pair_store.SMALL_FILE = 0  # the store is built by one process, and mapped by both
 html_report.draw_inline = lambda *words: {}
 html_report.word_shares = lambda *words: ({}, "not in this test")
 rank, step, whom, number = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
