@@ -183,8 +183,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    with first_speaks():  # of several processes, under torchrun
-        return _run(read_settings(argv, globals(), __doc__ or ""))
+    return _run(read_settings(argv, globals(), __doc__ or ""))
 
 
 def _run(settings: TrainSettings) -> int:
@@ -192,11 +191,12 @@ def _run(settings: TrainSettings) -> int:
     if settings.print_model:
         from ConnectionBert import module_tree
 
-        print(module_tree(settings.model_dir))
+        with first_speaks():
+            print(module_tree(settings.model_dir))
         return 0
     settings = as_restarted(settings)
     check_paths(settings)
-    with quiet_output(settings.quiet):
+    with first_speaks(), quiet_output(settings.quiet):  # the first of several processes, under torchrun
         print("loading the libraries ...", flush=True)
         if settings.seeds > 1:
             from connection.runs.seeds import train_seeds

@@ -16,7 +16,7 @@ from connection.system.errors import InputError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
 from connection.system.plain_files import require_no_links
-from connection.system.processes import copy_from_first, from_first, rank
+from connection.system.processes import copy_from_first, from_first, is_restarted, rank
 from connection.system.versions import describe
 
 # key in settings.json whose value must be the same when a run is resumed: its name in messages
@@ -104,7 +104,7 @@ def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, 
         for name in sorted(names_of(CONTENT))
         if values[name] and not resolve(values[name]).exists()
     ]
-    if settings.extend and not problems and values["epochs"] <= then["epochs"]:
+    if settings.extend and not problems and values["epochs"] < then["epochs"] + (not is_restarted()):
         problems.append(f"--extend: --epochs must be above the {then['epochs']} of the run so far")
     return values, problems
 

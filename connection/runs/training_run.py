@@ -284,19 +284,21 @@ class TrainingRun:
         """Measure the best model on test, write results and reports, and print them. Returns the exit status."""
         self._bar.close()
         results = self._results()
-        if not self.first:
-            return self.stop.status
+        from_first(partial(self._report, results))
+        return self.stop.status
+
+    def _report(self, results: RunResults) -> None:
+        """Write model card and report, and print the end of the run: in the first process, for which the others wait."""
         examples = card_examples(self._prepared, self.data["train"], self.settings.card_examples)
         write_card(self.folder.model, self.model, self.record, results, examples)
         write_report(self.folder.path)
         print_end(results, self.steps, self.stop.name)
         if self.settings.seeds > 1:  # the best model is not known yet
-            return self.stop.status
+            return
         if not self.stop.asked:
             print_next(self.folder.model)
         elif self.settings.keep_checkpoints:
             print_resume(self.folder.path)
-        return self.stop.status
 
     # --- between two steps ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import datetime
 import functools
 import itertools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ def _ended_together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = (str(error).splitlines() or [""])[0]
+        said = re.sub(r"^\[\S+\] ", "", (str(error).splitlines() or [""])[0]).split(". This is")[0]
         raise RunError(f"another process of this run has ended, or can't be reached ({said:.150})") from None
 
 
