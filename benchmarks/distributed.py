@@ -27,12 +27,19 @@ from typing import Any
 from safetensors.torch import load_file
 
 from benchmarks.fault_runs import make_model, make_pairs
-from benchmarks.turns import MINILM, machine, spread
+from benchmarks.turns import MINILM, PARAMETERS, machine, spread
 from connection.runs.training_command import DRIVER
 
 PARTS = ("equal", "networks", "killed", "messages", "speed")
 NAMESPACES, ADDRESSES = ("bench-a", "bench-b"), ("10.199.0.1", "10.199.0.2")
-LATENCY, CALLS = 50e-6, 9  # seconds of a small message between machines, and the number of messages of a step
+LATENCY, CALLS = 50e-6, 9  # seconds of a small message, assumed, and the number of messages of a step
+# What is estimated: processes, pairs of each and their seconds as docs/performance.md has them, model, assumed bytes a second.
+PLACES: dict[str, tuple[int, int, float, str, float]] = {
+    "16 machines of 2 cores, 10 Gb/s": (16, 64, 64 / 113, "MiniLM-L6", 1.25e9),
+    "8 GPUs (H200) in one machine, 300 GB/s": (8, 256, 256 / 11_781, "BERT-base", 300e9),
+    "16 machines of 8 such GPUs, 400 Gb/s each": (128, 256, 256 / 11_781, "BERT-base", 50e9),
+}
+HIDDEN, BESIDE = {"MiniLM-L6": 384, "BERT-base": 768}, 4500  # embeddings that are added up too: positions, words of a batch
 
 
 def main() -> int:
@@ -164,14 +171,22 @@ def messages(work: Path, model: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(note.read_text())
     for kind, size in found["bytes"].items():
         print(f"messages  {kind}: {size / found['steps'] / 2**20:.3f} MiB a step of a process")
+    for place, (count, pairs, compute, name, bandwidth) in PLACES.items():
+        size = 4 * (PARAMETERS[name] + BESIDE * HIDDEN[name])  # float32
+        seconds = estimate(compute, count, size, bandwidth)
+        found[place] = {"seconds": seconds, "pairs_per_second": count * pairs / seconds, "efficiency": compute / seconds}
+        print(
+            f"on paper  {name}, {place}: {count * pairs / seconds:,.0f} pairs/s, {count * compute / seconds:.1f} x one process"
+        )
     return found
 
 
 def estimate(compute: float, processes: int, size: float, bandwidth: float) -> float:
-    """Seconds of a step in which each process computes for `compute` seconds, and the batch grows with their number.
+    """Seconds of a step in which each process computes for `compute` seconds: the batch grows with their number.
 
-    A ring adds `size` bytes up in 2 (N - 1) / N times their number (Patarasuk & Yuan 2009, J. Parallel Distrib. Comput. 69(2),
-    doi 10.1016/j.jpdc.2008.09.002), each at `bandwidth` bytes a second; the latency of a message grows with log2 N.
+    Nothing is sent while they compute. A ring adds `size` bytes up in 2 (N - 1) / N times their number (Patarasuk & Yuan 2009,
+    J. Parallel Distrib. Comput. 69(2), doi 10.1016/j.jpdc.2008.09.002), each at `bandwidth` bytes a second; the latency of a
+    message grows with log2 N.
     """
     return compute + 2 * (processes - 1) / processes * size / bandwidth + CALLS * LATENCY * math.log2(processes)
 
