@@ -222,8 +222,8 @@ def in_turn() -> Iterator[None]:
         return
     turn = 0 if not rank() else 1 if not local_rank() else 2
     name = f"turn {next(_turns)}"
-    before = (1, 1 + _number("GROUP_WORLD_SIZE", 1) - 1)[:turn]
-    while turn and _done(name) < before[-1]:
+    before = (0, 1, _number("GROUP_WORLD_SIZE", 1))[turn]  # how many have had the earlier turns
+    while before and _done(name) < before:
         time.sleep(LOOK)  # and not in a call of the library, which no signal would end
     yield
     if turn < 2:

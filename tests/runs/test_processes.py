@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 import bertFineTuningWithConnectionData as driver
+from connection.runs import training_run
+from connection.system.errors import InputError
 from tests.conftest import CANDIDATES, MANY, ROOT, run_inside, write_pairs
 from tools import encode
 
@@ -126,3 +130,18 @@ def test_two_processes_encode_a_list(tmp_path, tiny_folder):
     assert shown.stdout.count("99 x 32 float32") == 1
     one, two = np.load(tmp_path / "one.npy"), np.load(tmp_path / "two.npy")
     assert np.abs(one - two).max() < 1e-5
+
+
+def test_other_files_on_another_machine_are_refused(monkeypatch):
+    monkeypatch.setattr(training_run, "from_all", lambda told: [told, told | {"pairs.csv": "another"}])
+    stores = {"train": SimpleNamespace(path="pairs.csv", sha256="one")}
+    run: Any = SimpleNamespace(_prepared=SimpleNamespace(stores=stores))
+    with pytest.raises(InputError, match=r"^pairs.csv of process 1 and of process 0 are not the same"):
+        training_run.TrainingRun._require_same_files(run, "model")
+
+
+def test_several_seeds_are_refused(tmp_path, words):
+    shown = run_inside(driver.main, *words, "--output-dir", tmp_path / "run", "--seeds", 2, WORLD_SIZE="2", RANK="0")
+    assert shown.returncode == 2
+    assert "[rank 0] --seeds trains one run after the other in one process" in shown.stderr
+    assert not (tmp_path / "run").exists()
