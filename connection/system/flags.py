@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from connection.system.processes import rank
+
 # What people type from habit, and the flag here.
 OTHER_NAMES = {
     "lr": "learning-rate",
@@ -100,6 +102,10 @@ class Flags(argparse.ArgumentParser):
             if "=" not in word and place < len(words) and not words[place].startswith("--"):
                 place += 1  # its value
         return known, problems
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if not rank():  # of several processes, under torchrun, all have the same flags
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and end with status 2."""
