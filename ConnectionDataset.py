@@ -126,7 +126,7 @@ class ConnectionDataset(Dataset[Pair]):
 
     def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
         """Divides a batch into micro-batches of `size` pairs, which the encoder reads one at a time; `size` 0: into one."""
-        size = size or len(items)
+        size = size or len(items) or 1
         return [self.collate(items[start : start + size]) for start in range(0, len(items), size)]
 
     def sentences(self, rows: np.ndarray) -> Tensor:
@@ -166,11 +166,11 @@ class ShuffledBatches(Sampler[list[int]]):
 
 
 def make_loader(
-    dataset: ConnectionDataset, batches: ShuffledBatches, num_workers: int, pin_memory: bool, part_size: int = 0
+    dataset: ConnectionDataset, batches: Sampler[list[int]], num_workers: int, pin_memory: bool, part_size: int = 0
 ) -> DataLoader[Pair]:
     """Returns a loader of training batches, each a list of micro-batches, prepared by `num_workers` processes.
 
-    Before each epoch, set `batches.epoch` for a new order, and `batches.first`.
+    Before each epoch, set the `epoch` of `ShuffledBatches` for a new order, and `first`.
     """
     return DataLoader(
         dataset,

@@ -12,8 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from connection.runs.output_folder import check_paths
+from connection.runs.restart import as_restarted
 from connection.settings import TrainSettings, make_settings, read_settings
 from connection.system.errors import exit_status
+from connection.system.processes import first_speaks
 from connection.system.quiet import quiet_output
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
@@ -94,18 +96,21 @@ def training_step(
 ) -> torch.Tensor:
     """Update the weights once, on a batch of B pairs in one or more micro-batches. Returns the loss, a scalar.
 
-    If the loss or a gradient is not finite, returns NaN and changes no weight.
+    Of several processes, each has its own micro-batches, and all make the same update. If the loss or a gradient is not finite,
+    returns NaN and changes no weight.
     """
+    from connection.training.distributed import share_words, whole_batch
     from connection.training.gradient_cache import cached_backward
 
     micro_batches = [pairs.to(model.device) for pairs in batch]
-    if len(micro_batches) > 1:
-        loss = cached_backward(model, objective, optimizer, micro_batches)
-    else:
+    if len(micro_batches) == 1:
         (pairs,) = micro_batches
+        share_words(model, [pairs])
         u, v = model(pairs.tokens)  # 2B sentences -> (B, H) twice
-        loss = objective(u, v, pairs.target, pairs.sentences)
+        loss = objective(*whole_batch(u, v, pairs.target, pairs.sentences))
         loss.backward()
+    else:
+        loss = cached_backward(model, objective, optimizer, micro_batches)
     norm = optimizer.update(rate, max_grad_norm, loss.detach())
     return loss.detach() + 0 * norm  # NaN if the norm is not finite
 
@@ -115,6 +120,7 @@ def fine_tune(settings: TrainSettings) -> int:
     from torch import nn
 
     from connection.runs.training_run import TrainingRun
+    from connection.training.distributed import own_parts
     from connection.training.gradient_cache import OutOfMemoryRetry
     from connection.training.moving_average import WeightAverage
     from connection.training.objectives import make_objective
@@ -140,7 +146,8 @@ def fine_tune(settings: TrainSettings) -> int:
         run.restore_or_seed(objective, optimizer, average)
 
         data["train"].packed = settings.packing
-        loader = make_loader(data["train"], batches, settings.num_workers, run.device.type == "cuda", settings.part_size)
+        own = own_parts(batches, data["train"])  # of several processes, each reads its part of each batch
+        loader = make_loader(data["train"], own, settings.num_workers, run.device.type == "cuda", settings.part_size)
         retry = OutOfMemoryRetry(data["train"], optimizer, settings.part_size, run.progress)
         for _epoch in run.epochs(batches):  # until a signal or early stopping
             for batch in run.batches(loader):  # evaluates and writes checkpoints between steps
@@ -184,10 +191,12 @@ def _run(settings: TrainSettings) -> int:
     if settings.print_model:
         from ConnectionBert import module_tree
 
-        print(module_tree(settings.model_dir))
+        with first_speaks():
+            print(module_tree(settings.model_dir))
         return 0
+    settings = as_restarted(settings)
     check_paths(settings)
-    with quiet_output(settings.quiet):
+    with first_speaks(), quiet_output(settings.quiet):  # the first of several processes, under torchrun
         print("loading the libraries ...", flush=True)
         if settings.seeds > 1:
             from connection.runs.seeds import train_seeds

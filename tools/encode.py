@@ -8,6 +8,7 @@ import json
 import sys
 from typing import Any
 
+from connection.search.sharing import shared_encoding
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags, add_encoder_flags
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     add_encoder_flags(parser)
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     given = parser.parse_args(argv)
-    return exit_status(lambda: encode(given), failed="The vectors could not be written")
+    return exit_status(lambda: shared_encoding(given, lambda: encode(given)), failed="The vectors could not be written")
 
 
 def encode(given: argparse.Namespace) -> int:

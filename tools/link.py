@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from connection.search.sharing import shared_encoding
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags, add_encoder_flags
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_encoder_flags(parser)
     given = parser.parse_args(argv)
-    return exit_status(lambda: link(given), failed="The links could not be written")
+    return exit_status(lambda: shared_encoding(given, lambda: link(given)), failed="The links could not be written")
 
 
 def link(given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.search.sharing import shared_encoding
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable, tell
 from connection.system.flags import Flags, add_encoder_flags
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None, name: str = "score") -> int:
     parser.add_argument("--json", action="store_true", help="print JSON: of two sentences, or a line for each row")
     add_encoder_flags(parser)
     given = parser.parse_args(argv)
-    return exit_status(lambda: score(given), failed="The scores could not be written")
+    return exit_status(lambda: shared_encoding(given, lambda: score(given)), failed="The scores could not be written")
 
 
 def score(given: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ from connection.system.atomic_files import atomic_folder, remove, remove_leftove
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 from connection.system.paths import file_sha256
+from connection.system.processes import in_turn
 from connection.system.sealed_files import find_damage, make_private, seal_folder
 
 
@@ -150,6 +151,17 @@ def load_pairs(
             _build(Path(temporary), file, tokenizer, max_length, low, high, progress)
             return open_store(Path(temporary), file.path, digest, False)
     target = cache / content_key(VERSION, file, digest, tokenizer, max_length, low, high)
+    with in_turn():  # of several processes, the first one builds it
+        store = _cached(target, cache, digest, file, tokenizer, max_length, low, high, progress)
+    file.require_unchanged()  # the digest was of these bytes too
+    return store
+
+
+def _cached(
+    target: Path, cache: Path, digest: str, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float,
+    progress: bool,
+) -> PairStore:  # fmt: skip
+    """Returns the store in the folder `target` of `cache`, which is built if it is missing, damaged or another's."""
     damage = find_damage(target, FILES) if os.path.lexists(target) else ""
     if damage:
         print(f"note: {printable(target)} is not used, {damage}; it is built again", file=sys.stderr)
@@ -165,9 +177,7 @@ def load_pairs(
         damage = find_damage(target, ("meta.json",))  # of another one, which was there first
     if damage:
         raise InputError(f"--cache-dir {cache}: {target.name} in it can't be used ({damage}). Give another folder.")
-    store = open_store(target, file.path, digest, True)
-    file.require_unchanged()  # the digest was of these bytes too
-    return store
+    return open_store(target, file.path, digest, True)
 
 
 def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore:

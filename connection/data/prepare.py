@@ -20,6 +20,7 @@ from connection.data.pair_store import PairStore, load_pairs
 from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
 from connection.system.paths import resolve
+from connection.system.processes import from_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,5 +216,5 @@ def prepare(
     held_out = _held_out_scale(scale, opened, stores)
     understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
     states = {split: file.state for split, file in opened.items()}
-    findings = audit(stores, scale, held_out)
+    findings = from_first(lambda: audit(stores, scale, held_out))
     return Prepared(understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from connection.data.pair_store import PairStore
+from connection.system import processes
 from connection.system.escapes import printable
 from connection.system.sealed_files import make_private, read_sealed, write_sealed
 
@@ -64,6 +66,18 @@ def pair_similarities(
     return {name: _rounded(values) for name, values in found.items()}
 
 
+def own_cosines(model: Any, store: PairStore, places: np.ndarray | slice, said: str) -> np.ndarray:
+    """Cosines of this process's share of the pairs at `places`, consecutive ones: all of them where it is alone."""
+    mine = np.arange(len(store))[places]
+    mine = mine[processes.share(len(mine))]
+    return pair_similarities(model, store, mine if processes.count() > 1 else places, said=said)["cosine"]
+
+
+def gathered(cosines: np.ndarray) -> np.ndarray:
+    """The cosines of all processes, in the pairs' order: (n,) float64 each -> (N,). Called by all of them."""
+    return torch.cat(processes.gather(torch.from_numpy(cosines))).numpy()
+
+
 def model_digest(model: Any) -> Any:
     """SHA-256 (hashlib object) of everything that determines a model's vectors: weights, config, pooling, maximum length."""
     what = (
@@ -93,10 +107,11 @@ def remembered_cosines(cache: Path, model: Any, splits: Mapping[str, Any], of_mo
         for array in (store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]):
             digest.update(np.ascontiguousarray(array).data)
         file = cache / f"cosines-{digest.hexdigest()[:32]}"
-        cosines = _kept(file, len(store.index1[places]))
+        cosines = processes.from_first(functools.partial(_kept, file, len(store.index1[places])))
         if cosines is None:
-            cosines = pair_similarities(model, store, places, said=f"base model, {split} pairs")["cosine"]
-            _keep(file, cosines)
+            cosines = gathered(own_cosines(model, store, places, f"base model, {split} pairs"))
+            if not processes.rank():
+                _keep(file, cosines)
         found[split] = cosines
     return found
 

@@ -22,8 +22,12 @@ class Dropout:
 
     def __init__(self, rates: tuple[float, float], dtype: torch.dtype, device: torch.device, seed: int):
         self.rates, self.dtype, self.device = rates, dtype, device
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Begin the random numbers of a seed."""
         self.random = np.random.SFC64(seed)  # 4 times as fast as torch's generator on a CPU
-        self.cuda_random = torch.Generator(device).manual_seed(seed) if device.type == "cuda" else None
+        self.cuda_random = torch.Generator(self.device).manual_seed(seed) if self.device.type == "cuda" else None
 
     def draw(self, layers: int, rows: int, length: int, hidden: int, heads: int) -> tuple[Tensor | None, list[DropoutMasks]]:
         """Masks for the embeddings (M, H) and for each layer. An element is dropped if its 16-bit number is below p * 2^16."""

@@ -99,8 +99,15 @@ class FlatWeights:
         )
         # From the last batch: its distinct input ids, (W,) on the CPU, and the gradients of their embeddings, (W, H) float32.
         self.word_grad: tuple[Tensor, Tensor] | None = None
+        self.batch_ids = torch.empty(0, dtype=torch.int64)  # the distinct input ids of the whole batch, of all processes
         # An optimizer may postpone embedding updates. This applies the pending ones of the given ids, (W,) on the CPU.
         self.catch_up: Callable[[Tensor], None] = lambda ids: None
+
+    def clear_gradients(self) -> None:
+        """Set the gradients to 0, where this process has no pair of the batch."""
+        self.grad.zero_()
+        if not self.frozen:
+            self.word_grad = torch.empty(0, dtype=torch.int64), self.word.new_zeros(0, self.word.shape[1])
 
     def catch_up_all(self) -> None:
         """Apply all pending embedding updates. Called before the weights are read, except by a training pass."""

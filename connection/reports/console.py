@@ -19,6 +19,7 @@ from connection.reports.tables import (
 )
 from connection.system.escapes import printable
 from connection.system.paths import ROOT, shell_line
+from connection.system.processes import count, local_count
 from connection.system.quiet import aloud
 
 
@@ -59,6 +60,8 @@ def print_resume(output: Path, seeds: int = 1) -> None:
     """Print the command that goes on with an interrupted run, of one seed or several."""
     print("To go on from there:", file=aloud())
     words = [sys.executable, "bertFineTuningWithConnectionData.py", "--output-dir", str(output), "--resume"]
+    if 1 < count() == local_count():
+        words[1:1] = ["-m", "torch.distributed.run", f"--nproc-per-node={count()}"]
     words += ["--seeds", str(seeds)] * (seeds > 1)
     print(f"  {shell_line(words, ROOT)}", file=aloud())
 

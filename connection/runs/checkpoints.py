@@ -28,6 +28,7 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, Tensor]
     values: dict[str, Any]
     notes: list[str]  # about newer checkpoints that are damaged
+    has_model: bool  # the best model so far is in it
 
 
 class Checkpoints:
@@ -74,7 +75,7 @@ class Checkpoints:
                 values = read_json(folder / VALUES, undefined=True)
                 if not isinstance(values, dict):
                     raise ValueError(f"{VALUES} holds no JSON object")
-                return Checkpoint(folder, load_file(folder / TENSORS), values, notes)
+                return Checkpoint(folder, load_file(folder / TENSORS), values, notes, (folder / "model").is_dir())
             except (OSError, SafetensorError, ValueError, RecursionError) as error:
                 if is_memory_full(error):
                     raise MemoryError(f"while {folder} was read: {error!s:.150}") from None

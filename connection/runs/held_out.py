@@ -15,23 +15,27 @@ from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.correlation import figures
 from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate, evaluate_run
 from connection.evaluation.retrieval import search_answers
-from connection.evaluation.similarity import pair_similarities
+from connection.evaluation.similarity import own_cosines
 from connection.model.calibration import Calibration
 from connection.reports.errors_csv import write_errors
 from connection.reports.predictions import write_predictions
 from connection.reports.results import RunResults
+from connection.system.processes import rank
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset
 
 
 def predict(model: ConnectionBert, data: ConnectionDataset, said: str) -> np.ndarray:
-    """Return the cosine of each of a Dataset's N pairs, without dropout, (N,) float64. said: what the progress bar says.
+    """Return the cosines of this process's share of a Dataset's N pairs, without dropout, (n,) float64.
 
-    Of pairs without labels, a result (N, 2) of `search_answers`.
+    Of pairs without labels, a result (N, 2) of `search_answers`, which the first of several processes has whole. said: what the
+    progress bar says.
     """
-    if data.scale.is_retrieval:
-        return search_answers(model, data.store, data.places, data.target == 1, said)
-    return pair_similarities(model, data.store, data.places, said=said)["cosine"]
+    if not data.scale.is_retrieval:
+        return own_cosines(model, data.store, data.places, said)
+    if rank():
+        return np.empty((0, 2))
+    return search_answers(model, data.store, data.places, data.target == 1, said)
 
 
 def score(cosine: np.ndarray, data: ConnectionDataset) -> Figures:

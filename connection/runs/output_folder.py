@@ -16,6 +16,7 @@ from connection.system.errors import InputError
 from connection.system.folder_lock import FILE as LOCK
 from connection.system.paths import output_folder, resolve
 from connection.system.plain_files import read_json, require_no_links
+from connection.system.processes import rank
 
 SEEDS = "seeds.json"  # the settings of a run with several seeds, as it was begun
 FILES = (
@@ -105,7 +106,8 @@ def _check_files(settings: TrainSettings) -> None:
 
 
 def _check_output(settings: TrainSettings) -> None:
-    require_free(output_folder(settings.output_dir), settings)
+    if not rank():  # the first process may have begun to write by now
+        require_free(output_folder(settings.output_dir), settings)
 
 
 def unwritable(path: Path, error: OSError) -> InputError:

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from connection.data.prepare import Prepared
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.output_folder import ENTRIES, SEEDS
@@ -14,6 +16,7 @@ from connection.system.errors import InputError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
 from connection.system.plain_files import require_no_links
+from connection.system.processes import copy_from_first, from_first, is_restarted, rank
 from connection.system.versions import describe
 
 # key in settings.json whose value must be the same when a run is resumed: its name in messages
@@ -40,6 +43,26 @@ def read_checkpoint(settings: TrainSettings, held: contextlib.ExitStack) -> tupl
         raise InputError(f"{output} is a run of several seeds: give --seeds too, or the folder of one seed in it.")
     checkpoint = Checkpoints(output / "checkpoints", settings.keep_checkpoints).newest()
     return settings_then(settings, checkpoint.values.get("settings", {}), checkpoint.folder), checkpoint, lock
+
+
+def resumed_together(settings: TrainSettings, held: contextlib.ExitStack) -> tuple[Any, ...]:
+    """Return what `read_checkpoint` does, with `held`, in the order of a TrainingRun's arguments.
+
+    Of several processes, the first one reads the checkpoint and has the lock; the others, on other machines too, get the rest.
+    """
+    lock, tensors = None, {}
+
+    def read() -> tuple[TrainSettings, Checkpoint]:
+        nonlocal lock, tensors
+        then, checkpoint, lock = read_checkpoint(settings, held)
+        tensors = checkpoint.tensors
+        return then, checkpoint._replace(tensors={name: tensor.to("meta") for name, tensor in tensors.items()})
+
+    then, checkpoint = from_first(read)
+    if rank():
+        tensors = {name: torch.empty_like(tensor, device="cpu") for name, tensor in checkpoint.tensors.items()}
+    copy_from_first([*tensors.values()])
+    return then, held, checkpoint._replace(tensors=tensors), lock
 
 
 def settings_then(settings: TrainSettings, record: dict[str, Any], place: Path) -> TrainSettings:
@@ -81,7 +104,7 @@ def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, 
         for name in sorted(names_of(CONTENT))
         if values[name] and not resolve(values[name]).exists()
     ]
-    if settings.extend and not problems and values["epochs"] <= then["epochs"]:
+    if settings.extend and not problems and values["epochs"] < then["epochs"] + (not is_restarted()):
         problems.append(f"--extend: --epochs must be above the {then['epochs']} of the run so far")
     return values, problems
 

@@ -20,6 +20,27 @@ from connection.system.folder_lock import Lock
 from connection.system.plain_files import append_plain, open_plain
 
 
+class NoFolder:
+    """The run's folder for the processes of a run that write nothing: all but the first one."""
+
+    def __init__(self, path: Path, saved: bool):
+        self.path, self.model, self.saved = path, path / "model", saved
+
+    def save(self, model: Any) -> None:
+        """Do to the weights what saving does."""
+        model.catch_up()
+        self.saved = True
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def log(self, **figures: Any) -> None:
+        """Write nothing."""
+
+    def flush(self) -> dict[str, Any]:
+        return {}
+
+
 class RunFolder:
     """Opens the folder for a new run or, with `checkpoint`, for a resumed one. The run holds `lock`. Call `require_free` first.
 

@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -23,7 +24,7 @@ from connection.data.labels import POSITIVES, TRIPLETS
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
 from connection.evaluation.label_order import require_label_order
-from connection.evaluation.similarity import model_digest, remembered_cosines
+from connection.evaluation.similarity import gathered, model_digest, remembered_cosines
 from connection.evaluation.slices import count_labels
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_resume, print_start
@@ -34,20 +35,32 @@ from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
 from connection.runs.held_out import predict, score, write_figures
 from connection.runs.output_folder import require_free
-from connection.runs.resume import read_checkpoint, require_same, run_record
-from connection.runs.run_folder import RunFolder
+from connection.runs.resume import require_same, resumed_together, run_record
+from connection.runs.run_folder import NoFolder, RunFolder
 from connection.settings import TrainSettings
 from connection.system.batch_workers import BatchWorkers
 from connection.system.devices import keep_pages, peak_memory_bytes, pick_device, pick_precision
-from connection.system.errors import RunError
+from connection.system.errors import InputError, RunError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve
+from connection.system.processes import (
+    copy_from_first,
+    count,
+    from_all,
+    from_first,
+    gather,
+    joined,
+    note_begun,
+    rank,
+    threads_per_process,
+)
 from connection.system.quiet import aloud
 from connection.system.signals import StopSignals
+from connection.training.distributed import count_once
 from connection.training.loss_choice import choose_dims, choose_loss
 from connection.training.moving_average import WeightAverage
 from connection.training.optimizer import AdamW
-from connection.training.state import STOP_AT_SKIPPED, Progress, RunState, seed_random
+from connection.training.state import STOP_AT_SKIPPED, Progress, RunState
 from ConnectionBert import ConnectionBert
 from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches, read_datasets
 
@@ -72,25 +85,25 @@ class TrainingRun:
         self.settings, self._held, self._checkpoint, self._lock = settings, held, checkpoint, lock
         self._workers = held.enter_context(BatchWorkers(settings.num_workers))
         self.progress = Progress()
+        self.folder: RunFolder | NoFolder
         self.epoch = 0
         keep_pages()
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        if threads := threads_per_process(settings.threads):
+            torch.set_num_threads(threads)
         self.device = pick_device(settings.device)
-        self.precision, self._why_precision = pick_precision(settings.precision, self.device)
+        self.precision, self._why_precision = from_first(lambda: pick_precision(settings.precision, self.device))
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, settings: TrainSettings) -> Iterator[TrainingRun]:
         """Begin a run, or resume the one in the output folder.
 
-        Its lock, signal handlers and worker processes end with the `with` block. Raises `InputError` if there is nothing to
-        resume, or if the settings differ from those of the run.
+        Its lock, signal handlers and worker processes end with the `with` block. Several processes, as torchrun starts them,
+        work together in it. Raises `InputError` if there is nothing to resume, or if the settings differ from those of the run.
         """
-        with contextlib.ExitStack() as held:
-            if settings.resume:
-                settings, checkpoint, lock = read_checkpoint(settings, held)
-                yield cls(settings, held, checkpoint, lock)
+        with joined(), contextlib.ExitStack() as held:
+            if from_first(lambda: settings.resume):
+                yield cls(*resumed_together(settings, held))
             else:
                 yield cls(settings, held)
 
@@ -127,23 +140,17 @@ class TrainingRun:
             remark = require_label_order(model, self.data["train"])
             self._remarks += [remark] * bool(remark)
         base_digest = model_digest(model)
+        self._require_same_files(base_digest.hexdigest())
         self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
         used = {"pooling": model.pooling, "loss": self.loss, "loss_reason": self._why_loss}
         used |= {"matryoshka_dims": ",".join(map(str, self.dims))}
         self.record = run_record(settings, prepared, base_digest.hexdigest(), self._machine | used)
-        output = output_folder(settings.output_dir)
         remarks = self._remarks + (require_same(self._checkpoint, self.record) if self._checkpoint else [])
-        require_free(output, settings, going_on=bool(self._checkpoint))
-        checkpoints = checkpoints_to_come(settings, self.steps_per_epoch, output)
-        require_space(output, model.parameter_count, bool(settings.ema), checkpoints)
-        lock = self._lock or self._held.enter_context(lock_folder(output))
-        self.folder = RunFolder(output, self.record, self._checkpoint, lock)
-        if settings.tensorboard:
-            self._held.callback(self.folder.open_events().close)
-        self.folder.write_json("audit.json", {"findings": findings_json(prepared.findings)})
-        skipped_rows = self.folder.path / "skipped_rows.csv"
-        if skipped := prepared.write_skipped(skipped_rows):
-            remarks.append(f"{skipped} rows are skipped, see {skipped_rows}")
+        if self.first:
+            remarks += self._open_folder()
+        else:
+            saved = self._checkpoint is not None and self._checkpoint.has_model
+            self.folder = NoFolder(output_folder(settings.output_dir), saved)
         summaries = {split: part.summary for split, part in self.data.items()}
         print_start(model.summary, model.notes, summaries, remarks, self._why_precision, self.record)
         if self.device.type == "cpu":
@@ -155,7 +162,9 @@ class TrainingRun:
         print("measuring the base model ...", flush=True)
         held_out = {split: part for split, part in self.data.items() if split != "train"}
         if prepared.held_out.is_retrieval:
-            self._base_cosines = {split: predict(model, part, f"base model, {split} pairs") for split, part in held_out.items()}
+            self._base_cosines = {
+                split: gathered(predict(model, part, f"base model, {split} pairs")) for split, part in held_out.items()
+            }
         else:
             self._base_cosines = remembered_cosines(resolve(settings.cache_dir), model, held_out, base_digest)
         self._base = {split: score(cosine, self.data[split]) for split, cosine in self._base_cosines.items()}
@@ -163,11 +172,36 @@ class TrainingRun:
             for split, found in self._base.items():
                 self.folder.log(step=0, split=split, **found)
 
+    def _open_folder(self) -> list[str]:
+        """Open the run's folder, and write there what is known of the data. Returns remarks. See `begin`."""
+        settings, prepared = self.settings, self._prepared
+        output = output_folder(settings.output_dir)
+        require_free(output, settings, going_on=bool(self._checkpoint))
+        checkpoints = checkpoints_to_come(settings, self.steps_per_epoch, output)
+        require_space(output, self.model.parameter_count, bool(settings.ema), checkpoints)
+        lock = self._lock or self._held.enter_context(lock_folder(output))
+        folder = self.folder = RunFolder(output, self.record, self._checkpoint, lock)
+        note_begun()
+        if settings.tensorboard:
+            self._held.callback(folder.open_events().close)
+        folder.write_json("audit.json", {"findings": findings_json(prepared.findings)})
+        skipped_rows = folder.path / "skipped_rows.csv"
+        skipped = prepared.write_skipped(skipped_rows)
+        return [f"{skipped} rows are skipped, see {skipped_rows}"] if skipped else []
+
+    def _require_same_files(self, model_sha256: str) -> None:
+        """Raises `InputError` where a process has read other files than the first one: each machine has its own."""
+        stores = self._prepared.stores.values()
+        told = {"the model": model_sha256} | {str(store.path): store.sha256 for store in stores}
+        for number, theirs in enumerate(everyone := from_all(told)):
+            if differ := [name for name in theirs if theirs[name] != everyone[0].get(name)]:
+                raise InputError(f"{', '.join(differ)} of process {number} and of process 0 are not the same.")
+
     def restore_or_seed(self, objective: nn.Module, optimizer: AdamW, average: WeightAverage) -> None:
         """Seed the random numbers; restore a resumed run's checkpoint. From here on, a signal ends the run after a step."""
         settings, progress = self.settings, self.progress
-        seed_random(settings.seed)
         self.state = RunState(self.model, objective, optimizer, average, progress)
+        count_once(objective)
         self.stop = StopSignals()
         self._held.callback(self.stop.restore)
         self._checkpoints = Checkpoints(self.folder.path / "checkpoints", settings.keep_checkpoints)
@@ -176,8 +210,12 @@ class TrainingRun:
             self.state.restore(checkpoint.tensors, checkpoint.values)
             checkpoint.tensors.clear()  # frees the memory of the file's tensors
             print(f"resumes from {checkpoint.folder.name}: {progress.step} of {self.steps} steps are done")
+            if (before := self.state.processes) != count():
+                print(f"note: {before} process(es) so far, {count()} now: the same batches; dropout, if any, differs")
             if not settings.extend:
                 self._written = self._place()
+        if rank() >= self.state.processes:
+            self.state.seed_random(settings.seed)
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates: few lines in a log file
         self._bar = self._held.enter_context(
             tqdm(
@@ -226,7 +264,11 @@ class TrainingRun:
         Raises `RunError` if loss or gradient was not finite, unless such batches are skipped (--on-nonfinite).
         """
         progress = self.progress
-        progress.count(loss, batch, time.perf_counter() - self._clock)
+        tokens = sum(int(part.tokens.attention_mask.sum()) for part in batch)
+        own = torch.tensor([[sum(len(part.rows) for part in batch), tokens, self.stop.heard]])
+        pairs, tokens_of, heard = torch.cat(gather(own)).T  # of each process
+        self.stop.agree(int(heard.max()))
+        progress.count(loss, int(pairs.sum()), int(tokens_of.sum()), time.perf_counter() - self._clock)
         if not math.isfinite(loss):
             self._skip_or_stop(batch)
         speed = f"{progress.speed['pairs_per_second']:.0f} pairs/s"
@@ -249,17 +291,21 @@ class TrainingRun:
         """Measure the best model on test, write results and reports, and print them. Returns the exit status."""
         self._bar.close()
         results = self._results()
+        from_first(partial(self._report, results))
+        return self.stop.status
+
+    def _report(self, results: RunResults) -> None:
+        """Write model card and report, and print the end of the run: in the first process, for which the others wait."""
         examples = card_examples(self._prepared, self.data["train"], self.settings.card_examples)
         write_card(self.folder.model, self.model, self.record, results, examples)
         write_report(self.folder.path)
         print_end(results, self.steps, self.stop.name)
         if self.settings.seeds > 1:  # the best model is not known yet
-            return self.stop.status
+            return
         if not self.stop.asked:
             print_next(self.folder.model)
         elif self.settings.keep_checkpoints:
             print_resume(self.folder.path)
-        return self.stop.status
 
     # --- between two steps ----------------------------------------------------------------------------------------------------
 
@@ -283,19 +329,18 @@ class TrainingRun:
         model, progress, average, dev = self.model, self.progress, self.state.average, self.data.get("dev")
         clock = time.perf_counter()
         found: Figures = {}
+        cosine: np.ndarray | None = None
         average.update(progress.step)
         with average.in_place():
             if dev:
-                try:
-                    with self.stop.at_once():
-                        cosine = predict(model, dev, f"epoch {self.epoch}, dev pairs")
-                except KeyboardInterrupt:
+                cosine = self._cosines(model, dev, f"epoch {self.epoch}, dev pairs")
+                if cosine is None:
                     return None
-                found = score(cosine, dev)
+                found = from_first(partial(score, cosine, dev))
                 self.folder.log(step=progress.step, epoch=self.epoch, split="dev", **found)
             if not dev or self._value(found) > self._value(progress.best):  # false for NaN, an undefined figure
                 progress.best, progress.best_step, progress.best_epoch = found, progress.step, self.epoch
-                if dev:
+                if dev and cosine is not None:
                     progress.best_cosine = cosine
                     model.calibration = fit_calibration(cosine, dev.store.label[dev.places], dev.scale)  # saved in model/
                 self.folder.save(model)
@@ -303,6 +348,26 @@ class TrainingRun:
         progress.evaluated = progress.step
         progress.evaluation_seconds += time.perf_counter() - clock
         return found
+
+    def _cosines(self, model: ConnectionBert, data: ConnectionDataset, said: str) -> np.ndarray | None:
+        """Return the cosines of a Dataset's N pairs, of all processes' shares, (N,); None if a signal ended any of them."""
+        own = np.zeros(0)
+        try:
+            with self.stop.at_once():
+                own = predict(model, data, said)
+        except KeyboardInterrupt:
+            ended = True
+        else:
+            ended = False
+        if any(heard := from_all(self.stop.heard * ended)):
+            self.stop.agree(max(heard))
+            return None
+        return gathered(own)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes, of several ones."""
+        return not rank()
 
     @property
     def measure(self) -> str:
@@ -319,7 +384,8 @@ class TrainingRun:
         values = self.state.values() | {"settings": self.record} | self.folder.flush()
         values["progress"]["seconds"] = self._seconds()
         model = self.folder.model if self.folder.saved else None
-        self._checkpoints.write(self.progress.step, self.state.tensors(), values, model)
+        if self.first:
+            self._checkpoints.write(self.progress.step, self.state.tensors(), values, model)
         self._written = self._place()
 
     def _place(self) -> tuple[int, int, int]:
@@ -328,7 +394,8 @@ class TrainingRun:
     def _skip_or_stop(self, batch: list[PairBatch]) -> None:
         """Report the rows of a step whose loss or gradient was not finite. Skips the step or raises `RunError`."""
         progress = self.progress
-        rows = self.data["train"].where(torch.cat([part.rows for part in batch]))
+        own = torch.cat([torch.empty(0, dtype=torch.int64), *(part.rows for part in batch)])
+        rows = self.data["train"].where(torch.cat(gather(own)))
         if self.settings.on_nonfinite == "skip" and progress.skipped_in_a_row < STOP_AT_SKIPPED:
             self._bar.write(f"step {progress.step} is skipped, its loss or gradient is not finite: {rows}", file=aloud())
             self.state.optimizer.skipped()
@@ -379,11 +446,10 @@ class TrainingRun:
             "epoch_figures": progress.epochs,
         }
         if "test" in self.data and not self.stop.asked:
-            best = ConnectionBert.load(folder.model)  # read back, so that the saved files are what is measured
-            with contextlib.suppress(KeyboardInterrupt), self.stop.at_once():
-                cosines["test"] = predict(best.to(self.device), self.data["test"], "best weights, test pairs")
+            cosine = self._cosines(self._best_model(), self.data["test"], "best weights, test pairs")
+            cosines |= {} if cosine is None else {"test": cosine}
         results["interrupted"] = bool(self.stop.asked)  # from here on, a signal no longer interrupts: files are complete
-        if not self.stop.asked:
+        if not self.stop.asked and self.first:
             if "test" in cosines:
                 results["final"]["test"] = score(cosines["test"], self.data["test"])
                 folder.log(step=progress.best_step, split="test", **results["final"]["test"])
@@ -393,3 +459,12 @@ class TrainingRun:
         results["finished"] = time.strftime("%Y-%m-%d %H:%M")
         folder.write_json("results.json", results)
         return results
+
+    def _best_model(self) -> ConnectionBert:
+        """Read back model/, so that the saved files are what is measured. All processes but the first get its weights."""
+        best = self.model
+        best.catch_up()
+        if self.first:
+            best = ConnectionBert.load(self.folder.model).to(self.device)
+        copy_from_first([tensor.data for tensor in best.state_dict().values()])
+        return best

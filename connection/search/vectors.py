@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from connection.export.encoder import OnnxEncoder, exported_folder
+from connection.export.encoder import ExportedEncoder, exported_folder
 from connection.system.escapes import printable
+from connection.system.processes import count, from_first, gather, share
 
 if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
 
-Encoder: TypeAlias = "ConnectionBert | OnnxEncoder"
+Encoder: TypeAlias = "ConnectionBert | ExportedEncoder"
 
 TEXTS_AT_ONCE = 4096  # whose tokens are in memory
 
@@ -28,7 +29,7 @@ def load_encoder(folder: str | Path, backend: str = "torch", device: str = "auto
     Raises `InputError` for a folder that can't be used, or was not exported.
     """
     if exported := exported_folder(folder, backend):
-        return OnnxEncoder.load(exported)
+        return ExportedEncoder.load(exported)
     from connection.system.devices import pick_device
     from ConnectionBert import ConnectionBert
 
@@ -41,8 +42,35 @@ def about(model: Encoder) -> list[str]:
 
 
 def encode_block(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the vectors of some thousand texts as `ConnectionBert.encode` in fp32, (N, H), and which were cut, (N,) bool."""
-    if isinstance(model, OnnxEncoder):
+    """Returns the vectors of some thousand texts as `ConnectionBert.encode` in fp32, (N, H), and which were cut, (N,) bool.
+
+    Of several processes, each encodes its share (connection/search/sharing.py): the others are in `help_encoding`.
+    """
+    if count() == 1:
+        return _encode(model, texts)
+    return _encode_shares(model, from_first(lambda: [*texts]))
+
+
+def help_encoding(model: Encoder) -> None:
+    """In all processes but the first: encode a share of what the first one has to encode, until it is done."""
+    while (texts := from_first(list[str])) is not None:
+        _encode_shares(model, texts)
+
+
+def _encode_shares(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
+    vectors, cut = np.empty((0, model.hidden_size), np.float32), np.zeros(0, bool)
+    if own := texts[share(len(texts))]:
+        vectors, cut = _encode(model, own)
+    all_vectors, all_cut = (
+        torch.cat(gather(torch.from_numpy(part))).numpy() for part in (np.ascontiguousarray(vectors), cut.astype(np.uint8))
+    )
+    return all_vectors, all_cut.astype(bool)
+
+
+def _encode(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(model, ExportedEncoder):
         return model.encode_block(texts)
     from connection.data.tokenization import tokenize
 
@@ -52,7 +80,7 @@ def encode_block(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.n
 
 def digest_of(model: Encoder) -> Any:
     """Returns a SHA-256 (hashlib object) of all that determines the vectors of given texts."""
-    if isinstance(model, OnnxEncoder):
+    if isinstance(model, ExportedEncoder):
         return model.digest()
     from connection.evaluation.similarity import model_digest
 

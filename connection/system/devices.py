@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from connection.system.errors import InputError
+from connection.system.processes import local_count, local_rank, started_together
 
 if TYPE_CHECKING:
     import torch
@@ -17,12 +18,22 @@ WORTHWHILE = 1.5  # bf16 is used from this speed-up on: a smaller one may be noi
 
 
 def pick_device(wanted: str) -> torch.device:
-    """Returns the device for "auto", "cpu" or "cuda". Raises `InputError` for "cuda" without a GPU."""
+    """Returns the device for "auto", "cpu" or "cuda": of several processes on a machine, each takes the GPU of its number.
+
+    Raises `InputError` for "cuda" without a GPU, and for more processes than GPUs.
+    """
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no CUDA GPU here; --device cpu trains without one.")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if started_together():
+        gpus = torch.cuda.device_count()
+        if local_rank() >= gpus:
+            raise InputError(f"{local_count()} processes on a machine with {gpus} GPUs: give torchrun --nproc-per-node {gpus}.")
+        torch.cuda.set_device(local_rank())  # what is "cuda" from here on
+    return torch.device("cuda")
 
 
 def pick_precision(wanted: str, device: torch.device) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from connection.system.escapes import printable, printable_lines, printable_output
-from connection.system.streams import flush, is_kept, replace_missing_streams, say
+from connection.system.streams import flush, is_kept, replace_missing_streams
 
 
 class InputError(Exception):
@@ -46,6 +46,8 @@ def exit_status(work: Callable[[], int], failed: str = "The run stopped", stoppe
     no more of the output (`| head -1`) ends the command quietly, with 141 as SIGPIPE would. `failed` begins the message of a
     failure, and `stopped` is that of Ctrl-C.
     """
+    from connection.system.processes import say_once  # late: it raises the errors of this module
+
     replace_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters that the terminal's encoding lacks are shown as \\u....
@@ -56,21 +58,21 @@ def exit_status(work: Callable[[], int], failed: str = "The run stopped", stoppe
         sys.stdout.flush()
         return status
     except InputError as error:
-        say(printable_lines(error))
+        say_once(printable_lines(error))
         return 2
     except (RuntimeError, MemoryError) as error:
         if not is_memory_full(error):
             raise
         said = (str(error).splitlines() or [""])[0]
-        say(f"{failed}: the memory is full ({printable(said[:200])}). Fewer or shorter sentences at a time need less.")
+        say_once(f"{failed}: the memory is full ({printable(said[:200])}). Fewer or shorter sentences at a time need less.")
         return 1
     except (RunError, OSError) as error:
         if isinstance(error, BrokenPipeError) and not is_kept(sys.stdout):  # then it is no other pipe's
             return 141
-        say(f"{failed}: {printable_lines(error)}")
+        say_once(f"{failed}: {printable_lines(error)}")
         return 1
     except KeyboardInterrupt:
-        say(stopped)
+        say_once(stopped)
         return 130
     finally:
         flush(sys.stdout)

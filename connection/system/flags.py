@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from connection.system.processes import rank
+
 # What people type from habit, and the flag here.
 OTHER_NAMES = {
     "lr": "learning-rate",
@@ -101,6 +103,10 @@ class Flags(argparse.ArgumentParser):
                 place += 1  # its value
         return known, problems
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if not rank():  # of several processes, under torchrun, all have the same flags
+            super()._print_message(message, file)
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and end with status 2."""
         lines = message.splitlines()
@@ -152,6 +158,6 @@ def flag_words(argv: Iterable[str]) -> list[str]:
 
 def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a command that encodes texts: what computes the vectors, and where."""
-    backends = ("torch", "onnx", "onnx-int8")
-    parser.add_argument("--backend", choices=backends, default="torch", help="onnx: what tools.export wrote (default: torch)")
+    backends = ("torch", "onnx", "onnx-int8", "openvino-int8")
+    parser.add_argument("--backend", choices=backends, default="torch", help="what tools.export wrote, or torch (the default)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from connection.system.processes import count
 from connection.system.streams import keep_streams, say
 
 # A closed terminal sends SIGHUP, a closed window on Windows SIGBREAK; each system has one of them.
@@ -59,11 +60,12 @@ def _end(number: int, frame: Any) -> None:
 class StopSignals:
     """Turns the signals that end a run into a request: the first one sets `asked` to its number, and the training loop looks.
 
-    Further signals change nothing, as the run is ending already. Call `restore` at the end.
+    Further signals change nothing, as the run is ending already. Call `restore` at the end. Of several processes, each may get
+    the signal at another step: it sets `heard`, and `asked` when all processes `agree`.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.heard = 0
         self._at_once = False
         self._before = _handle_signals(self._handle)
 
@@ -80,18 +82,30 @@ class StopSignals:
         return "Ctrl-C" if self.asked == signal.SIGINT else signal.Signals(self.asked).name
 
     def _handle(self, number: int, frame: Any) -> None:
-        if not self.asked:
+        if not self.heard:
+            self.heard = number
+            if count() > 1:
+                return self._raise_at_once()
             self.asked = number
             with contextlib.suppress(RuntimeError):  # it came while something was being written to standard error
                 say("\nEnds after this step ...")
+        self._raise_at_once()
+
+    def _raise_at_once(self) -> None:
         if self._at_once:
             self._at_once = False
             raise KeyboardInterrupt
 
+    def agree(self, heard: int) -> None:
+        """Take what any process has heard: the number of a signal, or 0."""
+        if heard and not self.asked:
+            self.asked = heard
+            say("\nEnds after this step ...")
+
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Raises `KeyboardInterrupt` at a signal in this block, or before it: for long work that changes nothing."""
-        if self.asked:
+        if self.heard:
             raise KeyboardInterrupt
         self._at_once = True
         try:

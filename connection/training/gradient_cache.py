@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from connection.system.errors import RunError
+from connection.system.processes import count
 from connection.system.quiet import aloud
+from connection.training.distributed import share_words, whole_batch
 from connection.training.optimizer import AdamW
 from connection.training.state import Progress, random_state, restore_random
 
@@ -21,24 +23,25 @@ if TYPE_CHECKING:
 def cached_backward(model: ConnectionBert, objective: nn.Module, optimizer: AdamW, micro_batches: list[PairBatch]) -> Tensor:
     """Compute the loss of B pairs, a scalar, and leave its gradient for `optimizer`; one micro-batch is in memory at a time.
 
-    The micro-batches are on the model's device. Any objective works. Gradient caching (Gao et al. 2021, arXiv 2101.06983,
-    section 3): encode all sentences without a graph; compute the objective's gradient with respect to the vectors; encode each
-    micro-batch again, with the same dropout, and backpropagate the gradient of its vectors.
+    The micro-batches are on the model's device: of several processes, each has its own ones, or none. Any objective works.
+    Gradient caching (Gao et al. 2021, arXiv 2101.06983, section 3): encode all sentences without a graph; compute the
+    objective's gradient with respect to the vectors; encode each micro-batch again, with the same dropout, and backpropagate
+    the gradient of its vectors.
     """
-    if model.packed_bert:
-        ids = torch.cat([pairs.tokens.unique_ids for pairs in micro_batches]).unique()
-        model.packed_bert.weights.catch_up(ids)  # all at once: the same rounding as in one large batch
+    share_words(model, micro_batches)
+    if model.packed_bert and not micro_batches:
+        model.packed_bert.weights.clear_gradients()
     dropout = model.packed_bert.dropout if model.packed_bert else None
     before = random_state(dropout)
     with torch.no_grad():
-        sides = zip(*(model(pairs.tokens) for pairs in micro_batches), strict=True)
+        none = torch.empty(0, model.hidden_size, device=model.device)
+        sides = zip((none, none), *(model(pairs.tokens) for pairs in micro_batches), strict=True)
         u, v = (torch.cat(side) for side in sides)  # (b, H) per micro-batch -> (B, H)
     u, v = u.requires_grad_(), v.requires_grad_()
-    target, sentences = (
-        torch.cat([pairs.target for pairs in micro_batches]),
-        torch.cat([pairs.sentences for pairs in micro_batches], dim=1),
-    )
-    loss: Tensor = objective(u, v, target, sentences)
+    target = torch.cat([none.new_zeros(0), *(pairs.target for pairs in micro_batches)])
+    numbers = none.new_zeros(2, 0, dtype=torch.int64)
+    sentences = torch.cat([numbers, *(pairs.sentences for pairs in micro_batches)], dim=1)
+    loss: Tensor = objective(*whole_batch(u, v, target, sentences))
     loss.backward()
     assert u.grad is not None
     assert v.grad is not None
@@ -70,6 +73,8 @@ class OutOfMemoryRetry:
                 return step(batch)
             except torch.OutOfMemoryError as error:
                 problem = str(error).split("\n")[0]
+            if count() > 1:  # the others wait for this one's vectors
+                raise RunError(f"the GPU's memory is full ({problem}). Give --part-size: fewer pairs at a time, same batches.")
             # Outside the `except`: the error would keep the step's tensors alive.
             self._require_smaller(problem, max(len(pairs.rows) for pairs in batch))
             self.optimizer.discard()

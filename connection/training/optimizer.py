@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from connection.model.flat_weights import FlatWeights, sum_rows
+from connection.system import processes
+from connection.training.distributed import add_up_gradients, add_up_words
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -22,7 +24,7 @@ EPSILON = 1e-8
 
 def depth_of(name: str, beside: int) -> int:
     """Depth of a parameter: 0 for embeddings, 1 for an encoder's lowest layer, and so on; `beside` for all others."""
-    number = re.search(r"encoder\.layer\.(\d+)\.", name)
+    number = re.search(r"\.layers?\.(\d+)\.", name)
     return int(number[1]) + 1 if number else 0 if "embeddings." in name else beside
 
 
@@ -32,7 +34,7 @@ class AdamW:
     def __init__(self, named: list[tuple[str, Any]], weight_decay: float, lr_scales: list[float]):
         groups: dict[tuple[float, float], list[Any]] = {}
         for name, weight in named:
-            decay = 0.0 if name.endswith(".bias") or "LayerNorm" in name else weight_decay
+            decay = 0.0 if weight.ndim < 2 else weight_decay  # biases and LayerNorm
             groups.setdefault((decay, lr_scales[depth_of(name, -1)]), []).append(weight)
         listed = [{"params": group, "weight_decay": decay, "lr_scale": lr_scale} for (decay, lr_scale), group in groups.items()]
         self.parameters, self.weight_decay, self.lr_scales = [weight for _, weight in named], weight_decay, lr_scales
@@ -47,6 +49,7 @@ class AdamW:
 
         If the norm or `loss` is not finite, no weight changes and the result is not finite.
         """
+        add_up_gradients(self.parameters)
         norm = spoilt(self._norm(), loss)
         self.updating = True
         self._step(rate, norm, max_norm)
@@ -162,7 +165,7 @@ class FlatAdamW(AdamW):
         self.sum = self.weights.grad.float().clone() if self.sum is None else self.sum.add_(self.weights.grad)
 
     def _gathered(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Gradients of the whole batch: flat (n,), and ids (W,) with their embeddings' gradients (W, H), None if frozen."""
+        """Gradients of the whole batch, of all processes: flat (n,); ids (W,) and their embeddings' (W, H), None if frozen."""
         gradient, words = self.weights.grad, self.weights.word_grad
         if self.sum is not None:
             gradient = self.sum.add_(gradient)
@@ -172,7 +175,10 @@ class FlatAdamW(AdamW):
                 joined = torch.cat(rows)
                 words = unique_ids, sum_rows(self._there(inverse.numpy()), joined, len(unique_ids))
         self.word_grads, self.sum = [], None
-        return gradient, words
+        add_up_gradients(self.parameters)
+        if processes.count() > 1:
+            gradient = processes.add_up(gradient.float())
+        return gradient, words and add_up_words(self.weights, *words)
 
     @torch.no_grad()
     def update(self, rate: float, max_norm: float, loss: Tensor | None = None) -> Tensor:

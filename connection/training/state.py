@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from connection.model.dropout import Dropout
 from connection.system.errors import InputError, RunError
+from connection.system.processes import from_all, rank
 
 if TYPE_CHECKING:
     from connection.training.moving_average import WeightAverage
     from connection.training.optimizer import AdamW
     from ConnectionBert import ConnectionBert
-    from ConnectionDataset import PairBatch
 
 STOP_AT_SKIPPED = 5  # a batch whose loss or gradient is not finite stops the run if it is the fifth in a row
 
@@ -50,11 +50,11 @@ class Progress:
     _loss: tuple[float, int] = (0.0, 0)  # of this epoch: sum over steps, number of steps
     _seconds_before: tuple[float, float] = (0.0, 0.0)  # of training and evaluation, when this epoch began
 
-    def count(self, loss: float, batch: list[PairBatch], seconds: float) -> None:
-        """Count one training step; `batch` holds its micro-batches."""
+    def count(self, loss: float, pairs: int, tokens: int, seconds: float) -> None:
+        """Count one training step."""
         self.step += 1
-        self.pairs += sum(len(micro_batch.rows) for micro_batch in batch)
-        self.tokens += sum(int(micro_batch.tokens.attention_mask.sum()) for micro_batch in batch)
+        self.pairs += pairs
+        self.tokens += tokens
         self.training_seconds += seconds
         finite = math.isfinite(loss)
         self.skipped += not finite
@@ -123,12 +123,6 @@ def _is_figure(value: Any) -> bool:
     return value is None or type(value) in (int, float)
 
 
-def seed_random(seed: int) -> None:
-    """Seed Python's and NumPy's generators. Training does not use them; this keeps added code that does reproducible."""
-    random.seed(seed)
-    np.random.seed(seed)
-
-
 def random_state(dropout: Dropout | None) -> dict[str, Any]:
     """Return the states of Python's, NumPy's, torch's and the GPUs' generators, and of `dropout`'s own."""
     numpy_state: Any = np.random.get_state(legacy=False)
@@ -173,6 +167,7 @@ class RunState:
     ):
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.average, self.progress = average, progress
+        self.processes = 0  # whose random states were restored
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name, contiguous. Raises `RunError` if one holds NaN or infinite values."""
@@ -194,9 +189,28 @@ class RunState:
         return {name: tensor.detach().contiguous() for name, tensor in found.items()}
 
     def values(self) -> dict[str, Any]:
-        """Return everything that is not in `tensors`, as plain values."""
-        dropout = self.model.packed_bert.dropout if self.model.packed_bert else None
-        return {"progress": self.progress.values(), "random": random_state(dropout)}
+        """Return everything that is not in `tensors`, as plain values. All processes call it together."""
+        random_states = from_all(random_state(self._dropout))
+        others = {"random_of_others": random_states[1:]} if len(random_states) > 1 else {}
+        return {"progress": self.progress.values(), "random": random_states[0], **others}
+
+    @property
+    def _dropout(self) -> Dropout | None:
+        return self.model.packed_bert.dropout if self.model.packed_bert else None
+
+    def seed_random(self, seed: int) -> None:
+        """Seed all generators: of several processes, each draws other numbers, and the first one those of a single process.
+
+        To be called after all weights are there: they are the same in all processes.
+        """
+        step = self.progress.step
+        if rank():
+            seed = int(np.random.SeedSequence([seed, rank(), step]).generate_state(1)[0])
+            torch.manual_seed(seed)
+            if self._dropout:
+                self._dropout.seed(seed)
+        random.seed(seed)  # Python's and NumPy's: training does not use them; added code that does is reproducible
+        np.random.seed(seed)
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -214,6 +228,9 @@ class RunState:
             self.optimizer.load_state_dict(kinds.get("optimizer", {}))
             self.average.load_state_dict(kinds["average"])
             self.progress.restore(values["progress"], kinds.get("progress", {}))
-            restore_random(values["random"], self.model.packed_bert.dropout if self.model.packed_bert else None)
+            states = [values["random"], *values.get("random_of_others", [])]
+            if rank() < len(states):
+                restore_random(states[rank()], self._dropout)
+            self.processes = len(states)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(f"the checkpoint is not of this model and these settings: {error!s:.300}") from None
