@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from tqdm import tqdm
-from transformers import BertModel
 
 from connection.data.tokenization import tokenize
+from connection.model.architectures import ARCHITECTURES, architecture_of
 from connection.model.calibration import Calibration
-from connection.model.checks.config import bert_config, check_size, read_config
+from connection.model.checks.config import check_size, read_config
 from connection.model.checks.folder_entries import read_consistently
 from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, model_of, weights_name
 from connection.model.dense import Dense
@@ -50,7 +50,7 @@ class ConnectionBert(nn.Module):
 
     def __init__(
         self,
-        encoder: BertModel,
+        encoder: Any,
         tokenizer: Any,
         pooling: str = "mean",
         max_length: int = 128,
@@ -64,16 +64,18 @@ class ConnectionBert(nn.Module):
         parts = pooling.split("+")
         if not set(parts) <= set(POOLING) or (len(parts) > 1 and "pooler" in parts):
             raise InputError(f"pooling {pooling!r} is none of {', '.join(POOLING)}")
-        positions = encoder.config.max_position_embeddings
+        self.family = ARCHITECTURES[encoder.config.model_type]
+        positions = self.family.positions(encoder.config)
         if not 3 <= max_length <= positions:
             raise InputError(
                 f"a maximum length (--max-length) of {max_length} tokens is outside 3 to {positions}, this model's positions"
             )
-        if pooling == "pooler" and encoder.pooler is None:
+        pooler = getattr(encoder, "pooler", None)
+        if pooling == "pooler" and not (self.family.has_pooler and pooler is not None):
             others = ", ".join(name for name in POOLING if name != "pooler")
             raise InputError(f"pooler pooling (--pooling) needs pooler weights, which this model has not; it has {others}")
-        if encoder.pooler is not None:
-            encoder.pooler.requires_grad_(pooling == "pooler")  # trained only if it is used
+        if pooler is not None:
+            pooler.requires_grad_(pooling == "pooler")  # trained only if it is used
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.pooling = pooling
@@ -115,19 +117,20 @@ class ConnectionBert(nn.Module):
     @classmethod
     def _read(cls, folder: ModelFolder, pooling: str | None, max_length: int | None) -> ConnectionBert:
         """Load from a folder that must not be replaced meanwhile. See `load`."""
-        config = read_config(folder.encoder)
-        check_size(config, folder.weights_files)  # before anything of the config's size is allocated
+        config, file = read_config(folder.encoder), folder.encoder.path / "config.json"
+        family = architecture_of(config, file)
+        check_size(config, file, folder.weights_files)  # before anything of the config's size is allocated
         own = read_modules(folder, config["hidden_size"])
         tensors = read_tensors(*folder.weights_files)
         if own.pooler_weights:  # sentence-transformers applies these, not the encoder's own pooler
-            tensors = with_pooler(tensors, own.pooler_weights)
+            tensors = with_pooler(tensors, own.pooler_weights, family)
         has_pooler = any("pooler.dense." in name for name in tensors)
-        encoder = _random_encoder(config, has_pooler, folder.encoder.path / "config.json")
+        encoder = family.build(config, has_pooler, file)
         shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
-        state, unused = encoder_tensors(tensors, shapes, weights_name(folder.weights_files))
+        state, unused = encoder_tensors(tensors, shapes, family, weights_name(folder.weights_files))
         encoder.load_state_dict(state)
         tokenizer, remarks = read_tokenizer(folder.encoder, config, own.encoding.lower_case)
-        positions = encoder.config.max_position_embeddings
+        positions = family.positions(encoder.config)
         own_length = None if own.encoding.max_length is None else min(own.encoding.max_length, positions)
         model = cls(
             encoder,
@@ -157,7 +160,7 @@ class ConnectionBert(nn.Module):
         """One-line description for the user."""
         layers = self.encoder.config.num_hidden_layers
         shape = f"{layers} layers x {self.encoder.config.hidden_size}, {self.parameter_count / 1e6:.1f} million parameters"
-        return f"{self.folder}: BERT, {shape}, {self.pooling} pooling"
+        return f"{self.folder}: {self.family.name.split()[-1]}, {shape}, {self.pooling} pooling"
 
     @property
     def hidden_size(self) -> int:
@@ -189,7 +192,8 @@ class ConnectionBert(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.encoder.embeddings.word_embeddings.weight.device
+        device: torch.device = self.encoder.get_input_embeddings().weight.device
+        return device
 
     def prepare_training(
         self, precision: str, packing: bool, seed: int, checkpointing: bool = False, dropout: float | None = None
@@ -207,11 +211,15 @@ class ConnectionBert(nn.Module):
             self.packed_bert = PackedBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed, dropout)
             self.packed_bert.checkpointing = checkpointing
         elif checkpointing:
+            if not self.encoder.supports_gradient_checkpointing:
+                raise InputError(f"--gradient-checkpointing: the library has none for {self.family.name}. Leave it out")
             self.encoder.activation_checkpointing_enable({"use_reentrant": False})
         if dropout is not None:
             for module in self.encoder.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = dropout
+                elif isinstance(getattr(module, "attention_dropout", None), float):
+                    module.attention_dropout = dropout  # of ModernBERT's attention
         torch.manual_seed(seed)
         return self.packed_bert.weights if self.packed_bert else None
 
@@ -249,8 +257,8 @@ class ConnectionBert(nn.Module):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 states = self.encoder(
                     tokens.input_ids,
-                    attention_mask=tokens.attention_mask_4d,
-                    position_ids=tokens.position_ids,
+                    attention_mask=self.family.mask(tokens, self.encoder.config),
+                    position_ids=tokens.position_ids + self.family.first_position(self.encoder.config),
                     return_dict=True,
                 ).last_hidden_state
         return tokens.by_sentence(states).float(), tokens.attention_mask
@@ -345,32 +353,33 @@ class ConnectionBert(nn.Module):
                 save_file(state, new / "model.safetensors", metadata={"format": "pt"})
             except SafetensorError as error:  # for example, a full disk
                 raise OSError(f"{folder} could not be written: {error}") from None
-            config = self.encoder.config.to_dict() | {"architectures": ["BertModel"], "dtype": "float32"}
+            config = self.encoder.config.to_dict() | {"architectures": [self.family.model], "dtype": "float32"}
             config.pop("torch_dtype", None)
             (new / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             shutil.copymode(new / "config.json", new / "model.safetensors")  # else readable by its owner only
             self.tokenizer.model_max_length = self.max_length
             self.tokenizer.save_pretrained(new)
-            vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
-            (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
+            if self.family.own_pieces:
+                vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+                (new / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in vocabulary), encoding="utf-8")
             pooler = self.encoder.pooler.dense.state_dict() if self.pooling == "pooler" else None
             own = FolderSettings(
                 self.pooling, self.include_prompt, self.normalized, self.encoding, self.labels, self.calibration, pooler,
                 [*self.dense],
             )  # fmt: skip
-            write_modules(new, config["hidden_size"], self.max_length, own)
+            write_modules(new, self.encoder.config.hidden_size, self.max_length, own)
 
 
 def module_tree(folder: str | Path) -> str:
-    """Return the module tree of the BERT that a folder's config.json describes. The weights are not needed.
+    """Return the module tree of the encoder that a folder's config.json describes. The weights are not needed.
 
-    Raises `InputError` for an unusable folder, and for a config that is not a BERT's.
+    Raises `InputError` for an unusable folder, and for a config of no encoder that can be used here.
     """
     model = find_model(model_of(resolve(folder)))
     file = model.encoder.path / "config.json"
     config = read_config(model.encoder)
     with torch.device("meta"):
-        return str(_random_encoder(config, True, file))
+        return str(architecture_of(config, file).build(config, True, file))
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -397,11 +406,3 @@ def _list_of_sentences(sentences: Any, caller: str) -> list[str]:
     else:
         kind = type(sentences).__name__
     raise TypeError(f"{caller}() takes lists of sentences (str), not {kind}; write one sentence as [sentence]")
-
-
-def _random_encoder(config: dict[str, Any], has_pooler: bool, file: Path) -> BertModel:
-    """Build the BERT that a checked config describes, with random weights. Raises `InputError` if the library refuses it."""
-    try:
-        return BertModel(bert_config(config), add_pooling_layer=has_pooler)
-    except Exception as error:  # the library has no exception class for this; each error is about a value in the file
-        raise InputError(f"{file} is not the config of a BERT: {error!s:.500}") from None

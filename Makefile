@@ -53,7 +53,7 @@ clean:
 lock: .venv/installed
 	$(RUN) -m pip install uv==0.13.9
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
-		requirements-dev.txt requirements-search.txt requirements-docs.txt requirements-export.txt | awk '{ print } /^torch==/ { print "    --hash=sha256:$(CPU_TORCH) \\" }' > requirements.lock
+		requirements-dev.txt requirements-search.txt requirements-docs.txt requirements-export.txt requirements-openvino.txt | awk '{ print } /^torch==/ { print "    --hash=sha256:$(CPU_TORCH) \\" }' > requirements.lock
 
 $(MODEL)/model.safetensors: | .venv/installed
 	$(RUN) -m tools.download all-MiniLM-L6-v2

@@ -146,9 +146,9 @@ def encode_ours(spec: dict[str, Any]) -> None:
 
 
 def encode_onnx(spec: dict[str, Any]) -> None:
-    from connection.export.encoder import OnnxEncoder
+    from connection.export.encoder import ExportedEncoder
 
-    model = OnnxEncoder.load(Path(spec["model"]))
+    model = ExportedEncoder.load(Path(spec["model"]))
     encode(spec, lambda sentences: model.encode_block(sentences))
 
 

@@ -11,7 +11,6 @@ A training step's share of a ceiling counts 6 x encoder parameters x tokens with
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shutil
 import statistics
@@ -34,6 +33,7 @@ from benchmarks.turns import (
     take_turns,
     train_spec,
 )
+from connection.export.encoder import FORMATS
 from connection.system.devices import pick_device, pick_precision
 from connection.system.errors import RunError, exit_status
 from tools.download.public_sets import find_public
@@ -101,17 +101,16 @@ def compare_encoding(model: str, folder: str, data: str, given: argparse.Namespa
 
 
 def export(folder: str, data: str, work: Path) -> dict[str, str]:
-    """Folders of the model as graphs, by format; none where onnxruntime is not installed, which is said."""
-    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
-        print("exported graphs are left out: pip install -r requirements-export.txt", flush=True)
-        return {}
+    """Folders of the model as graphs, by format; those that can't be written here are said."""
     work.mkdir(parents=True, exist_ok=True)
     found = {}
-    for kind in ("onnx", "onnx-int8"):
+    for kind in FORMATS:
         words = [folder, "--format", kind, "--pairs", data.replace("train", "dev"), "-o", str(work / kind)]
         # In a process of its own: what this one has had in memory counts as its contenders' peak.
         if subprocess.run([sys.executable, "-m", "tools.export", *words], stdout=subprocess.DEVNULL).returncode == 0:
             found[kind] = str(work / kind)
+        else:
+            print(f"exported, {kind}: left out", flush=True)
     return found
 
 
@@ -173,7 +172,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="MiniLM-L6 at a batch of 16, and encoding: some minutes")
     given = parser.parse_args()
     if given.quick:
-        given.models, given.batches, given.rounds, given.only = ["MiniLM-L6"], [16], 3, ["train", "encode"]
+        given.models, given.batches, given.rounds = ["MiniLM-L6"], [16], 3
+        given.only = [part for part in given.only if part != "start"]
     given.work_dir.mkdir(parents=True, exist_ok=True)
     data = str(train_file(find_public("stsb", given.data_dir)))
     about = machine()

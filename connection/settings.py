@@ -74,7 +74,8 @@ class TrainSettings:
     """All settings of a training run. Created by `read_settings`, which checks all values."""
 
     model_dir: str = setting(
-        "folder of the local BERT: config.json, vocab.txt, and model.safetensors or pytorch_model.bin", role=CONTENT
+        "folder of the local BERT (or RoBERTa, MPNet ...): config.json, vocab.txt, and model.safetensors or pytorch_model.bin",
+        role=CONTENT,
     )
     train_file: str = setting(
         "labelled training pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel; text formats may be gzipped", role=CONTENT

@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connection.export.encoder import FORMATS
 from connection.system.errors import InputError, RunError, exit_status
 from connection.system.escapes import printable, tell
 from connection.system.flags import Flags
@@ -18,7 +20,7 @@ from connection.system.plain_files import is_link
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
-    from connection.export.verification import Encode, Pairs
+    from connection.export.verification import Pairs
     from ConnectionBert import ConnectionBert
 
 EXAMPLES = (
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 too much was lost or nothing could be written, 2 bad usage, model folder or file."""
     parser = Flags("python -m tools.export", __doc__ or "", EXAMPLES)
     parser.add_argument("model", help="a run's folder, its model/, or any BERT folder")
-    parser.add_argument("--format", choices=("onnx", "onnx-int8"), default="onnx", help="(default: onnx, in fp32)")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx, in fp32)")
     parser.add_argument("--pairs", metavar="FILE", help="labelled pairs to measure on (default: the run's dev and test pairs)")
     parser.add_argument("--columns", default="", help="of --pairs: sentence1=NAME,sentence2=NAME,label=NAME (or numbers)")
     parser.add_argument("--max-loss", type=float, default=MAX_LOSS, metavar="POINTS",
@@ -50,14 +52,13 @@ def export(given: argparse.Namespace) -> int:
     if not 0 <= given.max_loss <= 100:
         raise InputError(f"--max-loss {given.max_loss:g}: give points of Spearman x 100, from 0 to 100")
     require_libraries()
-    _require_exporters()
-    from connection.export.encoder import GRAPH, OnnxEncoder
-    from connection.export.int8 import products, search
-    from connection.export.verification import compare, cosines, onnx_encode, speeds, torch_encode
-    from connection.export.writing import write_fp32, write_settings
+    _require_exporters(given.format)
+    from connection.export.encoder import ExportedEncoder
+    from connection.export.verification import compare, exported_encode, speeds, torch_encode
+    from connection.export.writing import keep_graph, write_graphs, write_settings, write_tokenizer
     from connection.model.checks.model_folder import model_of
     from connection.search.vectors import about
-    from connection.system.atomic_files import atomic_folder
+    from connection.system.atomic_files import atomic_folder, remove_leftovers
     from ConnectionBert import ConnectionBert
 
     source = resolve(given.model)
@@ -65,32 +66,22 @@ def export(given: argparse.Namespace) -> int:
     target = resolve(given.output) if given.output else folder / given.format
     if is_link(target) or (target.exists() and not (target / "export.json").is_file()):
         raise InputError(f"-o {printable(target)} is there and is no exported model: give another name")
+    remove_leftovers(target.parent, re.escape(target.name))
     model = ConnectionBert.load(folder)
     tell(*about(model))
     choose, measure = _pairs(given, model, source)
     exact = has_exact_int8()
-    figures: dict[str, Any] = {}
+    runtime = given.format.removesuffix("-int8")
     with atomic_folder(target) as new:
-        write_fp32(model, new)
+        write_tokenizer(model, new)
         settings = write_settings(model, new, given.format)
-        graphs = {"onnx": new / GRAPH}
-
-        def encode_by(graph: Path) -> Encode:
-            return onnx_encode(OnnxEncoder.of_graph(new, settings, graph))
-
-        if given.format == "onnx-int8":
-            assert choose
-            graphs = {"onnx": graphs["onnx"].rename(new / "fp32.onnx"), "onnx-int8": new / "int8.onnx"}
-            in_fp32 = search(graphs["onnx"], graphs["onnx-int8"], lambda graph: cosines(encode_by(graph), choose), exact, _bar)
-            figures = {"products": len(products(graphs["onnx"])), "in_fp32": len(in_fp32)}
-        encoders = {"PyTorch": torch_encode(model)} | {name: encode_by(graph) for name, graph in graphs.items()}
+        graphs, figures = write_graphs(model, new, settings, given.format, choose, exact, _bar)
+        encoders = {name: exported_encode(ExportedEncoder(new, settings, graph, 1)) for name, graph in graphs.items()}
+        encoders = {"PyTorch": torch_encode(model)} | encoders
         pairs = measure or choose
         speed = speeds(encoders, pairs.texts()) if pairs else {}
-        pays = "onnx-int8" not in graphs or speed["onnx-int8"] >= LEAST_GAIN * speed["onnx"]
-        kept = given.format if pays else "onnx"
-        graphs.pop(kept).rename(new / GRAPH)
-        for other in graphs.values():
-            other.unlink()
+        pays = len(graphs) == 1 or speed[given.format] >= LEAST_GAIN * speed[runtime]
+        kept = given.format if pays else runtime
         if measure:
             found = compare(encoders["PyTorch"], encoders[kept], measure)
             figures |= dataclasses.asdict(found) | {"loss": found.loss, "measured_on": measure.name}
@@ -99,8 +90,11 @@ def export(given: argparse.Namespace) -> int:
                     f"{found.loss:.2f} points of Spearman x 100 are lost on {measure.name} ({found.before:.2f} -> "
                     f"{found.after:.2f}), more than --max-loss {given.max_loss:g}. --format onnx loses none"
                 )
-        figures |= {"texts_per_second": speed, "megabytes": (new / GRAPH).stat().st_size / 1e6, "pays": pays}
-        write_settings(model, new, given.format if pays else "onnx (int8 did not pay)", figures)
+        del encoders  # closes the files
+        keep_graph(graphs[kept], given.format)
+        size = sum(path.stat().st_size for path in new.iterdir()) / 1e6
+        figures |= {"texts_per_second": speed, "megabytes": size, "pays": pays}
+        write_settings(model, new, given.format if pays else f"{runtime} (int8 did not pay)", figures)
     _show(given, model, target, figures, choose, exact)
     return 0
 
@@ -113,11 +107,13 @@ def has_exact_int8() -> bool:
     return has.get("architecture") != "x86_64" or any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
-def _require_exporters() -> None:
+def _require_exporters(kind: str) -> None:
     from importlib.util import find_spec
 
-    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
-        raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements-export.txt")
+    runtime = "openvino" if kind.startswith("openvino") else "export"
+    needed = {"export": ("onnx", "onnxruntime", "onnxscript"), "openvino": ("openvino", "nncf")}[runtime]
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise InputError(f"Not installed: {', '.join(missing)}. Type: pip install -r requirements-{runtime}.txt")
 
 
 def _pairs(given: argparse.Namespace, model: ConnectionBert, source: Path) -> tuple[Pairs | None, Pairs | None]:
@@ -129,7 +125,7 @@ def _pairs(given: argparse.Namespace, model: ConnectionBert, source: Path) -> tu
         return pairs_of_file(resolve(given.pairs), given.columns, falls)
     run = source if (source / ERRORS).is_file() else source.parent
     dev, test = _pairs_of_run(run, falls)
-    if given.format == "onnx-int8" and not (dev and test):
+    if given.format.endswith("int8") and not (dev and test):
         raise InputError(
             f"{printable(run)} has no dev and test pairs in {ERRORS}: int8 is chosen and measured on labelled pairs. "
             "Give --pairs FILE"
@@ -167,13 +163,13 @@ def _show(
     if given.json:
         print(json.dumps({"folder": str(target), "format": given.format} | figures))
         return
-    if given.format == "onnx-int8":
+    if "in_fp32" in figures:
         chosen = f"chosen on {choose and choose.name}; the others have {8 if exact else 7} bits"
         print(f"{figures['in_fp32']} of {figures['products']} products stay in fp32, {chosen}")
-        if not figures["pays"]:
-            print("int8 is not faster than fp32 on this processor: the graph is in fp32")
+    if not figures["pays"]:
+        print("int8 is not faster than fp32 on this processor: the graph is in fp32")
     for name, rate in figures["texts_per_second"].items():
-        print(f"{name:10} {rate:6,.0f} texts/s of one processor core's time")
+        print(f"{name:14} {rate:6,.0f} texts/s of one processor core's time")
     if "before" in figures:
         print(
             f"Spearman x 100 {figures['before']:.2f} -> {figures['after']:.2f} on {figures['pairs']} pairs "

@@ -1,10 +1,10 @@
-"""Computes sentence vectors with onnxruntime, from a folder that tools.export has written. No PyTorch is imported."""
+"""Computes sentence vectors with onnxruntime or OpenVINO, from a folder that tools.export has written. Imports no PyTorch."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from connection.system.errors import InputError
 from connection.system.paths import file_sha256, resolve
 from connection.system.plain_files import read_json
 
-GRAPH, TOKENIZER, SETTINGS = "model.onnx", "tokenizer.json", "export.json"
+TOKENIZER, SETTINGS = "tokenizer.json", "export.json"
+# The files of a graph. sentence-transformers opens onnx/model.onnx of a model, if it is the only one of this name.
+GRAPHS = {"onnx": ("model.onnx",), "onnx-int8": ("model_int8.onnx",), "openvino-int8": ("model.xml", "model.bin")}
+FORMATS = tuple(GRAPHS)
 VERSION = 1
-FORMATS = ("onnx", "onnx-int8")
 INPUTS, VECTORS = ("input_ids", "attention_mask"), "sentence_embedding"
+SLOW_FUSION = "SkipLayerNormFusion"  # an addition and a LayerNorm as one operator, which is eight times slower than the two
 TEXTS_AT_ONCE = 32  # of one call: the products are large enough, and what is between them stays in the caches
 KINDS = {
     "max_length": int, "hidden_size": int, "cls": int, "sep": int, "pad": int, "prompt": str, "summary": str, "format": str,
@@ -43,14 +46,19 @@ def exported_folder(model: str | Path, backend: str) -> Path | None:
     return folder
 
 
-class OnnxEncoder:
+class ExportedEncoder:
     """An exported sentence encoder: texts in, the vectors of `ConnectionBert.encode` out. H is their length.
 
     It has the attributes of a ConnectionBert that the commands print and decide by.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], session: Any, tokenizer: Any):
-        self.folder, self.settings, self.session, self.tokenizer = folder, settings, session, tokenizer
+    def __init__(self, folder: Path, settings: dict[str, Any], graph: Path, threads: int):
+        from tokenizers import Tokenizer
+
+        self.folder, self.settings = folder, settings
+        self.vectors = (openvino_runtime if graph.suffix == ".xml" else onnx_runtime)(graph, threads)
+        self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self.tokenizer.encode_special_tokens = settings["special_tokens_are_text"]
         self.max_length, self.hidden_size, self.prompt = settings["max_length"], settings["hidden_size"], settings["prompt"]
         ends: list[Any] = [settings.get(name) for name in ("label_min", "label_max")]
         self.labels = None if None in ends else (float(ends[0]), float(ends[1]))
@@ -58,42 +66,24 @@ class OnnxEncoder:
         self.notes: list[str] = []
 
     @classmethod
-    def load(cls, folder: Path) -> OnnxEncoder:
-        """Load an exported folder. Raises `InputError` for one that is damaged, or if onnxruntime is not installed."""
-        try:
-            import onnxruntime  # noqa: F401
-        except ImportError:
-            raise InputError("An exported model needs onnxruntime. Type: pip install -r requirements-export.txt") from None
+    def load(cls, folder: Path) -> ExportedEncoder:
+        """Load an exported folder. Raises `InputError` for one that is damaged, or if its runtime is not installed."""
         damaged = f"{folder} is damaged, or of another version: export the model again (python -m tools.export)"
         try:
             settings: Any = read_json(folder / SETTINGS)
             fine = isinstance(settings, dict) and settings.get("version") == VERSION
             if not fine or any(type(settings.get(name)) is not kind for name, kind in KINDS.items()):
                 raise InputError(damaged)
-            for name in (GRAPH, TOKENIZER):
+            files = next((files for files in GRAPHS.values() if files[0] in settings["sha256"]), GRAPHS["onnx"])
+            for name in (*files, TOKENIZER):
                 if file_sha256(folder / name) != settings["sha256"][name]:
                     raise InputError(f"{damaged}: {name} is not as it was written")
-            return cls._open(folder, settings, folder / GRAPH, cores())
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            return cls(folder, settings, folder / files[0], cores())
+        except ImportError as error:
+            needed = "requirements-openvino.txt" if error.name == "openvino" else "requirements-export.txt"
+            raise InputError(f"{folder} needs {error.name}. Type: pip install -r {needed}") from None
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{damaged}: {error!s:.200}") from None
-
-    @classmethod
-    def of_graph(cls, folder: Path, settings: dict[str, Any], graph: Path) -> OnnxEncoder:
-        """Returns the encoder of a graph that is being written, on one core."""
-        return cls._open(folder, settings, graph, 1)
-
-    @classmethod
-    def _open(cls, folder: Path, settings: dict[str, Any], graph: Path, threads: int) -> OnnxEncoder:
-        import onnxruntime
-        from tokenizers import Tokenizer
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors alone
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        tokenizer.encode_special_tokens = settings["special_tokens_are_text"]
-        return cls(folder, settings, session, tokenizer)
 
     @property
     def summary(self) -> str:
@@ -102,23 +92,57 @@ class OnnxEncoder:
 
     def encode_block(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the vectors of some thousand texts, (N, H) float32, and which of them were cut, (N,) bool."""
+        rows, cut = self.rows(texts)
+        vectors = np.empty((len(rows), self.hidden_size), np.float32)
+        by_length = np.argsort([len(row) for row in rows], kind="stable")  # similar lengths together: little padding
+        for start in range(0, len(rows), TEXTS_AT_ONCE):
+            places = by_length[start : start + TEXTS_AT_ONCE]
+            vectors[places] = self.vectors(*self.batch([rows[place] for place in places]))
+        return vectors, cut
+
+    def rows(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+        """Returns the tokens of each text, [CLS] and [SEP] included, and which texts were cut, (N,) bool."""
         begin, end = self.settings["cls"], self.settings["sep"]
         encoded = self.tokenizer.encode_batch_fast([self.prompt + text for text in texts], add_special_tokens=False)
         rows = [[begin, *encoding.ids[: self.max_length - 2], end] for encoding in encoded]
+        return rows, np.array([len(encoding.ids) > self.max_length - 2 for encoding in encoded])
+
+    def batch(self, rows: Sequence[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns padded tokens and attention mask, (B, T) int64 each."""
         lengths = np.array([len(row) for row in rows])
-        vectors = np.empty((len(rows), self.hidden_size), np.float32)
-        by_length = np.argsort(lengths, kind="stable")  # similar lengths together: little padding
-        for start in range(0, len(rows), TEXTS_AT_ONCE):
-            places = by_length[start : start + TEXTS_AT_ONCE]
-            mask = (np.arange(lengths[places].max()) < lengths[places, None]).astype(np.int64)  # (B, T)
-            ids = np.full(mask.shape, self.settings["pad"], np.int64)
-            ids[mask == 1] = np.concatenate([rows[place] for place in places])
-            (vectors[places],) = self.session.run([VECTORS], dict(zip(INPUTS, (ids, mask), strict=True)))
-        return vectors, np.array([len(encoding.ids) > self.max_length - 2 for encoding in encoded])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)  # (B, T)
+        ids = np.full(mask.shape, self.settings["pad"], np.int64)
+        ids[mask == 1] = np.concatenate(rows)
+        return ids, mask
 
     def digest(self) -> Any:
         """Returns a SHA-256 (hashlib object) of all that determines the vectors."""
         return hashlib.sha256((self.folder / SETTINGS).read_bytes())
+
+
+Runtime = Callable[[np.ndarray, np.ndarray], np.ndarray]  # ids, mask (B, T) -> (B, H)
+
+
+def onnx_runtime(graph: Path, threads: int) -> Runtime:
+    """Opens a graph in onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=[SLOW_FUSION]
+    )
+    return lambda ids, mask: session.run([VECTORS], dict(zip(INPUTS, (ids, mask), strict=True)))[0]
+
+
+def openvino_runtime(graph: Path, threads: int) -> Runtime:
+    """Opens a graph in OpenVINO."""
+    import openvino
+
+    how = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(graph, "CPU", how).create_infer_request()
+    return lambda ids, mask: request.infer([ids, mask])[0]
 
 
 def cores() -> int:

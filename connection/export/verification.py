@@ -14,7 +14,7 @@ import torch
 from connection.data.pair_file import PairFile
 from connection.evaluation.correlation import spearman
 from connection.evaluation.similarity import SIMILARITIES
-from connection.export.encoder import OnnxEncoder
+from connection.export.encoder import ExportedEncoder
 from connection.system.errors import InputError
 from ConnectionBert import ConnectionBert
 
@@ -40,7 +40,7 @@ class Pairs:
 def pairs_of_file(path: Path, columns: str, falls: bool) -> tuple[Pairs, Pairs]:
     """Returns the two halves of a file of labelled pairs, every second row each.
 
-    Raises `InputError` for a file that can't be read, bad rows, and fewer than 20 pairs.
+    Raises `InputError` for a file that can't be read, bad rows, fewer than 20 pairs, and labels that are all equal.
     """
     chunks = list(PairFile.open(path, columns).chunks())
     if bad := [f"line {row.line}: {row.what}" for chunk in chunks for row in chunk.bad]:
@@ -49,6 +49,10 @@ def pairs_of_file(path: Path, columns: str, falls: bool) -> tuple[Pairs, Pairs]:
     if len(rows) < 2 * FEWEST:
         raise InputError(f"{path} has {len(rows)} pairs: {2 * FEWEST} are needed, half to choose by and half to measure")
     halves = [list(zip(*rows[start::2], strict=True)) for start in (0, 1)]
+    if any(len(set(labels)) == 1 for _, _, labels in halves):
+        raise InputError(
+            f"{path}: all labels of every second row are equal, nothing can be measured. Give pairs of several labels"
+        )
     first, second = (
         Pairs(list(one), list(two), np.array(labels) * (-1 if falls else 1), f"half of {path.name}")
         for one, two, labels in halves
@@ -76,7 +80,7 @@ def torch_encode(model: ConnectionBert) -> Encode:
     return lambda texts: model.encode(texts, progress=False, precision="fp32")
 
 
-def onnx_encode(encoder: OnnxEncoder) -> Encode:
+def exported_encode(encoder: ExportedEncoder) -> Encode:
     """Returns an exported model's way from texts to vectors."""
     return lambda texts: encoder.encode_block(texts)[0]
 

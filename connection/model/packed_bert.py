@@ -42,7 +42,7 @@ class PackedBert:
     def fits(encoder: BertModel) -> bool:
         """Whether this class implements the encoder's variant of BERT; other variants are trained by their own module."""
         config = encoder.config
-        return config.hidden_act == "gelu" and not config.is_decoder
+        return config.model_type == "bert" and config.hidden_act == "gelu" and not config.is_decoder
 
     def __call__(self, batch: PackedBatch) -> Tensor:
         """Return token states (R, L, H), with dropout. Their backward pass writes the gradients to `weights`."""

@@ -12,7 +12,7 @@ from tokenizers.normalizers import Sequence as Steps
 from tokenizers.processors import BertProcessing
 from transformers import AutoTokenizer, BertTokenizer
 
-from connection.model.checks.config import bert_config
+from connection.model.architectures import BERT
 from connection.model.checks.folder_entries import CheckedFolder
 from connection.model.checks.tokenizer_files import copy_checked
 from connection.system.errors import InputError
@@ -67,9 +67,7 @@ def _open(checked: Path, config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """The tokenizer that the library makes of checked files, and remarks. Raises whatever it raises for damaged ones."""
     given = (checked / "tokenizer_config.json").is_file()
     if given or (checked / "tokenizer.json").is_file():
-        opened = AutoTokenizer.from_pretrained(
-            checked, config=bert_config(config), local_files_only=True, trust_remote_code=False
-        )
+        opened = AutoTokenizer.from_pretrained(checked, config=BERT.config({}), local_files_only=True, trust_remote_code=False)
         return opened, []
     pieces = (checked / "vocab.txt").read_text(encoding="utf-8").splitlines()
     lower, strip, remark = _normalization(pieces)

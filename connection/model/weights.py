@@ -1,4 +1,4 @@
-"""Read a BERT encoder's weights from a file, and say exactly which tensors are missing or wrong.
+"""Read an encoder's weights from a file, and say exactly which tensors are missing or wrong.
 
 Nothing here opens a connection, and only tensors are ever unpickled.
 """
@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from connection.model.architectures import Architecture
 from connection.model.checks.folder_entries import fetch_command, require_file
 from connection.model.checks.safetensors_header import check_safetensors
 from connection.model.checks.torch_archive import check_zip
 from connection.system.errors import InputError, is_memory_full
 from connection.system.versions import require_torch
 
-WORDS = "embeddings.word_embeddings.weight"
-OTHER_ENCODERS = ("roberta", "electra", "mpnet", "deberta", "distilbert", "xlm", "camembert")
+OTHERS = ("roberta", "electra", "mpnet", "deberta", "distilbert", "xlm", "camembert", "albert")
 FEW = 3  # tensors that are named one by one in a message
 
 
@@ -70,14 +70,14 @@ def _read_file(file: Path, limit: int | None) -> dict[str, Tensor]:
     return tensors
 
 
-def with_pooler(tensors: Mapping[str, Tensor], pooler: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_pooler(tensors: Mapping[str, Tensor], pooler: Mapping[str, Tensor], family: Architecture) -> dict[str, Tensor]:
     """The tensors of a weights file with other weights in the encoder's pooler: "weight" (H, H) and "bias" (H,)."""
-    prefix = _prefix(tensors)
+    prefix = _prefix(tensors, family)
     return {**tensors, **{f"{prefix}pooler.dense.{name}": tensor for name, tensor in pooler.items()}}
 
 
 def encoder_tensors(
-    tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], file: str
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], family: Architecture, file: str
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The encoder's tensors as float32 under the names in `shapes`, and the names of the tensors that are not used (heads).
 
@@ -86,7 +86,7 @@ def encoder_tensors(
     messages. Raises `InputError` that lists the tensors that are missing, have another shape, are not finite as float32, or
     belong to an encoder of another config.
     """
-    prefix = _prefix(tensors)
+    prefix = _prefix(tensors, family)
     found: dict[str, Tensor] = {}
     unused = []
     for original, tensor in tensors.items():
@@ -97,7 +97,7 @@ def encoder_tensors(
         elif not name.endswith("position_ids"):  # a buffer without weights, saved by older versions of the library
             unused.append(original)
     missing = [name for name in shapes if name not in found]
-    own_parts = (f"{prefix}encoder.", f"{prefix}embeddings.")
+    own_parts = tuple({f"{prefix}{name.split('.')[0]}." for name in shapes} - {f"{prefix}pooler."})
     surplus = [name for name in unused if name.startswith(own_parts)]
     misshapen = [
         f"{name} has the shape {tuple(found[name].shape)}, config.json says {tuple(shape)}"
@@ -119,7 +119,7 @@ def encoder_tensors(
         elif not torch.isfinite(found[name].to(torch.float32)).all():
             problems.append(f"{name} holds NaN or infinite values")
     if problems:
-        raise InputError.listing(f"{file} does not hold the BERT that its config.json describes:", problems)
+        raise InputError.listing(f"{file} does not hold {family.name} as its config.json describes it:", problems)
     return {name: tensor.to(torch.float32) for name, tensor in found.items()}, unused
 
 
@@ -136,19 +136,21 @@ def _holds_instead(tensors: Mapping[str, Tensor]) -> str:
     return f"; it holds {', '.join(f'{name!r:.80}' for name in names[:3])} ..." if names else "; it is empty"
 
 
-def _prefix(tensors: Mapping[str, Tensor]) -> str:
+def _prefix(tensors: Mapping[str, Tensor], family: Architecture) -> str:
     """What the names of the encoder's tensors begin with: "bert." in a checkpoint of a BERT with heads, in most others "".
 
     The tensor of the words' embeddings shows it. Raises `InputError` if there are several encoders.
     """
-    if any(name.startswith("bert.") for name in tensors):
-        return "bert."
-    prefixes = [name.removesuffix(WORDS) for name in tensors if name.endswith(WORDS)]
+    if any(name.startswith(family.prefix) for name in tensors):
+        return family.prefix
+    prefixes = [name.removesuffix(family.words) for name in tensors if name.endswith(family.words)]
     if "" in prefixes or not prefixes:
         return ""
     if len(prefixes) > 1:
         several = ", ".join(f"{prefix!r:.60}" for prefix in prefixes[:5])
         raise InputError(f"The weights hold {len(prefixes)} encoders, {several}: save the one that is meant alone.")
-    if any(other in prefixes[0].lower() for other in OTHER_ENCODERS):
-        raise InputError(f"The weights are those of another encoder than BERT, their names begin with {prefixes[0]!r:.60}.")
+    if any(other in prefixes[0].lower() for other in OTHERS if other not in family.prefix):
+        raise InputError(
+            f"The weights are those of another encoder than {family.name}, their names begin with {prefixes[0]!r:.60}."
+        )
     return prefixes[0]

@@ -55,24 +55,39 @@ def write_plots(folder: Path, shown: Sequence[Shown]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure, _ in _drawn(shown):
-        for form in ("png", "svg"):
-            with atomic_file(folder / f"{name}.{form}") as new:
-                figure.savefig(new, format=form, dpi=200, metadata={"Date": None} if form == "svg" else None)
-            written.append(folder / f"{name}.{form}")
+        written += save_plot(figure, folder / name)
     return written
 
 
 def _drawn(shown: Sequence[Shown]) -> Iterator[tuple[str, Any, str]]:
-    from matplotlib import font_manager, rc_context
     from matplotlib.figure import Figure
+
+    with report_style():
+        for name, plot in PLOTS.items():
+            figure = Figure(layout="constrained")
+            if told := plot(figure, shown):
+                yield name, figure, printable(told)
+
+
+@contextlib.contextmanager
+def report_style() -> Iterator[None]:
+    """Have matplotlib draw in the report's style and fonts."""
+    from matplotlib import font_manager, rc_context
 
     with _quiet():
         there = set(font_manager.get_font_names())
         with rc_context(STYLE | {"font.family": ["DejaVu Sans", *(font for font in FONTS if font in there)]}):
-            for name, plot in PLOTS.items():
-                figure = Figure(layout="constrained")
-                if told := plot(figure, shown):
-                    yield name, figure, printable(told)
+            yield
+
+
+def save_plot(figure: Any, file: Path) -> list[Path]:
+    """Write a figure as FILE.png and FILE.svg, for a `file` without ending."""
+    files = [file.with_name(f"{file.name}.{form}") for form in ("png", "svg")]
+    for path in files:
+        form = path.suffix[1:]
+        with atomic_file(path) as new:
+            figure.savefig(new, format=form, dpi=200, metadata={"Date": None} if form == "svg" else None)
+    return files
 
 
 @contextlib.contextmanager

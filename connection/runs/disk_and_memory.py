@@ -53,12 +53,15 @@ def memory_remark(settings: TrainSettings, precision: str, config: Any, weights:
     Estimates the weights' gradients and moments, and what the backward pass keeps for each token and layer (PackedBert's
     `_layer_forward`). The sentences of the batch are taken to have the 99th percentile of the lengths in `tokens`.
     """
+    from connection.model.architectures import ARCHITECTURES
+
     free, lengths = available_memory(), tokens.length[:100_000]
     if not free or not len(lengths):
         return ""
     long = min(float(np.quantile(lengths, 0.99)), tokens.max_length)
     size, copy = (2, 2) if precision == "bf16" else (4, 0)
-    kept = (14 * config.hidden_size + 2 * config.intermediate_size + 3 * config.num_attention_heads * long) * size
+    inner = ARCHITECTURES[config.model_type].size(config, "intermediate_size")
+    kept = (14 * config.hidden_size + 2 * inner + 3 * config.num_attention_heads * long) * size
     layers = 1 if settings.gradient_checkpointing else config.num_hidden_layers
     pairs = settings.part_size or settings.batch_size
     needed = int(weights * (8 + size + copy + 4 * bool(settings.ema)) + 2 * pairs * long * kept * layers)

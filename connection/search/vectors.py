@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from connection.export.encoder import OnnxEncoder, exported_folder
+from connection.export.encoder import ExportedEncoder, exported_folder
 from connection.system.escapes import printable
 from connection.system.processes import count, from_first, gather, share
 
 if TYPE_CHECKING:
     from ConnectionBert import ConnectionBert
 
-Encoder: TypeAlias = "ConnectionBert | OnnxEncoder"
+Encoder: TypeAlias = "ConnectionBert | ExportedEncoder"
 
 TEXTS_AT_ONCE = 4096  # whose tokens are in memory
 
@@ -29,7 +29,7 @@ def load_encoder(folder: str | Path, backend: str = "torch", device: str = "auto
     Raises `InputError` for a folder that can't be used, or was not exported.
     """
     if exported := exported_folder(folder, backend):
-        return OnnxEncoder.load(exported)
+        return ExportedEncoder.load(exported)
     from connection.system.devices import pick_device
     from ConnectionBert import ConnectionBert
 
@@ -70,7 +70,7 @@ def _encode_shares(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np
 
 
 def _encode(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(model, OnnxEncoder):
+    if isinstance(model, ExportedEncoder):
         return model.encode_block(texts)
     from connection.data.tokenization import tokenize
 
@@ -80,7 +80,7 @@ def _encode(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarra
 
 def digest_of(model: Encoder) -> Any:
     """Returns a SHA-256 (hashlib object) of all that determines the vectors of given texts."""
-    if isinstance(model, OnnxEncoder):
+    if isinstance(model, ExportedEncoder):
         return model.digest()
     from connection.evaluation.similarity import model_digest
 

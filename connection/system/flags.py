@@ -158,6 +158,6 @@ def flag_words(argv: Iterable[str]) -> list[str]:
 
 def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a command that encodes texts: what computes the vectors, and where."""
-    backends = ("torch", "onnx", "onnx-int8")
-    parser.add_argument("--backend", choices=backends, default="torch", help="onnx: what tools.export wrote (default: torch)")
+    backends = ("torch", "onnx", "onnx-int8", "openvino-int8")
+    parser.add_argument("--backend", choices=backends, default="torch", help="what tools.export wrote, or torch (the default)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")

@@ -24,7 +24,7 @@ EPSILON = 1e-8
 
 def depth_of(name: str, beside: int) -> int:
     """Depth of a parameter: 0 for embeddings, 1 for an encoder's lowest layer, and so on; `beside` for all others."""
-    number = re.search(r"encoder\.layer\.(\d+)\.", name)
+    number = re.search(r"\.layers?\.(\d+)\.", name)
     return int(number[1]) + 1 if number else 0 if "embeddings." in name else beside
 
 
@@ -34,7 +34,7 @@ class AdamW:
     def __init__(self, named: list[tuple[str, Any]], weight_decay: float, lr_scales: list[float]):
         groups: dict[tuple[float, float], list[Any]] = {}
         for name, weight in named:
-            decay = 0.0 if name.endswith(".bias") or "LayerNorm" in name else weight_decay
+            decay = 0.0 if weight.ndim < 2 else weight_decay  # biases and LayerNorm
             groups.setdefault((decay, lr_scales[depth_of(name, -1)]), []).append(weight)
         listed = [{"params": group, "weight_decay": decay, "lr_scale": lr_scale} for (decay, lr_scale), group in groups.items()]
         self.parameters, self.weight_decay, self.lr_scales = [weight for _, weight in named], weight_decay, lr_scales

@@ -197,7 +197,8 @@ def test_missing_misshapen_and_non_finite_tensors_are_named(tiny_folder):
     [
         ("{", "not a JSON file"),
         ("[]", "no JSON object"),
-        ('{"model_type": "roberta"}', "'roberta'"),
+        ('{"model_type": "roberta"}', "is not the config of a RoBERTa"),
+        ('{"model_type": "gpt2"}', "'gpt2'"),
         ('{"model_type": "bert", "hidden_size": -3}', "hidden_size: -3"),
         ('{"model_type": "bert"}', "vocab_size"),
     ],

@@ -166,17 +166,19 @@ def _print(curve: dict[str, Any]) -> None:
 
 def _draw(curve: dict[str, Any], plot: Path) -> None:
     """Write the plot, or print why there is none."""
+    from connection.reports.svg import MISSING
     from tools.learning_curve.plot import draw
 
-    plot.unlink(missing_ok=True)  # an earlier plot would not show these runs
+    for old in (plot, plot.with_suffix(".svg")):
+        old.unlink(missing_ok=True)  # an earlier plot would not show these runs
     if not curve["means"]:
         print("No run has a figure: there is no curve to draw.")
         return
     try:
-        draw(plot, curve)
-        print(f"The curve is drawn in {plot}")
+        draw(plot.with_suffix(""), curve)
+        print(f"The curve is drawn in {plot} and .svg")
     except ImportError:
-        print("There is no plot, matplotlib is not installed. Type: pip install -r requirements.txt")
+        print(MISSING)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from connection.reports.plots import GRID, INK, RUNS
+from connection.reports.svg import report_style, save_plot
 from connection.reports.tables import METRIC_FORMATS, duration
-from connection.system.atomic_files import atomic_file
 from tools.learning_curve.runs import PRE_TRAINED, RANDOM
 
-# Okabe and Ito's colours, which colour-blind people can distinguish, and markers.
-STYLE = {PRE_TRAINED: ("#0072B2", "o"), RANDOM: ("#D55E00", "s")}
+STYLE = {PRE_TRAINED: (RUNS[0], "o"), RANDOM: (RUNS[1], "s")}  # colours and markers
 
 
-def draw(target: Path, curve: dict[str, Any]) -> None:
-    """Plot the result of `summarise` to a PNG file. Raises `ImportError` if matplotlib is missing."""
+def draw(file: Path, curve: dict[str, Any]) -> list[Path]:
+    """Plot the result of `summarise` to FILE.png and FILE.svg. Raises `ImportError` if matplotlib is missing."""
+    with report_style():
+        return save_plot(_figure(curve), file)
+
+
+def _figure(curve: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -30,10 +35,10 @@ def draw(target: Path, curve: dict[str, Any]) -> None:
             _draw_law(by_labels, weights, points[0]["labels"], curve["forecast"][weights])
     for axis in (by_labels, by_time):
         if curve["base"] == curve["base"]:
-            axis.axhline(100 * curve["base"], color="black", linestyle=":", label="pre-trained, without fine-tuning")
+            axis.axhline(100 * curve["base"], color=INK, linestyle=":", label="pre-trained, without fine-tuning")
         axis.set_xscale("log")
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.grid(alpha=0.25)
+        axis.grid(color=GRID, linewidth=0.8)
         axis.margins(x=0.08, y=0.12)  # room for the shares above the points
     ticks = {point["labels"] for point in curve["means"]} | {law["labels"] for law in curve["forecast"].values() if law}
     by_labels.set_xticks(sorted(ticks), [f"{tick:,}" for tick in sorted(ticks)])
@@ -43,8 +48,7 @@ def draw(target: Path, curve: dict[str, Any]) -> None:
     by_labels.set(xlabel="training labels (log scale)", ylabel=f"{METRIC_FORMATS[curve['measure']][0]} on the test pairs")
     by_time.set(xlabel="training time, h:mm:ss (log scale)")
     figure.legend(*by_labels.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9, frameon=False)
-    with atomic_file(target) as new:
-        figure.savefig(new, format="png")
+    return figure
 
 
 def _draw_points(axis: Any, key: str, points: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertModel
 
 from connection.model.dense import Dense
 from connection.reports.tables import METRIC_FORMATS, duration, percent
@@ -86,7 +85,8 @@ def train_runs(folder: Path, settings: TrainSettings, model: ConnectionBert, pai
 def _random_weights(model: ConnectionBert, target: Path, seed: int) -> Path:
     """Save a copy of the model with random weights, drawn as BERT's are before pre-training. Returns its folder."""
     torch.manual_seed(seed)
-    encoder = BertModel(model.encoder.config, add_pooling_layer=model.encoder.pooler is not None)
+    has_pooler = getattr(model.encoder, "pooler", None) is not None
+    encoder = model.family.build(model.encoder.config.to_dict(), has_pooler, target)
     like = (model.tokenizer, model.pooling, model.max_length, model.normalized, None, model.encoding, model.include_prompt)
     ConnectionBert(encoder, *like, [Dense(*dense.settings) for dense in model.dense]).save(target)
     return target

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from connection.model.architectures import architecture_of
 from connection.model.checks.folder_entries import (
     WEIGHT_FILES,
     CheckedFolder,
@@ -109,7 +109,9 @@ def check_folder(path: Path) -> ModelFolder:
                 problems.append(f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
     if problems:
         if needed[0] and "config.json is empty" not in problems:
-            require_bert(read_json(folder.path / "config.json"), folder.path / "config.json")
+            family = architecture_of(read_json(folder.path / "config.json"), folder.path / "config.json")
+            if not needed[2] and not family.own_pieces:
+                problems[-1] = family.no_tokenizer
         if not needed[0] and (inner := _inner_model(path)):
             raise InputError(f"The model folder {path} has no config.json; {inner} has one: give that folder.")
         raise InputError.listing(f"The model folder {folder.path} can't be used:", [*problems, how_to_get(path)])
@@ -122,24 +124,6 @@ def module_folder(root: CheckedFolder, name: str) -> CheckedFolder:
     if not name:
         return root
     return check_entries(path) if path.is_dir() else CheckedFolder(path, frozenset())
-
-
-def require_bert(config: Mapping[str, Any], file: Path) -> None:
-    """Raises `InputError` with a way out if a config is that of another encoder than BERT."""
-    kind = config.get("model_type")
-    if kind is None:  # as in the first configs, of 2019
-        architectures = config.get("architectures")
-        names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
-        kind = "bert" if not names or any(name.startswith("Bert") for name in names) else names[0]
-    if kind == "bert":
-        return
-    many_languages = isinstance(kind, str) and kind.lower().startswith("xlm")
-    instead = "bert-base-multilingual-cased" if many_languages else "bert-base-uncased"
-    raise InputError(
-        f"{file} is of another architecture, {kind!r:.100}: this project trains BERT (model_type 'bert'), and other encoders "
-        f"need other code. Take a BERT: python -m tools.download {instead} fetches one, "
-        "python -m tools.download all-MiniLM-L6-v2 a small one that is trained for sentences."
-    )
 
 
 def weights_name(files: tuple[Path, ...]) -> str:

@@ -17,16 +17,23 @@ from typing import Any
 
 import numpy as np
 
+from connection.model.architectures import architecture_of
 from connection.model.checks.folder_entries import MIB, CheckedFolder, limit_of, read_json, refuse_code, require_file
 from connection.system.errors import InputError
 
 # BERT's tokenizer under its names in all versions of the library, and the library's two names for any tokenizer.json. Any other
 # class reads the files of another model, or is code in the folder.
 CLASSES = ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
-# Multilingual BERTs have the tokenizer of XLM-R; the general class reads its tokenizer.json as well.
-GENERAL, AS_GENERAL = "PreTrainedTokenizerFast", ("XLMRobertaTokenizer", "XLMRobertaTokenizerFast")
+AS_BERTS = tuple(f"{kind}Tokenizer{fast}" for kind in ("DistilBert", "Electra") for fast in ("", "Fast"))
+# The general class reads the tokenizer.json of these as well. (Multilingual BERTs have XLM-R's.)
+GENERAL = "PreTrainedTokenizerFast"
+AS_GENERAL = tuple(
+    f"{kind}Tokenizer{fast}" for kind in ("XLMRoberta", "Roberta", "Camembert", "MPNet", "Albert") for fast in ("", "Fast")
+)
 # The only regular expressions that are allowed: the library writes them when it converts a SentencePiece tokenizer.
 SPACES = [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": content} for content in (" ", "\u2581")]
+# ALBERT's, which shorten a text.
+QUOTES = [{"type": "Replace", "pattern": {"String": quotes}, "content": '"'} for quotes in ("``", "''")]
 # Settings that name files or objects, which the library would open or use unchecked. It never saves any of them.
 PLACES = ("vocab", "merges", "merges_file", "spm_file", "tokenizer_object", "gguf_file", "fast_tokenizer_files", "init_inputs")
 TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token",
@@ -56,14 +63,23 @@ def copy_checked(folder: CheckedFolder, config: Mapping[str, Any], target: Path)
     can make a text much longer, or that is too large for the config.
     """
     _check_class(config, folder.path / "config.json")
+    family = architecture_of(config, folder.path / "config.json")
+    if not family.own_pieces and "tokenizer.json" not in folder.files:
+        raise InputError(f"{folder.path}: {family.no_tokenizer}")
     added: set[str] = set()
+    settings = folder.tokenizer_settings
     if "tokenizer_config.json" in folder.files:
-        settings = folder.tokenizer_settings
         _check_settings(settings, folder.path / "tokenizer_config.json")
         _count_added(settings, LISTS, folder.path / "tokenizer_config.json", added)
-        if (settings.get("tokenizer_class") or config.get("tokenizer_class")) in AS_GENERAL:
-            settings = settings | {"tokenizer_class": GENERAL}
-        _write(target / "tokenizer_config.json", settings, (*TOKENS, *SWITCHES, "tokenizer_class", "added_tokens_decoder"))
+    kind = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    if kind in AS_BERTS:
+        settings = settings | {"tokenizer_class": "BertTokenizer"}
+    elif kind in AS_GENERAL or not family.own_pieces:
+        settings = {**family.special, **settings, "tokenizer_class": GENERAL}
+    if settings or "tokenizer_config.json" in folder.files or not family.type_ids:
+        own = {} if family.type_ids else {"model_input_names": ["input_ids", "attention_mask"]}
+        kept = (*TOKENS, *SWITCHES, "tokenizer_class", "added_tokens_decoder")
+        _write(target / "tokenizer_config.json", {key: value for key, value in settings.items() if key in kept} | own)
     if "special_tokens_map.json" in folder.files:
         special = read_json(folder.path / "special_tokens_map.json")
         _count_added(special, LISTS, folder.path / "special_tokens_map.json", added)
@@ -103,7 +119,7 @@ def _count_added(content: Mapping[str, Any], names: Sequence[str], file: Path, a
 def _check_class(settings: Mapping[str, Any], file: Path) -> None:
     """Raises `InputError` if a config names the tokenizer class of another model."""
     kind = settings.get("tokenizer_class")
-    if kind is not None and kind not in (*CLASSES, *AS_GENERAL):
+    if kind is not None and kind not in (*CLASSES, *AS_BERTS, *AS_GENERAL):
         raise InputError(
             f"{file}: the tokenizer_class {kind!r:.100}; only {', '.join(CLASSES)} can be used here. Where BERT's own pieces "
             f"are meant, or a tokenizer.json is there, write BertTokenizer or {GENERAL} in its place."
@@ -174,7 +190,7 @@ def _check_steps(part: Any, name: str, file: Path) -> None:
         step = waiting.pop()
         if isinstance(step, dict) and step.get("type") == "Sequence" and isinstance(inner := step.get(SEQUENCES[name]), list):
             waiting += inner
-        elif step is not None and step not in SPACES:
+        elif step is not None and step not in (*SPACES, *QUOTES):
             steps.append(step)
     if problem := _find_step_problem(steps, name):
         raise InputError(
