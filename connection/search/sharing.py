@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from connection.system.processes import first_speaks, from_first, joined, rank, started_together
+from connection.system.processes import (
+    first_speaks,
+    from_first,
+    joined,
+    rank,
+    started_together,
+    threads_per_process,
+)
 from connection.system.versions import require_libraries
 
 
@@ -17,6 +24,10 @@ def shared_encoding(given: argparse.Namespace, command: Callable[[], int]) -> in
     if not started_together():
         return command()
     require_libraries()
+    import torch
+
+    if threads := threads_per_process(0):
+        torch.set_num_threads(threads)
     with first_speaks(), joined():
         status = 0
         if not rank():

@@ -116,6 +116,10 @@ def add_up_gradients(parameters: Sequence[Tensor]) -> None:
     """Add up the gradients of these parameters over all processes, in one message."""
     if processes.count() == 1 or not parameters:
         return
+    used = processes.add_up(torch.tensor([weight.grad is not None for weight in parameters], dtype=torch.int32))
+    parameters = [weight for weight, anywhere in zip(parameters, used.tolist(), strict=True) if anywhere]
+    if not parameters:  # as of torch's own AdamW, a weight without a gradient stays as it is
+        return
     gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
     flat = processes.add_up(torch.cat([gradient.flatten() for gradient in gradients]))
     parts = flat.split([weight.numel() for weight in parameters])
