@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from connection.model.checks.model_folder import model_of
 from connection.system.errors import InputError
 from connection.system.paths import file_sha256, resolve
 from connection.system.plain_files import read_json
+from connection.system.processes import cores
 
 TOKENIZER, SETTINGS = "tokenizer.json", "export.json"
 # The files of a graph. sentence-transformers opens onnx/model.onnx of a model, if it is the only one of this name.
@@ -143,8 +143,3 @@ def openvino_runtime(graph: Path, threads: int) -> Runtime:
     how = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.Core().compile_model(graph, "CPU", how).create_infer_request()
     return lambda ids, mask: request.infer([ids, mask])[0]
-
-
-def cores() -> int:
-    """Returns the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

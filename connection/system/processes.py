@@ -12,7 +12,6 @@ import functools
 import itertools
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -256,5 +255,9 @@ def threads_per_process(threads: int) -> int:
     """
     if threads or not started_together() or os.environ.get("OMP_NUM_THREADS", "1") != "1":
         return threads
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores // local_count())
+    return max(1, cores() // local_count())
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
