@@ -70,6 +70,9 @@ def script(tmp_path):
     return file
 
 
+SIGKILL = 9  # signal.SIGKILL, which Windows has not
+
+
 def torchrun(*command, processes=2, more=()):
     """A command under torchrun."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *more]
@@ -114,7 +117,7 @@ def test_a_run_with_a_killed_process_goes_on_as_if_nothing_had_happened(tmp_path
     whole = torchrun(script, *NOTHING, *words, "--output-dir", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     killed = [*words, "--output-dir", tmp_path / "killed"]
-    restarted = torchrun(script, 1, 47, "self", signal.SIGKILL, *killed, more=["--max-restarts=1"])
+    restarted = torchrun(script, 1, 47, "self", SIGKILL, *killed, more=["--max-restarts=1"])
     assert restarted.returncode == 0, restarted.stderr
     assert restarted.stderr.count("another process of this run has ended") == 1
     assert "resumes from step-000040: 40 of 52 steps are done" in restarted.stdout
