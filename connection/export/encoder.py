@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,10 +137,23 @@ def onnx_runtime(graph: Path, threads: int) -> Runtime:
     return lambda ids, mask: session.run([VECTORS], dict(zip(INPUTS, (ids, mask), strict=True)))[0]
 
 
-def openvino_runtime(graph: Path, threads: int) -> Runtime:
-    """Opens a graph in OpenVINO."""
+@functools.cache
+def openvino_core() -> Any:
+    """Returns the one Core of this process, with its CPU plugin, which stays to the end.
+
+    The plugin gives the thread another stack for signals. A signal after the plugin is gone would end the process.
+    """
     import openvino
 
+    core = openvino.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+    return core
+
+
+def openvino_runtime(graph: Path, threads: int) -> Runtime:
+    """Opens a graph in OpenVINO."""
+    import openvino  # noqa: F401  where it is missing, that is said
+
     how = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(graph, "CPU", how).create_infer_request()
+    request = openvino_core().compile_model(graph, "CPU", how).create_infer_request()
     return lambda ids, mask: request.infer([ids, mask])[0]

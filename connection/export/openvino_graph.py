@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from connection.export.encoder import INPUTS, ExportedEncoder
+from connection.export.encoder import INPUTS, ExportedEncoder, openvino_core
 from connection.export.graph import SentenceEncoder, quiet
 
 TEXTS_AT_ONCE = 8  # of one sample of nncf
@@ -38,13 +38,14 @@ def write_openvino(encoder: SentenceEncoder, file: Path) -> None:
 def quantize_openvino(file: Path, target: Path, encoder: ExportedEncoder, texts: Sequence[str]) -> None:
     """Write a graph whose products are in int8, with the scales that fit some texts. encoder: for its tokens."""
     _no_telemetry()
+    core = openvino_core()  # before those that nncf makes and gives up
     with quiet():
         import nncf
         import openvino
 
         samples = [list(encoder.batch(rows)) for rows in _some(encoder.rows(texts)[0])]
         model = nncf.quantize(
-            openvino.Core().read_model(file), nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=SAMPLES
+            core.read_model(file), nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=SAMPLES
         )
         openvino.save_model(model, target, compress_to_fp16=False)
 
