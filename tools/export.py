@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Export a model's encoder as an ONNX graph, in fp32 or int8, and measure what that changes. Pooling is inside the graph."""
+"""Export a model's encoder as a graph for onnxruntime or OpenVINO, in fp32 or int8, and measure what that changes."""
 
 from __future__ import annotations
 

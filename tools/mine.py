@@ -92,8 +92,6 @@ def mine(given: argparse.Namespace) -> int:
     from connection.search.vectors import about, encode_texts, load_encoder
 
     file = PairFile.open(resolve(given.file), given.columns, given.sheet, given.header_row, given.label_map)
-    if not file.columns.labelled and (given.label_min, given.label_max) != (None, None):
-        raise InputError(f"--label-min and --label-max: {file.path} has no labels")
     corpus = None
     if given.corpus:
         corpus = read_texts(resolve(given.corpus), given.corpus_column, flags=("--corpus-column", "")).texts

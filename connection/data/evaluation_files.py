@@ -11,7 +11,7 @@ from typing import Any
 from connection.data.audit import FEW_BAD
 from connection.data.formats.saved_dataset import is_saved
 from connection.data.label_words import help_with_words
-from connection.data.labels import NO_LABELS, LabelScale, find_scale
+from connection.data.labels import LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.system.errors import InputError
@@ -77,8 +77,7 @@ def read_scored(
     text or label, unless `skip_bad`, and for a file without any pair.
     """
     low, high = declared
-    if not file.columns.labelled and declared != (None, None):
-        raise InputError(f"--label-min and --label-max: {file.path} has no labels")
+    unlabelled = file.unlabelled_scale(low, high)
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     store = load_pairs(file, tokenizer, max_length, *bounds, cache, True)
     if store.bad and (not skip_bad or store.bad.of("unclear-label")):
@@ -89,8 +88,8 @@ def read_scored(
         raise InputError(f"{listed}\n{known}" if known else str(listed))
     if not len(store):
         raise InputError(f"{store.path} has no row that can be evaluated on.")
-    if not file.columns.labelled:
-        return store, LabelScale(0, 1, file.columns.kind, NO_LABELS)
+    if unlabelled:
+        return store, unlabelled
     if len(store.labels) == 1 and len(store.bad) > FEW_BAD * (len(store) + len(store.bad)):
         raise InputError(
             f"{store.path}: without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}, "

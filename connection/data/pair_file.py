@@ -26,7 +26,7 @@ from connection.data.formats.table import TableFile, open_table
 from connection.data.header import understand
 from connection.data.label_column import LabelColumn, certain_number, read_column
 from connection.data.label_words import parse_label_map
-from connection.data.labels import is_label
+from connection.data.labels import NO_LABELS, LabelScale, is_label
 from connection.data.unlabelled import pairs_of_row
 from connection.system.csv_output import from_cell
 from connection.system.errors import InputError
@@ -142,6 +142,17 @@ class PairFile:
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
         require_state(self.path, self.files, self.state)
+
+    def unlabelled_scale(self, low: float | None, high: float | None) -> LabelScale | None:
+        """Returns the scale of a file without labels, 0 to 1; None for one with labels.
+
+        low, high: as declared. Raises `InputError` if an end is declared, and there are no labels.
+        """
+        if self.columns.labelled:
+            return None
+        if (low, high) != (None, None):
+            raise InputError(f"--label-min and --label-max: {self.path} has no labels")
+        return LabelScale(0, 1, self.columns.kind, NO_LABELS)
 
     def __str__(self) -> str:
         """Returns format, columns and three sample rows, for the user."""

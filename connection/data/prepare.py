@@ -14,7 +14,7 @@ from connection.data.audit import FEW_BAD, audit
 from connection.data.findings import SKIPPED, Finding, errors
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
-from connection.data.labels import DECLARED, NO_LABELS, POSITIVES, TRIPLETS, LabelScale, find_scale
+from connection.data.labels import DECLARED, POSITIVES, TRIPLETS, LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.system.csv_output import new_csv
@@ -138,14 +138,6 @@ def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
     return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
 
 
-def _training_scale(file: PairFile, store: PairStore, low: float | None, high: float | None) -> LabelScale:
-    if file.columns.labelled:
-        return find_scale(low, high, store.labels)
-    if (low, high) != (None, None):
-        raise InputError(f"--label-min and --label-max: {file.path} has no labels")
-    return LabelScale(0, 1, file.columns.kind, NO_LABELS)
-
-
 def _held_out_scale(scale: LabelScale, files: Mapping[str, PairFile], stores: Mapping[str, PairStore]) -> LabelScale:
     """Returns the scale of dev and test files. They all have labels that differ, or all are retrieved from.
 
@@ -208,7 +200,7 @@ def prepare(
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
             if split == "train":
-                scale = _training_scale(file, stores[split], low, high)
+                scale = file.unlabelled_scale(low, high) or find_scale(low, high, stores[split].labels)
         except InputError as error:
             problems.append(str(error))
     if problems:

@@ -21,7 +21,7 @@ SAMPLES = 64
 
 
 def write_openvino(encoder: SentenceEncoder, file: Path) -> None:
-    """Write the graph in fp32: FILE.xml and FILE.bin, with the inputs and the vectors of `graph.write_graph`."""
+    """Write the graph in fp32: FILE.xml and FILE.bin, with the inputs and the vectors of `graph.write_onnx`."""
     _no_telemetry()
     with torch.no_grad(), quiet():
         import openvino

@@ -6,6 +6,7 @@ also trained by connection/model/packed_bert.py.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,8 @@ class Architecture:
         kind = getattr(transformers, self.model)
         try:
             made = self.config(config)
-            return kind(made, add_pooling_layer=pooler) if self.model in WITH_SWITCH else kind(made)
+            has_switch = "add_pooling_layer" in inspect.signature(kind).parameters
+            return kind(made, add_pooling_layer=pooler) if has_switch else kind(made)
         except Exception as error:  # the library has no exception class for this; each error is about a value in the file
             raise InputError(f"{file} is not the config of {self.name}: {error!s:.500}") from None
 
@@ -108,9 +110,6 @@ class Architecture:
     def positions(self, config: Any) -> int:
         """Return how many tokens a sentence can have. config: the library's."""
         return int(config.max_position_embeddings) - self.first_position(config)
-
-
-WITH_SWITCH = ("BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel", "MPNetModel", "AlbertModel")
 
 
 def _after_padding(config: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from connection.data.labels import LabelScale, find_scale
+from connection.data.labels import find_scale
 from connection.data.pair_file import PairFile
 from connection.data.text_hashes import plain
 from connection.system.errors import InputError
@@ -28,8 +28,10 @@ def read_linked(
 ) -> LinkedTexts:
     """Reads the pairs of a file. low, high: its label scale, as declared. Candidates are its second sentences, or the corpus.
 
-    Raises `InputError` for rows without text or label, unless `skip_bad`, and for a file without a connected pair.
+    Raises `InputError` for rows without text or label, unless `skip_bad`, for a file without a connected pair, and for a scale
+    that is declared where there are no labels.
     """
+    unlabelled = file.unlabelled_scale(low, high)
     numbers: dict[str, int] = {}
     texts: list[str] = []
 
@@ -50,7 +52,7 @@ def read_linked(
     if bad and not skip_bad:
         raise InputError.listing("Mend these rows, or leave them out with --on-bad-rows skip:", bad)
     file.require_unchanged()
-    scale = find_scale(low, high, labels) if file.columns.labelled else LabelScale(0, 1, file.columns.kind, "")
+    scale = unlabelled or find_scale(low, high, labels)
     target = scale.target(np.array(labels, np.float32))
     if not (target > 0.5).any():
         raise InputError(f"{file.path} has no connected pair: none is labelled above the middle of the scale ({scale})")

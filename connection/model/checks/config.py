@@ -90,10 +90,7 @@ def parameters(config: Mapping[str, Any], file: Path) -> int:
 
     with torch.device("meta"):
         encoder = architecture_of(config, file).build(config, False, file)
-    pooler = getattr(encoder, "pooler", None)
-    return sum(weight.numel() for weight in encoder.parameters()) - sum(
-        weight.numel() for weight in (pooler.parameters() if pooler is not None else ())
-    )
+    return sum(weight.numel() for weight in encoder.parameters())  # no family makes a pooler that is not asked for
 
 
 def head_parameters(config: Mapping[str, Any]) -> int:
