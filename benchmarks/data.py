@@ -29,9 +29,9 @@ BARE_BATCH = 1000  # sentences a call; measured as the fastest of 1,000, 10,000 
 MODEL = "transformers/bert/all-MiniLM-L6-v2"
 
 
-def rows_of(source: Path) -> list[tuple[str, str, float]]:
+def rows_of(source: Path, columns: str = "", label_map: str = "") -> list[tuple[str, str, float]]:
     """All pairs of a pair file: sentence1, sentence2, label."""
-    chunks = PairFile.open(source).chunks()
+    chunks = PairFile.open(source, columns, label_map=label_map).chunks()
     return [row for chunk in chunks for row in zip(chunk.sentence1, chunk.sentence2, chunk.label.tolist(), strict=True)]
 
 

@@ -1,6 +1,7 @@
 """Runs one training of sentence-transformers as its documentation shows it, for comparison in `benchmarks.quality`.
 
-The best epoch on dev is kept, as in this project. The figures are from sentence-transformers' own evaluator.
+The best epoch on dev is kept, by sentence-transformers' own evaluator; the figures are computed from its vectors as this
+project computes its own.
 """
 
 from __future__ import annotations
@@ -11,49 +12,69 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.data import rows_of
 
 
-def texts(file: str, low: float) -> dict[str, list[Any]]:
-    """A pair file's columns, labels mapped from low..5 to 0..1."""
+def columns_of(file: str, spec: dict[str, Any]) -> dict[str, list[Any]]:
+    """A pair file's columns, labels mapped to 0..1, as whole numbers where they are binary."""
     one, two, label = (list(column) for column in zip(*rows_of(Path(file)), strict=True))
-    return {"sentence1": one, "sentence2": two, "score": [(value - low) / (5 - low) for value in label]}
+    width = spec["high"] - spec["low"]
+    mapped = [int(value) if spec["binary"] else (value - spec["low"]) / width for value in label]
+    return {"sentence1": one, "sentence2": two, "label": mapped}
+
+
+def figures_of(model: Any, columns: dict[str, list[Any]], binary: bool) -> dict[str, float]:
+    from scipy.stats import spearmanr
+    from sklearn.metrics import average_precision_score
+
+    from connection.evaluation.ranking import is_one_to_many, ranking_figures
+
+    u, v = (model.encode(columns[side], normalize_embeddings=True) for side in ("sentence1", "sentence2"))
+    cosine, label = (u * v).sum(axis=1), np.array(columns["label"], float)
+    found = {"spearman": float(spearmanr(cosine, label).statistic)}
+    if binary:
+        found["average_precision"] = float(average_precision_score(label, cosine))
+    query = np.unique(columns["sentence1"], return_inverse=True)[1]
+    if is_one_to_many(query):
+        ranking = ranking_figures(query, cosine, label)
+        found |= {name: float(ranking[name]) for name in ("map", "mrr@10")}
+    return found
 
 
 def main(spec: dict[str, Any]) -> None:
-    """Trains as `spec` says and writes {"dev", "test"}, Spearman's correlations, to its "result"."""
+    """Trains as `spec` says and writes {"dev", "test"}, the figures of each part, to its "result"."""
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer import losses
-    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+    from sentence_transformers.sentence_transformer import evaluation, losses
 
     torch.set_num_threads(spec["threads"])
-    dropout = {name: spec["dropout"] for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if "dropout" in spec}
+    asked, binary = spec["peer"], spec["binary"]
+    dropout = {name: asked["dropout"] for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if "dropout" in asked}
     model = SentenceTransformer(spec["model"], device="cpu", config_kwargs=dropout)
     model.max_seq_length = 128
-    parts = {name: texts(file, spec["low"]) for name, file in spec["files"].items()}
-    judges = {
-        name: EmbeddingSimilarityEvaluator(*parts[name].values(), main_similarity="cosine", name=name, write_csv=False)
-        for name in parts
-        if name != "train"
-    }
-    work = Path(spec["result"]).with_suffix(".work")
-    choose: dict[str, Any] = {}
-    if "dev" in judges:
-        choose = {"eval_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 1, "load_best_model_at_end": True,
-                  "metric_for_best_model": "eval_dev_spearman_cosine", "save_only_model": True}  # fmt: skip
+    parts = {name: columns_of(file, spec) for name, file in spec["files"].items()}
+    dev = list(parts["dev"].values())
+    judge = (
+        evaluation.BinaryClassificationEvaluator(*dev, name="dev", write_csv=False, similarity_fn_names=["cosine"])
+        if binary
+        else evaluation.EmbeddingSimilarityEvaluator(*dev, main_similarity="cosine", name="dev", write_csv=False)
+    )
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(work), num_train_epochs=spec["epochs"], per_device_train_batch_size=spec["batch"], seed=spec["seed"],
-        learning_rate=spec["learning_rate"], warmup_steps=0.1, weight_decay=0.01, report_to=[], use_cpu=True, bf16=spec["bf16"],
-        disable_tqdm=True, logging_strategy="no", **({"save_strategy": "no"} | choose),
+        output_dir=spec["work"], num_train_epochs=spec["epochs"], per_device_train_batch_size=spec["batch"], seed=spec["seed"],
+        learning_rate=asked["learning_rate"], warmup_steps=0.1, weight_decay=0.01, report_to=[], use_cpu=True,
+        bf16=spec["precision"] == "bf16", disable_tqdm=True, logging_strategy="no", eval_strategy="epoch",
+        save_strategy="epoch", save_total_limit=1, load_best_model_at_end=True, save_only_model=True,
+        metric_for_best_model="eval_dev_cosine_ap" if binary else "eval_dev_spearman_cosine",
     )  # fmt: skip
     SentenceTransformerTrainer(
-        model, arguments, train_dataset=Dataset.from_dict(parts["train"]), loss=getattr(losses, spec["loss"])(model),
-        evaluator=judges.get("dev"),
+        model, arguments, train_dataset=Dataset.from_dict(parts["train"]), loss=getattr(losses, asked["loss"])(model),
+        evaluator=judge,
     ).train()  # fmt: skip
-    figures = {name: judge(model)[f"{name}_spearman_cosine"] for name, judge in judges.items()}
-    shutil.rmtree(work, ignore_errors=True)
+    figures = {part: figures_of(model, parts[part], binary) for part in ("dev", "test")}
+    shutil.rmtree(spec["work"], ignore_errors=True)
     Path(spec["result"]).write_text(json.dumps(figures) + "\n")
 
 
