@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -103,12 +103,20 @@ def is_label(cell: str) -> bool:
 
 
 def find_scale(
-    low: float | None, high: float | None, seen: Sequence[float] | np.ndarray, declared_by: str = DECLARED
+    low: float | None,
+    high: float | None,
+    seen: Sequence[float] | np.ndarray,
+    declared_by: str = DECLARED,
+    mapped: Collection[float] = (),
 ) -> LabelScale:
     """Returns the scale declared by `low` and `high`, or found from the distinct finite labels `seen` in the training file.
 
-    The low end may be above the high end if both are declared: less is nearer. Raises `InputError` for a scale without length.
+    mapped: the numbers that --label-map gives to words; if neither end is declared and all labels lie among them, the scale is
+    theirs. The low end may be above the high end if both are declared: less is nearer. Raises `InputError` for a scale without
+    length.
     """
+    if low is None and high is None and len(set(mapped)) > 1 and all(min(mapped) <= label <= max(mapped) for label in seen):
+        low, high, declared_by = min(mapped), max(mapped), "taken from --label-map"
     least, most = (float(min(seen)), float(max(seen))) if len(seen) else (0.0, 1.0)
     how = f"taken from the training file, which has {least:g} to {most:g}"
     if not len(seen):

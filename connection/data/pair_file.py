@@ -139,6 +139,11 @@ class PairFile:
         """The files whose bytes are read: the pair file, or those in a folder of a saved dataset."""
         return self.table.files
 
+    @property
+    def mapped(self) -> list[float]:
+        """The numbers that --label-map gives to words."""
+        return [*parse_label_map(self.label_map).values()]
+
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
         require_state(self.path, self.files, self.state)

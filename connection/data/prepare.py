@@ -200,7 +200,7 @@ def prepare(
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
             if split == "train":
-                scale = file.unlabelled_scale(low, high) or find_scale(low, high, stores[split].labels)
+                scale = file.unlabelled_scale(low, high) or find_scale(low, high, stores[split].labels, mapped=file.mapped)
         except InputError as error:
             problems.append(str(error))
     if problems:

@@ -52,7 +52,7 @@ def read_linked(
     if bad and not skip_bad:
         raise InputError.listing("Mend these rows, or leave them out with --on-bad-rows skip:", bad)
     file.require_unchanged()
-    scale = unlabelled or find_scale(low, high, labels)
+    scale = unlabelled or find_scale(low, high, labels, mapped=file.mapped)
     target = scale.target(np.array(labels, np.float32))
     if not (target > 0.5).any():
         raise InputError(f"{file.path} has no connected pair: none is labelled above the middle of the scale ({scale})")

@@ -196,6 +196,17 @@ def test_a_file_without_a_good_label_is_not_said_to_have_some():
     assert "no label that can be used" in find_scale(None, None, []).how
 
 
+def test_the_scale_is_that_of_the_label_map_unless_declared_or_exceeded():
+    words = [0, 0.5, 1, 1.5]
+    assert str(find_scale(None, None, [0, 0.5], mapped=words)) == (
+        "graded, 0 (no connection) to 1.5 (full connection), taken from --label-map"
+    )
+    assert find_scale(None, None, [0, 1], mapped=[0, 1]).kind == "binary"
+    assert find_scale(None, 2, [0, 1], mapped=words).high == 2
+    assert find_scale(None, None, [0, 1, 4], mapped=[0, 1]).high == 5  # numbers beside the words
+    assert find_scale(None, None, [0, 3, 5], mapped=[0, 0]).high == 5  # two words for nothing say nothing of the top
+
+
 def test_a_reversed_scale(tmp_path):
     scale = find_scale(1, 0, [0, 0.25, 1])
     assert scale.target(np.array([0, 0.25, 1])).tolist() == [1, 0.75, 0]
