@@ -203,7 +203,7 @@ def test_the_scale_is_that_of_the_label_map_unless_declared_or_exceeded():
     )
     assert find_scale(None, None, [0, 1], mapped=[0, 1]).kind == "binary"
     assert find_scale(None, 2, [0, 1], mapped=words).high == 2
-    assert find_scale(None, None, [0, 1, 4], mapped=[0, 1]).high == 5  # numbers beside the words
+    assert find_scale(None, None, [0, 1, 4.5], mapped=[0, 1]).high == 5  # numbers beside the words
     assert find_scale(None, None, [0, 3, 5], mapped=[0, 0]).high == 5  # two words for nothing say nothing of the top
 
 
