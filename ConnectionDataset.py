@@ -225,4 +225,6 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     data, remarks = make_datasets(prepared, tokenizer.pad_token_id, fractions, settings.seed_of_split)
     if settings.patience and "dev" not in data:
         raise InputError("--patience counts epochs that are no better on dev pairs, and there are none: give a --dev-file.")
+    if settings.soup and "dev" not in data:
+        raise InputError("--soup averages models while that is better on dev pairs, and there are none: give a --dev-file.")
     return prepared, data, remarks

@@ -74,6 +74,7 @@ CARD_EXAMPLES = 0
 QUIET = False
 SEED = 42
 SEEDS = 1
+SOUP = False
 SPLIT_SEED = None
 DEVICE = "auto"
 PRECISION = "auto"

@@ -59,7 +59,7 @@ GROUPS = {
     "model": "pooling max_length freeze_embeddings dropout matryoshka_dims print_model",
     "training": "loss scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size gradient_checkpointing "
     "on_nonfinite seed",
-    "evaluation": "eval_steps patience seeds",
+    "evaluation": "eval_steps patience seeds soup",
     "run": "resume extend overwrite checkpoint_steps keep_checkpoints log_steps tensorboard card_examples quiet",
     "machine": "device precision packing threads num_workers",
 }
@@ -181,6 +181,7 @@ class TrainSettings:
     quiet: bool = setting("print warnings, errors and the last lines only", role=START)
     seed: int = setting("random seed of the data order and of dropout", low=0, high=2**31 - 1)
     seeds: int = setting("runs with consecutive seeds; the model of the best run on dev is kept", low=1, high=1000, role=START)
+    soup: bool = setting("with --seeds: keep the average of their models' weights, as far as that is better on dev", role=START)
     split_seed: int | None = setting(
         "random seed of the split into train, dev and test; None: same as --seed", low=0, high=2**31 - 1
     )
@@ -265,6 +266,8 @@ def _settings(
         problems.append("--dev-fraction: with --test-fraction it leaves no pairs for training; their sum must be below 1")
     if values["resume"] and values["overwrite"]:
         problems.append("--resume: does not go with --overwrite")
+    if values["soup"] and (values["seeds"] or 2) < 2:
+        problems.append("--soup: averages the models of several --seeds, such as --seeds 5")
     if values["extend"] and (not values["resume"] or (values["seeds"] or 1) > 1):
         problems.append("--extend: goes with --resume, of one seed at a time")
     if problems:

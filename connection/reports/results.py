@@ -83,6 +83,7 @@ class RunResults(TypedDict, total=False):
     interrupted: bool
     seeds: list[SeedFigures]  # only with --seeds, as over_seeds
     over_seeds: dict[str, OverSeeds]  # by split
+    soup: list[int]  # only with --soup: the seeds whose models' weights are averaged in model/
 
 
 def read_run_json(run: Path, name: str) -> Any:

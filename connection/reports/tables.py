@@ -116,7 +116,10 @@ def curve_table(curve: list[dict[str, float]]) -> pd.DataFrame:
 
 
 def seeds_table(results: RunResults) -> pd.DataFrame:
-    """Return the deciding measure x 100 on dev and test for each seed, with rows for their mean and standard deviation."""
+    """Return the deciding measure x 100 on dev and test for each seed, with rows for their mean and standard deviation.
+
+    With a last row for the average of their weights, if there is one.
+    """
     splits = [split for split in ("dev", "test") if split in results["over_seeds"]]
     title = METRIC_FORMATS[measure_of(next((seed[split] or {} for seed in results["seeds"] for split in splits), {}))][0]
 
@@ -126,6 +129,9 @@ def seeds_table(results: RunResults) -> pd.DataFrame:
     rows = [row(str(seed["seed"]), [deciding(seed[split] or {}) for split in splits]) for seed in results["seeds"]]
     for name, key in (("mean", "mean"), ("standard deviation", "deviation")):
         rows.append(row(name, [cast(float, results["over_seeds"][split].get(key)) for split in splits]))
+    if soup := results.get("soup"):
+        figures = [deciding(results["final"].get(split, {})) for split in splits]
+        rows.append(row(f"average of the weights of {', '.join(map(str, soup))}", figures))
     return pd.DataFrame(rows)
 
 

@@ -33,7 +33,8 @@ FILES = (
     SEEDS,
 )
 FOLDERS = ("model", "checkpoints", EVENTS)
-SEED_FOLDER = r"seed-\d+"  # of one run of several
+SOUP = "soup"  # the folder of the average of several runs
+SEED_FOLDER = rf"(?:seed-\d+|{SOUP})"  # of one run of several
 ENTRIES = "|".join([*map(re.escape, (*FILES, *FOLDERS)), SEED_FOLDER])
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from connection.evaluation.evaluate import deciding
 from connection.reports.console import print_next, print_resume
 from connection.reports.html_report import write_report
-from connection.reports.results import OverSeeds, SeedFigures, is_finished, read_results
+from connection.reports.results import OverSeeds, RunResults, SeedFigures, is_finished, read_results
 from connection.reports.tables import render, seeds_table
 from connection.runs.checkpoints import Checkpoints
-from connection.runs.output_folder import FILES, SEEDS, is_run, require_free
+from connection.runs.output_folder import FILES, SEEDS, SOUP, is_run, require_free
 from connection.runs.resume import settings_then
 from connection.runs.run_folder import RunFolder
 from connection.settings import MACHINE, RESULT, TrainSettings, as_json, names_of
@@ -35,7 +35,8 @@ def train_seeds(settings: TrainSettings, train: Callable[[TrainSettings], int]) 
 
     The output folder gets the files and a copy of the model of the run with the best dev Spearman (without dev pairs, of the
     first run: nothing is chosen on test); its results.json also has the figures of all seeds. The models of the other seeds
-    are not kept. After Ctrl-C or a failure no further run begins. With --resume, finished seeds stay as they are, a seed with
+    are not kept. With --soup, the output folder gets the average of the seeds' weights, whose run is in `soup/`: `make_soup`.
+    After Ctrl-C or a failure no further run begins. With --resume, finished seeds stay as they are, a seed with
     a checkpoint is resumed, and the others are begun.
     """
     output = output_folder(settings.output_dir)
@@ -93,12 +94,17 @@ class _Seeds:
                         break
                     self.done = sorted([*self.done, seed])
                     self._gather()
+            if self.settings.soup and not status:
+                status = self._cook()
         finally:
             if self.done:
                 rows = self._rows()
-                print("", render(seeds_table({"seeds": rows, "over_seeds": over_seeds(rows)})), sep="\n", file=aloud())
+                results: RunResults = {"seeds": rows, "over_seeds": over_seeds(rows)}
+                print("", render(seeds_table(read_results(self.output) if self.run else results)), sep="\n", file=aloud())
             if self.run:
-                print(f"\nThe model is that of {self.best.name}; each seed's figures are in its own folder.", file=aloud())
+                soup = self.best.name == SOUP
+                whose = "the average of the weights" if soup else f"that of {self.best.name}"
+                print(f"\nThe model is {whose}; each seed's figures are in its own folder.", file=aloud())
                 if not status:
                     print_next(self.run.model)
             if status > 1 and self.settings.keep_checkpoints:
@@ -158,6 +164,15 @@ class _Seeds:
                 f"{best} has no model any more: another seed was better. Give --seeds for all that were trained, or remove "
                 "that folder, and --resume trains this seed again."
             )
+        self._keep(best, rows)
+        self._remove_seeds()
+        for seed in self.done:  # the checkpoints and models of all seeds could fill the disk
+            shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)
+            if self.folder(seed) != best and not self.settings.soup:
+                shutil.rmtree(self.folder(seed) / "model", ignore_errors=True)
+
+    def _keep(self, best: Path, rows: list[SeedFigures]) -> None:
+        """Copy the files and the model of one run to the output folder, with the figures of all seeds."""
         run = self.run = self.run or RunFolder(self.output)  # opened late: it removes an earlier run's files
         if best != self.best:
             with atomic_folder(run.model) as new:
@@ -173,14 +188,31 @@ class _Seeds:
             run.write_json("settings.json", record)
             run.write_json("results.json", results)
             write_report(run.path)
-        self._remove_seeds()
-        for seed in self.done:  # the checkpoints and models of all seeds could fill the disk
-            shutil.rmtree(self.folder(seed) / "checkpoints", ignore_errors=True)
-            if self.folder(seed) != best:
-                shutil.rmtree(self.folder(seed) / "model", ignore_errors=True)
+
+    def _cook(self) -> int:
+        """Average the weights of the seeds' models, and keep that average. Returns the exit status."""
+        from connection.runs.soup import make_soup  # loads the libraries
+
+        rows = self._rows()
+        models = {seed: self.folder(seed) / "model" for seed in ranked_seeds(rows)}
+        if missing := [self.folder(seed) for seed, model in models.items() if not model.is_dir()]:
+            raise InputError.listing(
+                "--soup: these runs have no model any more, as they were trained without it. Remove their folders, and "
+                "--resume --soup trains their seeds again:",
+                [str(folder) for folder in missing],
+            )
+        print(f"\nthe average of {len(models)} models' weights", file=aloud(), flush=True)
+        folder = self.output / SOUP
+        own: dict[str, Any] = {"output_dir": str(folder), "resume": False, "overwrite": True}
+        status = make_soup(dataclasses.replace(self.settings, **own, given=self.settings.given | own.keys()), models)
+        if is_finished(folder):
+            self._keep(folder, rows)
+        return status
 
     def _remove_seeds(self) -> None:
-        """Remove the seed folders of an earlier run, and nothing else with a name like theirs."""
+        """Remove the seed folders of an earlier run and an earlier average, and nothing else with a name like theirs."""
+        if is_run(self.output / SOUP):
+            shutil.rmtree(self.output / SOUP)
         for old in self.output.glob("seed-*"):
             if re.fullmatch(r"seed-\d+", old.name) and not old.is_symlink() and is_run(old):
                 ours = self._is_of_run(old) and (self.settings.resume or int(old.name[5:]) in self.wanted)
@@ -213,10 +245,15 @@ def _require_same(folders: list[Path]) -> None:
             )
 
 
-def best_seed(rows: list[SeedFigures]) -> int:
-    """Return the seed with the best dev figure, the first of equal ones; undefined ones count as lowest."""
+def ranked_seeds(rows: list[SeedFigures]) -> list[int]:
+    """Return the seeds, that with the best dev figure first; of equal ones the first, undefined ones last."""
     values = {int(row["seed"]): _value(row, "dev") for row in rows}
-    return max(values, key=lambda seed: values[seed] if math.isfinite(values[seed]) else -math.inf)
+    return sorted(values, key=lambda seed: -values[seed] if math.isfinite(values[seed]) else math.inf)
+
+
+def best_seed(rows: list[SeedFigures]) -> int:
+    """Return the seed with the best dev figure: see `ranked_seeds`."""
+    return ranked_seeds(rows)[0]
 
 
 def over_seeds(rows: list[SeedFigures]) -> dict[str, OverSeeds]:

@@ -87,6 +87,7 @@ class TrainingRun:
         self.progress = Progress()
         self.folder: RunFolder | NoFolder
         self.epoch = 0
+        self.soup: list[int] = []  # seeds of the models whose average this run measures
         keep_pages()
         if threads := threads_per_process(settings.threads):
             torch.set_num_threads(threads)
@@ -202,8 +203,6 @@ class TrainingRun:
         settings, progress = self.settings, self.progress
         self.state = RunState(self.model, objective, optimizer, average, progress)
         count_once(objective)
-        self.stop = StopSignals()
-        self._held.callback(self.stop.restore)
         self._checkpoints = Checkpoints(self.folder.path / "checkpoints", settings.keep_checkpoints)
         self._written: tuple[int, int, int] | None = None
         if checkpoint := self._checkpoint:
@@ -216,11 +215,18 @@ class TrainingRun:
                 self._written = self._place()
         if rank() >= self.state.processes:
             self.state.seed_random(settings.seed)
+        self.watch(self.steps, average)
+
+    def watch(self, steps: int, average: WeightAverage) -> None:
+        """Show a bar of this many steps; `average` is what is evaluated. From here on, a signal ends the run after a step."""
+        self.average = average
+        self.stop = StopSignals()
+        self._held.callback(self.stop.restore)
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates: few lines in a log file
         self._bar = self._held.enter_context(
             tqdm(
-                total=self.steps,
-                initial=progress.step,
+                total=steps,
+                initial=self.progress.step,
                 leave=False,
                 mininterval=pause,
                 bar_format=BAR,
@@ -277,6 +283,16 @@ class TrainingRun:
         if progress.step % self.settings.log_steps == 0 or progress.step == self.steps:
             self.folder.log(step=progress.step, epoch=self.epoch, loss=loss, learning_rate=rate, **progress.speed)
 
+    def improves(self, step: int) -> bool:
+        """Measure the weights that the model has now, as those of this step. Returns whether they are the best so far on dev.
+
+        The best weights are saved. False after a signal.
+        """
+        self.progress.step = step
+        self._evaluate()
+        self._bar.update()
+        return self.progress.best_step == step
+
     def end_epoch(self) -> None:
         """Evaluate on dev and write a checkpoint; after a signal, only write the checkpoint."""
         if not self.stop.asked:
@@ -326,7 +342,7 @@ class TrainingRun:
 
         Returns None, with nothing changed, if a signal ended the evaluation: the resumed run evaluates again.
         """
-        model, progress, average, dev = self.model, self.progress, self.state.average, self.data.get("dev")
+        model, progress, average, dev = self.model, self.progress, self.average, self.data.get("dev")
         clock = time.perf_counter()
         found: Figures = {}
         cosine: np.ndarray | None = None
@@ -413,7 +429,7 @@ class TrainingRun:
 
     def _results(self) -> RunResults:
         """Measure the best model on test, unless a signal ended the run. Writes results.json and the files of pairs."""
-        progress, folder, average = self.progress, self.folder, self.state.average
+        progress, folder, average = self.progress, self.folder, self.average
         if not folder.saved:  # never evaluated, or Spearman never defined: saves the current weights
             average.update(progress.step)
             with average.in_place():
@@ -445,6 +461,8 @@ class TrainingRun:
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "epoch_figures": progress.epochs,
         }
+        if self.soup:
+            results["soup"] = self.soup
         if "test" in self.data and not self.stop.asked:
             cosine = self._cosines(self._best_model(), self.data["test"], "best weights, test pairs")
             cosines |= {} if cosine is None else {"test": cosine}

@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.stats import spearmanr
 
 import bertFineTuningWithConnectionData as driver
 from connection.runs.seeds import best_seed, over_seeds
 from connection.system.errors import RunError
+from ConnectionBert import ConnectionBert
 from tests.conftest import PAIRS, run_inside, signal_in_step, write_pairs
 
 MANY = [(f"the {a} dog sees {n}", f"the {b} cat sees {n}", score) for n, (a, b, score) in enumerate(PAIRS * 12)]
@@ -249,3 +253,58 @@ def test_undefined_figures_are_left_out_of_the_mean():
     rows: list[Any] = [{"seed": n, "dev": None, "test": {"spearman": value}} for n, value in enumerate(values)]
     found = over_seeds(rows)
     assert found == {"test": {"mean": pytest.approx(0.6), "deviation": pytest.approx(0.1414, abs=1e-4), "seeds": 2}}
+
+
+def weights_of(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def test_soup_is_the_greedy_average_of_the_seeds_models(run, tmp_path):
+    output = tmp_path / "out"
+    shown = run("--output-dir", output, "--seeds", 3, "--seed", 7, "--soup")
+    assert shown.returncode == 0, shown.stderr
+    results = read(output)
+    seeds = {row["seed"]: row["dev"]["spearman"] for row in results["seeds"]}
+    order = sorted(seeds, key=lambda seed: -seeds[seed])
+    data = pd.read_csv(output / "predictions.csv").query("split == 'dev'")
+    texts = pd.read_csv(tmp_path / "many.csv")
+    one, two = (texts.iloc[data["line"] - 2, side].tolist() for side in (0, 1))
+    model = ConnectionBert.load(output / "model")
+    chosen, best = list[int](), -math.inf
+    for seed in order:  # each seed's weights are kept in the average if it is better on dev
+        folders = [output / f"seed-{number}" for number in [*chosen, seed]]
+        mean = {name: sum(weights_of(folder)[name] for folder in folders) / len(folders) for name in weights_of(folders[0])}
+        model.encoder.load_state_dict(mean)
+        u, v = model.encode(one), model.encode(two)
+        found = spearmanr((u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1), data["label"]).statistic
+        if found > best:
+            chosen, best, kept = [*chosen, seed], found, mean
+    assert results["soup"] == read(output / "soup")["soup"] == chosen
+    assert results["final"]["dev"]["spearman"] == pytest.approx(best, abs=1e-6)
+    assert results["final"]["dev"]["spearman"] >= max(seeds.values())
+    for name, weights in weights_of(output).items():
+        torch.testing.assert_close(weights, kept[name], rtol=1e-6, atol=1e-7)
+    assert f"average of the weights of {', '.join(map(str, chosen))}" in shown.stdout
+    assert "average of the weights" in (output / "report.html").read_text(encoding="utf-8")
+    assert run("--output-dir", output, "--seeds", 4, "--seed", 7, "--soup", "--resume").returncode == 0  # with one more seed
+    assert len(read(output)["seeds"]) == 4
+    assert set(read(output)["soup"]) <= {7, 8, 9, 10}
+
+
+def test_soup_needs_several_seeds_with_their_models_and_dev_pairs(run, tmp_path):
+    output = tmp_path / "out"
+    assert "--seeds" in run("--output-dir", output, "--soup").stderr
+    without = run("--output-dir", output, "--soup", "--seeds", 2, "--dev-fraction", 0)
+    assert without.returncode == 2
+    assert "--dev-file" in without.stderr
+    assert run("--output-dir", output, "--overwrite", "--seeds", 2).returncode == 0
+    later = run("--output-dir", output, "--seeds", 2, "--soup", "--resume")
+    assert later.returncode == 2
+    assert "Remove their folders" in later.stderr
+    (lost,) = [folder for folder in output.glob("seed-*") if not (folder / "model").is_dir()]
+    shutil.rmtree(lost)
+    assert run("--output-dir", output, "--seeds", 2, "--soup", "--resume").returncode == 0
+    assert read(output)["soup"]
+    assert run("--output-dir", output, "--seeds", 2, "--overwrite").returncode == 0
+    assert "soup" not in read(output)
+    assert not (output / "soup").exists()

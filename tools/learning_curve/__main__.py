@@ -106,7 +106,7 @@ def _draw_curve(
     for_all = {key: identity[key] for key in ("loss", "label_min", "label_max", "device", "precision")}
     for_all |= {f"{name}_file": str(held_out.get(name, "")) for name in ("dev", "test")}
     settings = dataclasses.replace(
-        settings, columns="", sheet="", header_row=0, on_bad_rows="stop", seeds=1, keep_checkpoints=0, **for_all
+        settings, columns="", sheet="", header_row=0, on_bad_rows="stop", seeds=1, soup=False, keep_checkpoints=0, **for_all
     )
     trained = train_runs(folder, settings, model, pairs, seeds)
     curve = summarise(trained, 2 * len(pairs.labels))
