@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from connection.data import column_contents, column_names
@@ -21,7 +22,7 @@ ALIASES = {"score": "label", "anchor": "sentence1", "positive": "sentence2"}
 class Columns:
     """0-based positions of the columns in use, their names for messages, and whether the first row is a header.
 
-    They are those of `ROLES`; without labels both sentences, and of triplets each negative.
+    They are those of `ROLES`, with a label for each annotator; without labels both sentences, and of triplets each negative.
     """
 
     places: tuple[int, ...]
@@ -36,7 +37,12 @@ class Columns:
     @property
     def roles(self) -> tuple[str, ...]:
         """What each of the columns in use holds."""
-        return ROLES if self.labelled else (*ROLES[:2], *["negative"] * (len(self.places) - 2))
+        return (*ROLES[:2], *["label" if self.labelled else "negative"] * (len(self.places) - 2))
+
+    @property
+    def annotators(self) -> tuple[str, ...]:
+        """The names of the columns of several annotators' labels; () if there is one label."""
+        return self.names[2:] if self.labelled and len(self.places) > 3 else ()
 
     @property
     def kind(self) -> str:
@@ -48,7 +54,7 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     """Finds the columns of a table.
 
     names: column names given by the format (JSON, Parquet), or None if the first row of `sample` may be a header.
-    declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "".
+    declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "". Of several annotators, "label=3,4,5".
     Raises `InputError` with the candidates and the flag if the columns are ambiguous or can't be found.
     """
     width = len(names if names is not None else sample[0])
@@ -67,7 +73,8 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     kinds = column_kinds(rows, len(first))
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
     labels = column_names.label_places(known, first, texts)
-    if not labels and (unlabelled := unlabelled_places(known, rows, kinds)):
+    several = column_names.annotator_places(known)
+    if not labels and not several and (unlabelled := unlabelled_places(known, rows, kinds)):
         return _columns(unlabelled, first, names is None, names is not None, "by name, no labels", sample, labelled=False)
     sides = column_names.sentence_places(known, texts if labels else [])
     if names is None and not sides and (not labels or any(map(is_number, first))):
@@ -137,6 +144,9 @@ def _declared(declared: str, first: list[str], named: bool, sample: Sequence[lis
     for item in declared.split(","):
         role, equals, name = (word.strip() for word in item.partition("="))
         role = ALIASES.get(role, role)
+        if not equals and role and given and given[-1][0] == "label":  # label=A,B,C: of several annotators
+            given.append(("label", item.strip()))
+            continue
         if not equals or role not in (*ROLES, "negative") or (role != "negative" and role in dict(given)) or not name:
             problems.append(f"{item.strip()!r} is not one of sentence1=..., sentence2=..., label=..., each once")
         given.append((role, name))
@@ -216,10 +226,29 @@ def _unclear(
         kinds = column_kinds(rows, len(first))
         texts = sides or [place for place, kind in enumerate(kinds) if kind == "text"]
         labels = [place for place in column_contents.label_columns(rows, len(first)) if place not in texts]
-        if len(texts) == 2 and labels:
+        if len(texts) == 2 and (several := _several_annotators(first, texts)):
+            flag, way = several, "columns with the labels of several annotators? Name one label, or train on their mean: "
+        elif len(texts) == 2 and labels:
             flag += f"; by their content: --columns sentence1={texts[0] + 1},sentence2={texts[1] + 1},label={labels[0] + 1}"
-            flag += f" (or the label {' or '.join(str(place + 1) for place in labels[1:])})" * (len(labels) > 1)
+            others = [str(place + 1) for place in labels]
+            flag += f" (or the label {' or '.join(others[1:])}; label={','.join(others)} if each is an annotator's)" * (
+                len(labels) > 1
+            )
     return InputError.listing(
         f"{file}: which columns hold the sentences and the label?",
         [*problems, f"the first row: {listed}", *([shape] if shape else []), f"{way}{flag}"],
     )
+
+
+def _several_annotators(first: list[str], texts: Sequence[int]) -> str:
+    """Returns the flag for a file with a label column for each annotator, known by their names; else ""."""
+    places = column_names.annotator_places(list(map(column_names.plain_name, first)))
+    labels = [place for place in places if place not in texts]
+    if len(labels) < 2:
+        return ""
+    names = [first[place].strip() for place in (*texts, *labels)]
+    if len(set(map(column_names.plain, first))) < len(first) or not all(
+        re.fullmatch(r"[\w.-]*[^\W\d][\w.-]*", name) for name in names
+    ):
+        names = [str(place + 1) for place in (*texts, *labels)]
+    return f"--columns sentence1={names[0]},sentence2={names[1]},label={','.join(names[2:])}"

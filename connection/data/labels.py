@@ -103,11 +103,16 @@ def is_label(cell: str) -> bool:
 
 
 def find_scale(
-    low: float | None, high: float | None, seen: Sequence[float] | np.ndarray, declared_by: str = DECLARED
+    low: float | None,
+    high: float | None,
+    seen: Sequence[float] | np.ndarray,
+    declared_by: str = DECLARED,
+    means: Sequence[float] | None = None,
 ) -> LabelScale:
     """Returns the scale declared by `low` and `high`, or found from the distinct finite labels `seen` in the training file.
 
-    The low end may be above the high end if both are declared: less is nearer. Raises `InputError` for a scale without length.
+    The low end may be above the high end if both are declared: less is nearer. Where the labels are `means` of several
+    annotators' labels, `seen`, it is these means that are binary or not. Raises `InputError` for a scale without length.
     """
     least, most = (float(min(seen)), float(max(seen))) if len(seen) else (0.0, 1.0)
     how = f"taken from the training file, which has {least:g} to {most:g}"
@@ -130,6 +135,6 @@ def find_scale(
             f"a label scale from {start:g} to {end:g}: give --label-min (no connection) and --label-max (full connection), "
             "two different numbers"
         )
-    distinct = {float(label) for label in seen}
+    distinct = {float(label) for label in (seen if means is None else means)}
     kind = POSITIVES if distinct == {end} else "binary" if abs(end - start) == 1 and distinct <= {start, end} else "graded"
     return LabelScale(start, end, kind, how)

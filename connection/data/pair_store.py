@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
+from connection.data.agreement import Agreement, find_agreement
 from connection.data.findings import LINES_SHOWN
 from connection.data.pair_file import BadRow, PairChunk, PairFile, Remark
 from connection.data.text_hashes import SentenceIndex, count_words, draw_key, first_equal, hash_texts, hash_tokens, plain
@@ -110,9 +111,16 @@ class PairStore:
     key: int  # of the token hashes
     sha256: str  # of the pair file's bytes as they were read
     folder: Path | None = None  # of the memory-mapped arrays; None: the arrays are in memory
+    agreement: Agreement | None = None  # of several annotators, whose mean is the label
+    ratings: list[float] | None = None  # distinct labels of the annotators, as `labels`; None if there is one label
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @property
+    def written(self) -> list[float]:
+        """The distinct labels as they stand in the file, ascending: with several annotators, `labels` are means of these."""
+        return self.labels if self.ratings is None else self.ratings
 
     @functools.cached_property
     def same(self) -> np.ndarray:
@@ -207,17 +215,21 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
         key=meta["key"],
         sha256=sha256,
         folder=folder if mapped else None,
+        agreement=Agreement(**meta["agreement"]) if "agreement" in meta else None,
+        ratings=meta.get("ratings"),
         **pairs,
         **sentences,
     )
 
 
 def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
-    """Fills a folder chunk by chunk. Memory holds the text of two chunks and the hashes of the distinct sentences."""
+    """Fills a folder chunk by chunk. Memory holds the text of two chunks, the hashes of the distinct sentences, and
+    the labels of several annotators."""
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
     index, key = SentenceIndex(), draw_key()
     total = 0
     labels: set[float] = set()
+    ratings: list[np.ndarray] = []  # of several annotators: their agreement is that of all pairs
     remarks: dict[str, list[Remark]] = {}
     remark_counts: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -258,6 +270,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
                     remarks.setdefault(remark.finding, []).append(remark._replace(text=remark.text[:200]))
             labels |= set(chunk.label.tolist())
             labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
+            ratings += [] if chunk.ratings is None else [chunk.ratings]
             texts = [*chunk.sentence1, *chunk.sentence2]
             numbers, new = index.add(hash_texts(texts, key))
             if writing:
@@ -276,6 +289,11 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "remarks": remarks,
         "remark_counts": remark_counts,
     }
+    if ratings:
+        of_each = np.concatenate(ratings)  # (N, k)
+        distinct = np.unique(of_each[~np.isnan(of_each)]).tolist()
+        meta["ratings"] = distinct if len(distinct) <= MOST_LABELS else [*distinct[: MOST_LABELS - 1], distinct[-1]]
+        meta["agreement"] = dataclasses.asdict(find_agreement(of_each, file.columns.annotators))
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from connection.evaluation.correlation import spearman
+from connection.data.correlation import spearman
 from connection.evaluation.similarity import pair_similarities
 from connection.evaluation.slices import token_overlap
 from connection.system.errors import InputError

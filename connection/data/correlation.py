@@ -1,4 +1,4 @@
-"""Correlation of predictions with labels."""
+"""Correlation: of predictions with labels, and of annotators with one another."""
 
 from __future__ import annotations
 
