@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from connection.data.correlation import spearman
+from connection.data.correlation import spearman, spearman_interval
 from connection.system.escapes import printable
 
 FEWEST = 10  # pairs that two annotators have in common; a correlation of fewer says nothing
@@ -28,7 +28,7 @@ class Agreement:
     pairwise_spearman: float  # mean over all two annotators
     with_others: list[float]  # of each annotator: Spearman with the mean of the others
     spearman: float  # the mean of `with_others`: what one more annotator would have
-    spearman_low: float  # 95% interval
+    spearman_low: float  # 95% interval, as of one correlation of the fewest pairs: rather too wide than too narrow
     spearman_high: float
 
     @classmethod
@@ -55,10 +55,9 @@ class Agreement:
             names = printable(", ".join(self.turned))
             return f"{names}: these labels fall where the others' rise. Is the scale the other way round?"
         low, high = 100 * self.spearman_low, 100 * self.spearman_high
-        interval = "" if math.isnan(low) else f" (95% interval {low:.0f} to {high:.0f})"
         return (
-            f"one annotator agrees with the mean of the others at a Spearman x 100 of {100 * self.spearman:.0f}{interval}: "
-            "a model that reaches this on test pairs is about as good as one more annotator"
+            f"one annotator agrees with the mean of the others at a Spearman x 100 of {100 * self.spearman:.0f} (95% interval "
+            f"{low:.0f} to {high:.0f}): a model that reaches this on test pairs is about as good as one more annotator"
         )
 
     def each(self) -> str:
@@ -70,7 +69,7 @@ class Agreement:
     def turned(self) -> list[str]:
         """The annotators whose labels clearly fall where the others' rise: the 95% interval is below 0."""
         pairs = zip(self.annotators, self.with_others, self.labels, strict=True)
-        return [name for name, value, count in pairs if value == -1 or spearman_interval(value, count)[1] < 0]
+        return [name for name, value, count in pairs if spearman_interval(value, count)[1] < 0]
 
 
 def find_agreement(ratings: np.ndarray, annotators: Sequence[str]) -> Agreement:
@@ -81,7 +80,7 @@ def find_agreement(ratings: np.ndarray, annotators: Sequence[str]) -> Agreement:
     two = [_common(ratings[:, one], ratings[:, other]) for one, other in itertools.combinations(range(len(annotators)), 2)]
     with_others = [_common(ratings[:, one], others) for one, others in enumerate(_means_of_others(ratings))]
     mean = _mean(with_others)
-    low, high = spearman_interval(mean, sum(labels) // len(labels))
+    low, high = spearman_interval(mean, min([count for count in labels if count >= FEWEST], default=FEWEST))
     alpha = krippendorff_alpha(ratings)
     return Agreement(list(annotators), labels, len(ratings), alpha, _mean(two), with_others, mean, low, high)
 
@@ -102,18 +101,6 @@ def krippendorff_alpha(ratings: np.ndarray) -> float:
     observed = (within * count / (count - 1)).sum() / len(values)
     expected = ((values - values.mean()) ** 2).sum() / (len(values) - 1)
     return float(1 - observed / expected)
-
-
-def spearman_interval(value: float, pairs: int) -> tuple[float, float]:
-    """Returns the 95% interval of a Spearman correlation of `pairs` pairs; NaN for three or fewer, and for 1 and -1.
-
-    Bonett & Wright 2000, Sample Size Requirements for Estimating Pearson, Kendall and Spearman Correlations: Fisher's z with a
-    variance of (1 + r^2 / 2) / (N - 3). For a mean of several correlations it is rather too wide than too narrow.
-    """
-    if math.isnan(value) or pairs <= 3 or abs(value) >= 1:
-        return math.nan, math.nan
-    z, spread = math.atanh(value), 1.96 * math.sqrt((1 + value**2 / 2) / (pairs - 3))
-    return math.tanh(z - spread), math.tanh(z + spread)
 
 
 def _means_of_others(ratings: np.ndarray) -> Iterator[np.ndarray]:

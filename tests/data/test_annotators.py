@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 import tools.check
-from connection.data.agreement import find_agreement, krippendorff_alpha, spearman_interval
+from connection.data.agreement import find_agreement, krippendorff_alpha
+from connection.data.correlation import spearman_interval
 from connection.data.label_column import read_columns
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import load_pairs
