@@ -219,36 +219,33 @@ def _unclear(
     """
     listed = ", ".join(f"{place} {name.lstrip(chr(0))!r:.40}" for place, name in enumerate(first[:30], 1))
     listed += f" and {len(first) - 30} more" if len(first) > 30 else ""
-    shape = other_shape(first, rows)
+    known = list(map(column_names.plain_name, first))
+    annotators = [place for place in column_names.annotator_places(known) if place not in sides]
+    kinds = column_kinds(rows, len(first)) if rows else []
+    texts = sides or [place for place, kind in enumerate(kinds) if kind == "text" and place not in annotators]
+    several = len(texts) == 2 and len(annotators) > 1
+    shape = other_shape(first, rows) if not several else ""
     way = "say which: " if not shape or "--columns" in shape else "in a file that has all three, say which: "
     flag = "--columns sentence1=NAME,sentence2=NAME,label=NAME (or numbers)"
-    if rows and not shape:
-        kinds = column_kinds(rows, len(first))
-        texts = sides or [place for place, kind in enumerate(kinds) if kind == "text"]
-        labels = [place for place in column_contents.label_columns(rows, len(first)) if place not in texts]
-        if len(texts) == 2 and (several := _several_annotators(first, texts)):
-            flag, way = several, "columns with the labels of several annotators? Name one label, or train on their mean: "
-        elif len(texts) == 2 and labels:
-            flag += f"; by their content: --columns sentence1={texts[0] + 1},sentence2={texts[1] + 1},label={labels[0] + 1}"
-            others = [str(place + 1) for place in labels]
-            flag += f" (or the label {' or '.join(others[1:])}; label={','.join(others)} if each is an annotator's)" * (
-                len(labels) > 1
-            )
+    labels = [place for place in column_contents.label_columns(rows, len(first)) if place not in texts] if rows else []
+    if several:
+        way = "columns with the labels of several annotators? Name one label, or train on their mean: "
+        flag = _filled_in(first, (*texts, *annotators))
+    elif not shape and len(texts) == 2 and labels:
+        flag += f"; by their content: --columns sentence1={texts[0] + 1},sentence2={texts[1] + 1},label={labels[0] + 1}"
+        others = [str(place + 1) for place in labels]
+        each = f"label={','.join(others)} if each is an annotator's"
+        flag += f" (or the label {' or '.join(others[1:])}; {each})" * (len(labels) > 1)
     return InputError.listing(
         f"{file}: which columns hold the sentences and the label?",
         [*problems, f"the first row: {listed}", *([shape] if shape else []), f"{way}{flag}"],
     )
 
 
-def _several_annotators(first: list[str], texts: Sequence[int]) -> str:
-    """Returns the flag for a file with a label column for each annotator, known by their names; else ""."""
-    places = column_names.annotator_places(list(map(column_names.plain_name, first)))
-    labels = [place for place in places if place not in texts]
-    if len(labels) < 2:
-        return ""
-    names = [first[place].strip() for place in (*texts, *labels)]
-    if len(set(map(column_names.plain, first))) < len(first) or not all(
-        re.fullmatch(r"[\w.-]*[^\W\d][\w.-]*", name) for name in names
-    ):
-        names = [str(place + 1) for place in (*texts, *labels)]
+def _filled_in(first: list[str], places: Sequence[int]) -> str:
+    """Returns the flag that names the columns of both sentences and of each annotator, ready to copy."""
+    names = [first[place].strip() for place in places]
+    clear = len(set(map(column_names.plain, first))) == len(first)
+    if not clear or not all(re.fullmatch(r"[\w.-]*[^\W\d][\w.-]*", name) for name in names):
+        names = [str(place + 1) for place in places]
     return f"--columns sentence1={names[0]},sentence2={names[1]},label={','.join(names[2:])}"

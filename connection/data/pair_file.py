@@ -111,6 +111,11 @@ class PairChunk:
     def __len__(self) -> int:
         return len(self.sentence1)
 
+    @property
+    def written(self) -> np.ndarray:
+        """The labels as they stand in the file, (m,) float64: with several annotators, those of each."""
+        return self.label if self.ratings is None else self.ratings[~np.isnan(self.ratings)]
+
 
 @dataclasses.dataclass(frozen=True)
 class PairFile:

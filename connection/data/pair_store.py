@@ -229,6 +229,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     index, key = SentenceIndex(), draw_key()
     total = 0
     labels: set[float] = set()
+    written: set[float] = set()
     ratings: list[np.ndarray] = []  # of several annotators: their agreement is that of all pairs
     remarks: dict[str, list[Remark]] = {}
     remark_counts: Counter[str] = Counter()
@@ -268,9 +269,10 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
                 remark_counts[remark.finding] += 1
                 if remark_counts[remark.finding] <= LINES_SHOWN:
                     remarks.setdefault(remark.finding, []).append(remark._replace(text=remark.text[:200]))
-            labels |= set(chunk.label.tolist())
-            labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
-            ratings += [] if chunk.ratings is None else [chunk.ratings]
+            labels = _fewer(labels | set(chunk.label.tolist()))
+            if chunk.ratings is not None:
+                written = _fewer(written | set(chunk.written.tolist()))
+                ratings.append(chunk.ratings)
             texts = [*chunk.sentence1, *chunk.sentence2]
             numbers, new = index.add(hash_texts(texts, key))
             if writing:
@@ -290,11 +292,13 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "remark_counts": remark_counts,
     }
     if ratings:
-        of_each = np.concatenate(ratings)  # (N, k)
-        distinct = np.unique(of_each[~np.isnan(of_each)]).tolist()
-        meta["ratings"] = distinct if len(distinct) <= MOST_LABELS else [*distinct[: MOST_LABELS - 1], distinct[-1]]
-        meta["agreement"] = dataclasses.asdict(find_agreement(of_each, file.columns.annotators))
+        meta["ratings"] = sorted(written)
+        meta["agreement"] = dataclasses.asdict(find_agreement(np.concatenate(ratings), file.columns.annotators))
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _fewer(labels: set[float]) -> set[float]:
+    return labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
 
 
 def content_key(version: int, file: PairFile, sha256: str, tokenizer: Any, max_length: int, low: float, high: float) -> str:

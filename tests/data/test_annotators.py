@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import html
 import itertools
 import json
 import math
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import bertFineTuningWithConnectionData as driver
 import tools.check
 from connection.data.agreement import find_agreement, krippendorff_alpha
 from connection.data.correlation import spearman_interval
@@ -20,6 +23,8 @@ from connection.data.pair_store import load_pairs
 from connection.data.prepare import prepare
 from connection.system.errors import InputError
 from ConnectionBert import load_tokenizer
+from tests.conftest import MANY, run_inside
+from tools import evaluate
 
 NAN = math.nan
 COLUMNS = "sentence1=one,sentence2=two,label=A,B,C"
@@ -296,6 +301,7 @@ def test_wrong_columns_are_refused(tmp_path, columns, said):
         ("sentence1,sentence2,Rater 1,Rater 2,Rater 3", "sentence1=1,sentence2=2,label=3,4,5"),
         ("sentence1,sentence2,label_1,label_2,label_3", ""),
         ("this,that,score_rater1,score_rater2,score_rater3", ""),
+        ("요구사항,테스트,평가자1,평가자2,평가자3", ""),
     ],
 )
 def test_columns_of_annotators_are_asked_about(tmp_path, head, flag):
@@ -387,3 +393,35 @@ def test_few_pairs_say_nothing_of_what_can_be_reached(check, tmp_path):
     status, said = check(write(tmp_path / "p.csv"), "--columns", COLUMNS)
     assert status == 0
     assert "what a model can reach is not known" in said
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_trains_on_the_mean_and_reports_the_agreement(tiny_folder, tmp_path):
+    random = np.random.default_rng(8)
+    rows = [
+        (one, two, *(str(min(5, max(0, label + int(off)))) for off in random.integers(-1, 2, 3))) for one, two, label in MANY
+    ]
+    lines = [",".join(row) for row in [("one", "two", "A", "B", "C"), *rows]]
+    (tmp_path / "train.csv").write_text("\n".join(lines[:61]))
+    (tmp_path / "test.csv").write_text("\n".join([lines[0], *lines[61:]]))
+    words = ["--train-file", tmp_path / "train.csv", "--test-file", tmp_path / "test.csv", "--columns", COLUMNS]
+    words += ["--model-dir", tiny_folder, "--max-length", 32, "--label-min", 0, "--label-max", 5, "--epochs", 1]
+    shown = run_inside(driver.main, *words, "--output-dir", tmp_path / "run", "--cache-dir", tmp_path / "cache")
+    assert shown.returncode == 0, shown.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    of_test = np.array([row[2:] for row in rows[60:]], float)
+    found = find_agreement(of_test, ["A", "B", "C"])
+    assert results["agreement"]["test"] == dataclasses.asdict(found)
+    assert set(results["agreement"]) == {"train", "test"}
+    labels = pd.read_csv(tmp_path / "run" / "predictions.csv").sort_values("line")["label"]
+    assert labels.tolist() == pytest.approx(of_test.mean(axis=1), abs=1e-5)
+    told = html.unescape((tmp_path / "run" / "report.html").read_text())
+    assert f"Krippendorff's alpha {found.alpha:.2f}" in told
+    shown = run_inside(
+        evaluate.main, tmp_path / "run", tmp_path / "test.csv", "--columns", COLUMNS, "--json", tmp_path / "e.json"
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert f"Krippendorff's alpha {found.alpha:.2f}" in shown.stdout
+    assert json.loads((tmp_path / "e.json").read_text())["files"][0]["agreement"]["pairs"] == 40
