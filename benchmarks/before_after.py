@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from connection.evaluation.correlation import spearman
+from connection.data.correlation import spearman
 from connection.system.paths import ROOT, resolve
 
 COLOURS = {"base": "#D55E00", "final": "#0072B2"}  # Okabe and Ito's, which colour-blind people can distinguish

@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 
 from benchmarks.data import rows_of
-from connection.evaluation.correlation import figures
+from connection.data.correlation import figures
 from ConnectionBert import ConnectionBert
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.data import MODEL, rows_of
-from connection.evaluation.correlation import spearman
+from connection.data.correlation import spearman
 from connection.search.linking import decision_threshold
 from connection.search.suggestion import Pool, near_threshold, one_per_cluster, over_scale
 from connection.system.atomic_files import write_json

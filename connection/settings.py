@@ -94,7 +94,7 @@ class TrainSettings:
     )
     columns: str = setting(
         "sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised; without labels no "
-        "label=; of triplets anchor=NAME,positive=NAME,negative=NAME"
+        "label=; of triplets anchor=NAME,positive=NAME,negative=NAME; label=A,B,C is the mean of several annotators"
     )
     sheet: str = setting("sheet of a workbook, or list of records in a JSON file, by name or number; empty: found by itself")
     header_row: int = setting("row (line of a text file) of the column names; 0: found by itself", low=0, high=1_048_576)

@@ -11,8 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from connection.data.findings import findings_json
 from connection.settings import check_values
+from connection.system.atomic_files import plain_json
 from connection.system.errors import InputError, exit_status
 from connection.system.flags import Flags
 from connection.system.paths import ROOT, resolve
@@ -78,7 +78,7 @@ def check(given: argparse.Namespace) -> int:
     )  # fmt: skip
     blocking = prepared.blocking(given.on_bad_rows, given.allow)
     if given.json:
-        print(json.dumps({"findings": findings_json(prepared.findings)}, indent=2, ensure_ascii=False))
+        print(json.dumps(plain_json(prepared.audit), indent=2, ensure_ascii=False))
     else:
         print(prepared)
         warnings = sum(finding.severity == "warning" for finding in prepared.findings)

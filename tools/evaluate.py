@@ -7,6 +7,7 @@ On pairs without labels, and on triplets: retrieval, each first sentence among a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import re
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from connection.data.agreement import Agreement
     from connection.data.pair_file import PairFile
     from connection.evaluation.evaluate import LabelledPairs
     from connection.model.calibration import Calibration
@@ -164,8 +166,9 @@ def _write_export(target: Path, found: dict[str, Any]) -> None:
 
 def _similarities(
     model: ConnectionBert, file: PairFile, given: argparse.Namespace, of_model: tuple[float, float] | None, names: list[str]
-) -> tuple[LabelledPairs, dict[str, np.ndarray], str]:
-    """Return a file's pairs, a model's similarities of them by name, and a remark on how the file was read."""
+) -> tuple[LabelledPairs, dict[str, np.ndarray], str, Agreement | None]:
+    """Return a file's pairs, a model's similarities of them by name, a remark on how the file was read, and the agreement of
+    its annotators, if it has several."""
     from connection.data.evaluation_files import read_scored
     from connection.evaluation.evaluate import LabelledPairs
     from connection.evaluation.retrieval import search_answers
@@ -178,19 +181,19 @@ def _similarities(
     cut = int(store.tokens.cut.sum())
     remark = f"labels {scale}; {cut} sentences cut at {model.max_length} tokens; {len(store.bad)} bad rows left out"
     if not scale.is_retrieval:
-        return LabelledPairs.of(store, scale), pair_similarities(model, store, names=names), remark
+        return LabelledPairs.of(store, scale), pair_similarities(model, store, names=names), remark, store.agreement
     if names != ["cosine"]:
         raise InputError(f"--similarity: pairs without labels, as in {file.path}, are searched by cosine alone")
     everywhere = slice(None)
     found = search_answers(model, store, everywhere, store.label == scale.high, "encode")
-    return LabelledPairs.of(store, scale), {"cosine": found}, remark.replace("labels ", "", 1)
+    return LabelledPairs.of(store, scale), {"cosine": found}, remark.replace("labels ", "", 1), store.agreement
 
 
 def _fit(model: ConnectionBert, dev: PairFile, given: argparse.Namespace) -> tuple[Calibration, tuple[float, float] | None]:
     """Return the calibration of a model fitted on --dev-file, and its label scale."""
     from connection.evaluation.calibration import fit_calibration
 
-    pairs, similarity, _ = _similarities(model, dev, given, model.labels, ["cosine"])
+    pairs, similarity, *_ = _similarities(model, dev, given, model.labels, ["cosine"])
     return fit_calibration(similarity["cosine"], pairs.label, pairs.scale), (pairs.scale.low, pairs.scale.high)
 
 
@@ -212,11 +215,13 @@ def _evaluate(
     found: dict[str, dict[str, np.ndarray]] = {}
     for who, model in reversed(models.items()):
         # One scale for both models' figures: that of the evaluated model's calibration.
-        pairs, found[who], remark = _similarities(model, file, given, fitted["model"][1], names)
+        pairs, found[who], remark, agreement = _similarities(model, file, given, fitted["model"][1], names)
         known, scale = fitted[who]
         usable = known if scale == (pairs.scale.low, pairs.scale.high) else None
         row[who] = {name: evaluate(pairs, values, usable if name == "cosine" else None) for name, values in found[who].items()}
     row |= {"pairs": len(pairs.label), "label_min": pairs.scale.low, "label_max": pairs.scale.high, "understood": remark}
+    if agreement:
+        row["agreement"] = dataclasses.asdict(agreement)
     if "base" not in models:
         for name, values in found["model"].items():
             if pairs.scale.is_retrieval:  # compared with itself, for its interval
@@ -290,12 +295,14 @@ def _range(figures: dict[str, Any], low: str, high: str, form: str) -> str:
 
 def details(rows: list[dict[str, Any]]) -> list[str]:
     """Return, for each file, remark and gain as text; for its first similarity, the further figures and calibration curve."""
+    from connection.data.agreement import Agreement
     from connection.reports.tables import curve_table, figures_table, gain_sentence, render
 
     parts = []
     for row in rows:
         name = Path(row["file"]).name
         parts.append(f"\n{name}: {row['understood']}")
+        parts += [str(Agreement(**row["agreement"]))] if "agreement" in row else []
         parts += [
             gain_sentence(gain, "The model", f"against the base on {name}" + (f" ({kind})" if kind != "cosine" else ""))
             for kind, gain in row.get("gain", {}).items()

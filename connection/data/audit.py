@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from ftfy import fix_encoding
 
+from connection.data.agreement import LOW_ALPHA
 from connection.data.findings import ROW_FINDINGS, Finding, findings_json
 from connection.data.label_words import help_with_words
 from connection.data.labels import DECLARED, NO_LABELS, TRIPLETS, LabelScale
@@ -87,15 +88,18 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if len(store.labels) == 1 and few_left and scale.how != NO_LABELS:
         what = f"without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}"
         yield Finding.of("one-label-left", file, [], what)
-    if scale.how != DECLARED and (codes := missing_codes(store.labels)):
-        rows = np.flatnonzero(np.isin(store.label, np.array(codes, np.float32)))
-        others = [label for label in store.labels if label not in codes]
+    if scale.how != DECLARED and (codes := missing_codes(store.written)):
+        means = store.ratings is not None  # of several annotators: they don't show in which rows the codes are
+        rows = np.flatnonzero(np.isin(store.label, np.array([] if means else codes, np.float32)))
+        others = [label for label in store.written if label not in codes]
         ends = f"{others[0]:g} to {others[-1]:g}: --label-min {others[0]:g} --label-max {others[-1]:g}"
         turned = f", the other way round if less is nearer: --label-min {others[-1]:g} --label-max {others[0]:g}"
-        what = f"{', '.join(f'{code:g}' for code in codes)} may stand for a missing label; if the scale is {ends}"
+        code = ", ".join(f"{code:g}" for code in codes) + " of an annotator (leave such cells blank)" * means
+        what = f"{code} may stand for a missing label; if the scale is {ends}"
         yield Finding.of("missing-code", file, store.line[rows], what + turned * (codes == [-1]))
-    if what := not_labels(store.labels, scale):
+    if what := not_labels(store.written, scale):
         yield Finding.of("no-scale", file, [], what)
+    yield from look_at_annotators(store)
     yield from find_duplicates(store, scale)
     low = scale.target(store.label) < LOW
     equal = [
@@ -127,6 +131,17 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if unknown > UNKNOWN_SHARE or per_word > PIECES_PER_WORD:
         what = f"{100 * unknown:.1f}% of the tokens are [UNK], {per_word:.1f} pieces a word (English: about 1.2)"
         yield Finding.of("unknown-text", file, [], what)
+
+
+def look_at_annotators(store: PairStore) -> Iterator[Finding]:
+    """Yields what the agreement of several annotators says against their labels."""
+    agreement = store.agreement
+    if agreement and (turned := agreement.turned):
+        what = f"{', '.join(turned)}; Spearman with the mean of the others: {agreement.each()}"
+        yield Finding.of("reversed-annotator", str(store.path), [], what)
+    elif agreement and agreement.alpha < LOW_ALPHA:
+        what = f"Krippendorff's alpha {agreement.alpha:.2f}; Spearman with the mean of the others: {agreement.each()}"
+        yield Finding.of("low-agreement", str(store.path), [], what)
 
 
 def missing_codes(labels: list[float]) -> list[float]:

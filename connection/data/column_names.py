@@ -57,6 +57,12 @@ LABEL_QUALIFIERS = set(
     """is are how they these two the sentences texts mean avg average median human final overall semantic sts expert answer
     consensus manual of""".split()
 )
+OF_LABEL = "(?:labels?|scores?|ratings?|similarity|relatedness|gold)"
+ANNOTATOR = re.compile(
+    rf"{OF_LABEL}?(?:by|of)?(?:annotator|rater|coder|judge|expert|reviewer|evaluator|assessor|labell?er|worker|person|"
+    rf"bewerter|gutachter|annotateur|evaluador|평가자|評価者|标注者)(?:id)?[#]?(?:\d{{1,3}}|[a-rt-z]){OF_LABEL}?"
+    rf"|{OF_LABEL}[#]?(?:\d{{1,3}}|[a-rt-z])"
+)  # in plain form; an s at the end is of a plural
 SHOWN = 30  # names in a message
 WORD = re.compile(r"[^\W\d_]+")
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # in isDuplicate
@@ -127,6 +133,15 @@ def label_places(names: Sequence[str], written: Sequence[str], texts: Sequence[i
     """
     certain = [place for place, name in enumerate(names) if name in LABELS]
     return certain or [place for place, name in enumerate(written) if place not in texts and _is_label_name(name)]
+
+
+def annotator_places(names: Sequence[str]) -> list[int]:
+    """Returns the places of the columns whose names say that each holds the labels of one annotator: rater_a, label 2.
+
+    names: in plain form.
+    """
+    places = [place for place, name in enumerate(names) if ANNOTATOR.fullmatch(name)]
+    return places if len(places) > 1 else []
 
 
 def _is_label_name(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from connection.data import column_contents, column_names
@@ -21,7 +22,7 @@ ALIASES = {"score": "label", "anchor": "sentence1", "positive": "sentence2"}
 class Columns:
     """0-based positions of the columns in use, their names for messages, and whether the first row is a header.
 
-    They are those of `ROLES`; without labels both sentences, and of triplets each negative.
+    They are those of `ROLES`, with a label for each annotator; without labels both sentences, and of triplets each negative.
     """
 
     places: tuple[int, ...]
@@ -36,7 +37,12 @@ class Columns:
     @property
     def roles(self) -> tuple[str, ...]:
         """What each of the columns in use holds."""
-        return ROLES if self.labelled else (*ROLES[:2], *["negative"] * (len(self.places) - 2))
+        return (*ROLES[:2], *["label" if self.labelled else "negative"] * (len(self.places) - 2))
+
+    @property
+    def annotators(self) -> tuple[str, ...]:
+        """The names of the columns of several annotators' labels; () if there is one label."""
+        return self.names[2:] if self.labelled and len(self.places) > 3 else ()
 
     @property
     def kind(self) -> str:
@@ -48,7 +54,7 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     """Finds the columns of a table.
 
     names: column names given by the format (JSON, Parquet), or None if the first row of `sample` may be a header.
-    declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "".
+    declared: the value of --columns, such as "sentence1=A,sentence2=B,label=3", or "". Of several annotators, "label=3,4,5".
     Raises `InputError` with the candidates and the flag if the columns are ambiguous or can't be found.
     """
     width = len(names if names is not None else sample[0])
@@ -67,7 +73,8 @@ def find_columns(names: list[str] | None, sample: Sequence[list[str]], declared:
     kinds = column_kinds(rows, len(first))
     texts = [place for place, kind in enumerate(kinds) if kind == "text"]
     labels = column_names.label_places(known, first, texts)
-    if not labels and (unlabelled := unlabelled_places(known, rows, kinds)):
+    several = column_names.annotator_places(known)
+    if not labels and not several and (unlabelled := unlabelled_places(known, rows, kinds)):
         return _columns(unlabelled, first, names is None, names is not None, "by name, no labels", sample, labelled=False)
     sides = column_names.sentence_places(known, texts if labels else [])
     if names is None and not sides and (not labels or any(map(is_number, first))):
@@ -137,6 +144,9 @@ def _declared(declared: str, first: list[str], named: bool, sample: Sequence[lis
     for item in declared.split(","):
         role, equals, name = (word.strip() for word in item.partition("="))
         role = ALIASES.get(role, role)
+        if not equals and role and given and given[-1][0] == "label":  # label=A,B,C: of several annotators
+            given.append(("label", item.strip()))
+            continue
         if not equals or role not in (*ROLES, "negative") or (role != "negative" and role in dict(given)) or not name:
             problems.append(f"{item.strip()!r} is not one of sentence1=..., sentence2=..., label=..., each once")
         given.append((role, name))
@@ -209,17 +219,33 @@ def _unclear(
     """
     listed = ", ".join(f"{place} {name.lstrip(chr(0))!r:.40}" for place, name in enumerate(first[:30], 1))
     listed += f" and {len(first) - 30} more" if len(first) > 30 else ""
-    shape = other_shape(first, rows)
+    known = list(map(column_names.plain_name, first))
+    annotators = [place for place in column_names.annotator_places(known) if place not in sides]
+    kinds = column_kinds(rows, len(first)) if rows else []
+    texts = sides or [place for place, kind in enumerate(kinds) if kind == "text" and place not in annotators]
+    several = len(texts) == 2 and len(annotators) > 1
+    shape = other_shape(first, rows) if not several else ""
     way = "say which: " if not shape or "--columns" in shape else "in a file that has all three, say which: "
     flag = "--columns sentence1=NAME,sentence2=NAME,label=NAME (or numbers)"
-    if rows and not shape:
-        kinds = column_kinds(rows, len(first))
-        texts = sides or [place for place, kind in enumerate(kinds) if kind == "text"]
-        labels = [place for place in column_contents.label_columns(rows, len(first)) if place not in texts]
-        if len(texts) == 2 and labels:
-            flag += f"; by their content: --columns sentence1={texts[0] + 1},sentence2={texts[1] + 1},label={labels[0] + 1}"
-            flag += f" (or the label {' or '.join(str(place + 1) for place in labels[1:])})" * (len(labels) > 1)
+    labels = [place for place in column_contents.label_columns(rows, len(first)) if place not in texts] if rows else []
+    if several:
+        way = "columns with the labels of several annotators? Name one label, or train on their mean: "
+        flag = _filled_in(first, (*texts, *annotators))
+    elif not shape and len(texts) == 2 and labels:
+        flag += f"; by their content: --columns sentence1={texts[0] + 1},sentence2={texts[1] + 1},label={labels[0] + 1}"
+        others = [str(place + 1) for place in labels]
+        each = f"label={','.join(others)} if each is an annotator's"
+        flag += f" (or the label {' or '.join(others[1:])}; {each})" * (len(labels) > 1)
     return InputError.listing(
         f"{file}: which columns hold the sentences and the label?",
         [*problems, f"the first row: {listed}", *([shape] if shape else []), f"{way}{flag}"],
     )
+
+
+def _filled_in(first: list[str], places: Sequence[int]) -> str:
+    """Returns the flag that names the columns of both sentences and of each annotator, ready to copy."""
+    names = [first[place].strip() for place in places]
+    clear = len(set(map(column_names.plain, first))) == len(first)
+    if not clear or not all(re.fullmatch(r"[\w.-]*[^\W\d][\w.-]*", name) for name in names):
+        names = [str(place + 1) for place in places]
+    return f"--columns sentence1={names[0]},sentence2={names[1]},label={','.join(names[2:])}"

@@ -95,12 +95,12 @@ def read_scored(
             f"{store.path}: without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}, "
             "which says nothing of the others: mend the bad rows."
         )
-    scale = find_scale(low, high, store.labels, mapped=file.mapped)
+    scale = find_scale(low, high, store.written, means=store.labels, mapped=file.mapped)
     if scale.is_retrieval:  # its labels are asked about, though they are all the same
         scale = dataclasses.replace(scale, kind="binary" if abs(scale.high - scale.low) == 1 else "graded")
     if of_model and declared == (None, None) and (scale.kind != "binary" or of_model[0] > of_model[1]):
         low, high = sorted(of_model)
-        if low <= min(store.labels) and max(store.labels) <= high:
+        if low <= min(store.written) and max(store.written) <= high:
             return store, dataclasses.replace(find_scale(*of_model, store.labels, "as the model has it"), kind=scale.kind)
     how = scale.how.replace("taken from the training file, which has", "taken from the file, which has")
     return store, LabelScale(scale.low, scale.high, scale.kind, how)

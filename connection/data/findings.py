@@ -30,6 +30,10 @@ KINDS = {
     "few-labels": ("error", "a correlation with one single label is undefined", "give pairs with two labels at least"),
     "missing-code": ("error", "it would be an end of the scale", "declare the scale; skip these rows or mend them"),
     "no-scale": ("error", "they say nothing of a connection", "name the column of the labels: --columns"),
+    "reversed-annotator": (
+        "error", "these labels fall where the others' rise: their mean says nothing",
+        "turn that scale round, or leave the column out of --columns",
+    ),
     "contradiction": ("error", "the model is pulled both ways by one pair", "decide on one label"),
     "leaked-pair": ("error", "the figure is too high: these pairs were trained on", "remove them from the training file"),
     "duplicate": ("warning", "the pair counts twice", "remove one, if that is not meant"),
@@ -43,6 +47,10 @@ KINDS = {
     "repeated-header": ("warning", "they are no pairs", "nothing to do, if several files were put together"),
     "null-word": ("warning", "a missing text is trained on as a word", "remove these rows, if they mean a missing value"),
     "identical-sides": ("warning", "a cosine of 1 is trained towards a low target", "check the label"),
+    "low-agreement": (
+        "warning", "the labels hold little that can be learned",
+        "look at the pairs where they differ, and write down what each label means",
+    ),
     "cut-sentences": ("warning", "the end of the sentence is not seen", "a larger --max-length"),
     "one-label": ("warning", "the model may learn to give one constant answer", "collect other labels too"),
     "unknown-text": ("warning", "the vocabulary cannot hold this text", "a model of this language"),

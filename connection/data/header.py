@@ -143,7 +143,7 @@ def _is_header(cells: Sequence[str], after: list[Row], declared: str) -> bool:
 
 
 def _by_number(declared: str) -> bool:
-    return any(item.partition("=")[2].strip().isdecimal() for item in declared.split(","))
+    return any(item.rpartition("=")[2].strip().isdecimal() for item in declared.split(","))
 
 
 def _combined(above: Sequence[str], below: Sequence[str]) -> list[str]:

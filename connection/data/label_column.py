@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from connection.data.findings import LARGEST
-from connection.data.formats.cells import NO_TEXT
+from connection.data.formats.cells import NO_TEXT, NO_VALUE
 from connection.data.label_words import NO_LABEL, WORDS, described, notation_of, numbers_of, plain_word
 from connection.data.labels import COMMA, GROUPED, THOUSANDS, parse_label, plain_digits
 
@@ -51,6 +52,11 @@ class LabelColumn:
             return self.numbers[text]
         number = parse_label(text, self.comma)
         return math.nan if self.beyond and plain_word(text) in WORDS else number
+
+    def is_missing(self, cell: str) -> bool:
+        """Returns whether a cell says that there is no label: blank, or a word for that, such as NA."""
+        text = plain_digits(cell)
+        return not text or cell == NO_VALUE or (plain_word(text) in NO_LABEL and math.isnan(self.number(cell)))
 
     def is_unclear(self, cell: str) -> bool:
         """Returns whether a cell that has no number holds one, in a writing that can't be read for certain.
@@ -147,3 +153,64 @@ def read_column(cells: Iterable[str], given: Mapping[str, float], low: float, hi
             found, kind = numbers_of(others, numbers), "labels are words"
     plain = {word: number for word, number in found.items() if parse_label(word) != number}
     return LabelColumn(given, found if plain else {}, kind, comma, thousands, typed, beyond)
+
+
+def read_columns(
+    rows: Iterable[Sequence[str]], count: int, given: Mapping[str, float], low: float, high: float, typed: bool
+) -> list[LabelColumn]:
+    """Finds out how `count` annotators write their labels, of which each row has a cell each; see `read_column`.
+
+    They label on one scale, so a word means what it means among all their words: who never says "strongly agree" means no more
+    by "agree" than the others do. A column that can't be read so, such as one of decimal commas beside points, is read alone.
+    """
+    if count == 1:
+        return [read_column(itertools.chain.from_iterable(rows), given, low, high, typed)]
+    written: list[dict[str, None]] = [{} for _ in range(count)]
+    for row in rows:
+        for cells, cell in zip(written, row, strict=True):
+            cells[cell] = None
+    together = read_column(itertools.chain(*written), given, low, high, typed)
+    columns = []
+    for cells in written:
+        alone = read_column(cells, given, low, high, typed)
+        lost = any(math.isnan(together.number(cell)) and not math.isnan(alone.number(cell)) for cell in cells)
+        columns.append(alone if lost else together)
+    return columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratings:
+    """The labels of several annotators in one row."""
+
+    numbers: list[float]  # NaN where one has no label
+    problems: list[str]  # column and value of what is no label; then the row has no mean
+    unclear: bool  # a problem is a number in a writing that can't be read for certain
+
+    @property
+    def mean(self) -> float:
+        """The mean of the labels that are there; NaN if there is a problem."""
+        present = [number for number in self.numbers if not math.isnan(number)]
+        if self.problems:
+            return math.nan
+        return min(max(math.fsum(present) / len(present), min(present)), max(present))  # rounding may lead out of the scale
+
+
+def read_ratings(
+    cells: Sequence[str], columns: Sequence[LabelColumn], names: Sequence[str], low: float, high: float
+) -> Ratings:
+    """Reads the cells of several annotators in a row. One may be blank, and not all. low..high: the label scale."""
+    numbers, problems, unclear = list[float](), list[str](), False
+    for cell, column, name in zip(cells, columns, names, strict=True):
+        missing = column.is_missing(cell)
+        number = math.nan if missing else column.number(cell)
+        numbers.append(number)
+        if missing:
+            continue
+        if not -LARGEST <= number <= LARGEST:  # also true for NaN
+            problems.append(f"column {name}: {column.problem(cell)}")
+            unclear = unclear or column.is_unclear(cell)
+        elif not low <= number <= high:
+            problems.append(f"column {name}: {cell.strip()} is outside the label scale {low:g} to {high:g}")
+    if not problems and all(map(math.isnan, numbers)):
+        problems.append(f"columns {', '.join(names)}: no label, all are blank")
+    return Ratings(numbers, problems, unclear)

@@ -176,13 +176,13 @@ def parse_label_map(text: str) -> dict[str, float]:
     return found
 
 
-NOT_A_NUMBER = re.compile(r"'([^']{1,40})' is not a number$")
+NOT_A_NUMBER = re.compile(r"'([^']{1,40})' is not a number(?:$|; column )")
 NLI = {"contradiction": 0.0, "neutral": 0.5, "entailment": 1.0}
 
 
 def help_with_words(problems: Iterable[str]) -> str:
     """Returns which words are known and how to declare others, if a problem is about a word; else ""."""
-    words = list(dict.fromkeys(match[1] for problem in problems if (match := NOT_A_NUMBER.search(problem))))
+    words = list(dict.fromkeys(match[1] for problem in problems for match in NOT_A_NUMBER.finditer(problem)))
     if not words:
         return ""
     if {plain_word(word) for word in words} <= NLI.keys():

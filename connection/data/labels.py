@@ -107,13 +107,14 @@ def find_scale(
     high: float | None,
     seen: Sequence[float] | np.ndarray,
     declared_by: str = DECLARED,
+    means: Sequence[float] | None = None,
     mapped: Collection[float] = (),
 ) -> LabelScale:
     """Returns the scale declared by `low` and `high`, or found from the distinct finite labels `seen` in the training file.
 
-    mapped: the numbers that --label-map gives to words; if neither end is declared and all labels lie among them, the scale is
-    theirs. The low end may be above the high end if both are declared: less is nearer. Raises `InputError` for a scale without
-    length.
+    The low end may be above the high end if both are declared: less is nearer. Where the labels are `means` of several
+    annotators' labels, `seen`, it is these means that are binary or not. mapped: the numbers that --label-map gives to words;
+    if neither end is declared and all labels lie among them, the scale is theirs. Raises `InputError` if its ends are equal.
     """
     if low is None and high is None and len(set(mapped)) > 1 and all(min(mapped) <= label <= max(mapped) for label in seen):
         low, high, declared_by = min(mapped), max(mapped), "taken from --label-map"
@@ -138,6 +139,6 @@ def find_scale(
             f"a label scale from {start:g} to {end:g}: give --label-min (no connection) and --label-max (full connection), "
             "two different numbers"
         )
-    distinct = {float(label) for label in seen}
+    distinct = {float(label) for label in (seen if means is None else means)}
     kind = POSITIVES if distinct == {end} else "binary" if abs(end - start) == 1 and distinct <= {start, end} else "graded"
     return LabelScale(start, end, kind, how)

@@ -24,7 +24,7 @@ from connection.data.formats.packed import readable
 from connection.data.formats.saved_dataset import is_saved, open_saved
 from connection.data.formats.table import TableFile, open_table
 from connection.data.header import understand
-from connection.data.label_column import LabelColumn, certain_number, read_column
+from connection.data.label_column import LabelColumn, Ratings, certain_number, read_columns, read_ratings
 from connection.data.label_words import parse_label_map
 from connection.data.labels import NO_LABELS, LabelScale, is_label
 from connection.data.unlabelled import pairs_of_row
@@ -106,9 +106,15 @@ class PairChunk:
     line: np.ndarray  # (n,) int64, 1-based line (or sheet row) on which the row starts
     bad: list[BadRow]
     remarks: list[Remark]
+    ratings: np.ndarray | None = None  # (n, k) float64, of k annotators, whose mean is the label; NaN where one has none
 
     def __len__(self) -> int:
         return len(self.sentence1)
+
+    @property
+    def written(self) -> np.ndarray:
+        """The labels as they stand in the file, (m,) float64: with several annotators, those of each."""
+        return self.label if self.ratings is None else self.ratings[~np.isnan(self.ratings)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +169,10 @@ class PairFile:
         """Returns format, columns and three sample rows, for the user."""
         names = ", ".join(f"{role} = {name!r}" for role, name in zip(self.columns.roles, self.columns.names, strict=True))
         head = list(itertools.islice(self._data(), SAMPLE_ROWS))
-        places = self.columns.places[2:3] if self.columns.labelled else ()
+        places = self.columns.places[2:] if self.columns.labelled else ()
         labels = [cells[place] for _, cells in head for place in places if place < len(cells)]
-        written = str(self._label_column(-math.inf, math.inf)) if any(map(self._needs_column, labels)) else ""
+        read = self._label_columns(-math.inf, math.inf) if any(map(self._needs_column, labels)) else ()
+        written = "; ".join(dict.fromkeys(filter(None, map(str, read))))
         how = self.columns.how + (f", {written}" if written else "")
         lines = [f"{printable(self.path)}: {printable(self.table.form)}; {names} ({printable(how)})"]
         for line, cells in head[:3]:
@@ -178,18 +185,25 @@ class PairFile:
         return bool(cell.strip()) and math.isnan(certain_number(cell, not self.table.delimiter))
 
     @functools.cached_property
-    def _label_columns(self) -> dict[tuple[float, float], LabelColumn]:
+    def _known_label_columns(self) -> dict[tuple[float, float], list[LabelColumn]]:
         return {}
 
-    def _label_column(self, low: float, high: float) -> LabelColumn:
-        """Returns how the labels are written, if they are on the scale low..high. Takes a pass over the file."""
-        if (low, high) not in self._label_columns:
-            place = self.columns.places[2]
+    def _label_columns(self, low: float, high: float) -> list[LabelColumn]:
+        """Returns how each label column is written, if labels are on the scale low..high. Takes a pass over the file."""
+        if (low, high) not in self._known_label_columns:
+            places = self.columns.places[2:]
             rows = (cells for _, row in self._data() if (cells := self._fitted(row)) is not None)
-            written = (row[place] for row in rows if not self._is_header(row))
+            written = ([row[place] for place in places] for row in rows if not self._is_header(row))
             given, typed = parse_label_map(self.label_map), not self.table.delimiter
-            self._label_columns[low, high] = read_column(written, given, low, high, typed)
-        return self._label_columns[low, high]
+            self._known_label_columns[low, high] = read_columns(written, len(places), given, low, high, typed)
+        return self._known_label_columns[low, high]
+
+    def _label_column(self, low: float, high: float) -> LabelColumn:
+        return self._label_columns(low, high)[0]
+
+    def _ratings(self, cells: Sequence[str], low: float, high: float) -> Ratings:
+        """Returns the labels of a row's annotators; `cells` are those of the label columns."""
+        return read_ratings(cells, self._label_columns(low, high), self.columns.annotators, low, high)
 
     def _is_header(self, cells: list[str]) -> bool:
         """Returns whether a row repeats the column names: several files were put together, or a page's head was copied."""
@@ -287,10 +301,12 @@ class PairFile:
         return dataclasses.replace(chunk, bad=bad, remarks=sorted([*chunk.remarks, *remarks]))
 
     def _checked(self, block: list[tuple[int, list[str]]], low: float, high: float) -> PairChunk:
-        first, second, third = self.columns.places
+        first, second, third = self.columns.places[:3]
         width, names = self.columns.width, self.columns.names
         sentence1, sentence2, labels, lines, bad, remarks = [], [], [], [], [], list[Remark]()
-        known: dict[str, float] = {}
+        known: dict[str | tuple[str, ...], float] = {}
+        several = self.columns.places[2:] if self.columns.annotators else ()
+        ratings, rated = list[list[float]](), dict[str | tuple[str, ...], Ratings]()
         typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets and self.columns.written_here
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
@@ -299,16 +315,20 @@ class PairFile:
                 bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
+            key = written if not several else tuple([cells[place] for place in several])
             if guarded and ("'" in one or "'" in two):
                 one, two = from_cell(one), from_cell(two)
             if ("_x000" in one or "_x000" in two) and LINE_END.search(one + two):
                 one, two = (LINE_END.sub(" ", text) for text in (one, two))
                 remarks.append(Remark(line, "line-end-code", ""))
-            label = known.get(written)
+            label = known.get(key)
             if (label is None or math.isnan(label)) and self._is_header(cells):
                 remarks.append(Remark(line, "repeated-header", ""))
                 continue
-            if label is None:
+            if label is None and several:
+                rated[key] = self._ratings(key, low, high)
+                label = known[key] = rated[key].mean
+            elif label is None:
                 label = certain_number(written, typed)
                 if self.label_map or self._needs_column(written):
                     label = self._label_column(low, high).number(written)
@@ -319,6 +339,9 @@ class PairFile:
                 wrong = [f"column {name}: {why}" for name, text in zip(names, (one, two), strict=False)
                          if (why := text_problem(text))]  # fmt: skip
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
+            elif several and rated[key].problems:
+                finding = "unclear-label" if rated[key].unclear else "bad-label"
+                bad.append(BadRow(line, finding, "; ".join(rated[key].problems), cells))
             elif not -LARGEST <= label <= LARGEST:  # also true for NaN
                 column = self._label_column(low, high)
                 finding = "unclear-label" if column.is_unclear(written) else "bad-label"
@@ -331,11 +354,15 @@ class PairFile:
                 sentence2.append(two)
                 labels.append(label)
                 lines.append(line)
+                if several:
+                    ratings.append(rated[key].numbers)
                 if not (one.isascii() and two.isascii()):
                     remarks += [Remark(line, "mojibake", text) for text in (one, two) if is_bad(text)][:1]
                 if ("\n" in one or "\n" in two) and holds_rows(one + "\n" + two, self.table.delimiter, width):
                     remarks.append(Remark(line, "swallowed-rows", ""))
-        return PairChunk(sentence1, sentence2, np.array(labels, np.float64), np.array(lines, np.int64), bad, remarks)
+        of_each = np.array(ratings, np.float64).reshape(-1, len(several)) if several else None
+        numbers = np.array(labels, np.float64), np.array(lines, np.int64)
+        return PairChunk(sentence1, sentence2, *numbers, bad, remarks, of_each)
 
 
 def require_state(path: Path, files: Sequence[Path], state: tuple[int, ...]) -> None:

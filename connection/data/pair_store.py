@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
+from connection.data.agreement import Agreement, find_agreement
 from connection.data.findings import LINES_SHOWN
 from connection.data.pair_file import BadRow, PairChunk, PairFile, Remark
 from connection.data.text_hashes import SentenceIndex, count_words, draw_key, first_equal, hash_texts, hash_tokens, plain
@@ -110,9 +111,16 @@ class PairStore:
     key: int  # of the token hashes
     sha256: str  # of the pair file's bytes as they were read
     folder: Path | None = None  # of the memory-mapped arrays; None: the arrays are in memory
+    agreement: Agreement | None = None  # of several annotators, whose mean is the label
+    ratings: list[float] | None = None  # distinct labels of the annotators, as `labels`; None if there is one label
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @property
+    def written(self) -> list[float]:
+        """The distinct labels as they stand in the file, ascending: with several annotators, `labels` are means of these."""
+        return self.labels if self.ratings is None else self.ratings
 
     @functools.cached_property
     def same(self) -> np.ndarray:
@@ -207,17 +215,22 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
         key=meta["key"],
         sha256=sha256,
         folder=folder if mapped else None,
+        agreement=Agreement(**meta["agreement"]) if "agreement" in meta else None,
+        ratings=meta.get("ratings"),
         **pairs,
         **sentences,
     )
 
 
 def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: float, high: float, progress: bool) -> None:
-    """Fills a folder chunk by chunk. Memory holds the text of two chunks and the hashes of the distinct sentences."""
+    """Fills a folder chunk by chunk. Memory holds the text of two chunks, the hashes of the distinct sentences, and
+    the labels of several annotators."""
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
     index, key = SentenceIndex(), draw_key()
     total = 0
     labels: set[float] = set()
+    written: set[float] = set()
+    ratings: list[np.ndarray] = []  # of several annotators: their agreement is that of all pairs
     remarks: dict[str, list[Remark]] = {}
     remark_counts: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -256,8 +269,10 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
                 remark_counts[remark.finding] += 1
                 if remark_counts[remark.finding] <= LINES_SHOWN:
                     remarks.setdefault(remark.finding, []).append(remark._replace(text=remark.text[:200]))
-            labels |= set(chunk.label.tolist())
-            labels = labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
+            labels = _fewer(labels | set(chunk.label.tolist()))
+            if chunk.ratings is not None:
+                written = _fewer(written | set(chunk.written.tolist()))
+                ratings.append(chunk.ratings)
             texts = [*chunk.sentence1, *chunk.sentence2]
             numbers, new = index.add(hash_texts(texts, key))
             if writing:
@@ -276,7 +291,14 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "remarks": remarks,
         "remark_counts": remark_counts,
     }
+    if ratings:
+        meta["ratings"] = sorted(written)
+        meta["agreement"] = dataclasses.asdict(find_agreement(np.concatenate(ratings), file.columns.annotators))
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _fewer(labels: set[float]) -> set[float]:
+    return labels if len(labels) <= MOST_LABELS else {*sorted(labels)[: MOST_LABELS - 1], max(labels)}
 
 
 def content_key(version: int, file: PairFile, sha256: str, tokenizer: Any, max_length: int, low: float, high: float) -> str:

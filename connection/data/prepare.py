@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from connection.data.audit import FEW_BAD, audit
-from connection.data.findings import SKIPPED, Finding, errors
+from connection.data.findings import SKIPPED, Finding, errors, findings_json
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
 from connection.data.labels import DECLARED, POSITIVES, TRIPLETS, LabelScale, find_scale
@@ -43,6 +43,17 @@ class Prepared:
         """Returns how the files were read, the label scale and the findings, for the user."""
         scale = str(self.scale) if self.scale.is_retrieval else f"labels {self.scale}"
         return "\n".join([*self.understood, scale, *map(str, self.findings)])
+
+    @property
+    def agreement(self) -> dict[str, dict[str, Any]]:
+        """The agreement of the annotators of each file that has several, for results.json."""
+        found = {split: store.agreement for split, store in self.stores.items()}
+        return {split: dataclasses.asdict(agreement) for split, agreement in found.items() if agreement}
+
+    @property
+    def audit(self) -> dict[str, Any]:
+        """The content of audit.json."""
+        return {"findings": findings_json(self.findings)} | ({"agreement": self.agreement} if self.agreement else {})
 
     def _split_of(self, store: PairStore) -> str:
         return next(split for split, known in self.stores.items() if known is store)
@@ -122,6 +133,9 @@ def _understood(file: PairFile, store: PairStore) -> str:
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
     if file.columns.kind == TRIPLETS:
         lines[-1] += f", of {len(np.unique(store.line)):,} triplets"
+    if store.agreement:
+        lines[-1] += f", each the mean of up to {len(store.agreement.annotators)} annotators' labels"
+        lines += [f"    {line}" for line in str(store.agreement).split("\n")]
     total = len(store) + len(store.bad)
     skipped = sum(store.bad.counts.get(name, 0) for name in SKIPPED)
     if skipped > FEW_BAD * total:
@@ -132,7 +146,7 @@ def _understood(file: PairFile, store: PairStore) -> str:
 
 def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
     """Returns a remark if the training file has no label at an end of a scale that was not declared."""
-    ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.labels[0], store.labels[-1]), strict=True)
+    ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.written[0], store.written[-1]), strict=True)
             if end != label] if store.labels and scale.how != DECLARED and not scale.is_retrieval else []  # fmt: skip
     flags = "if this scale is wrong, give --label-min and --label-max"
     return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
@@ -200,7 +214,10 @@ def prepare(
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
             if split == "train":
-                scale = file.unlabelled_scale(low, high) or find_scale(low, high, stores[split].labels, mapped=file.mapped)
+                store = stores[split]
+                scale = file.unlabelled_scale(low, high) or find_scale(
+                    low, high, store.written, means=store.labels, mapped=file.mapped
+                )
         except InputError as error:
             problems.append(str(error))
     if problems:

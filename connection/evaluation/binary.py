@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from connection.evaluation.correlation import ranks
+from connection.data.correlation import ranks
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:

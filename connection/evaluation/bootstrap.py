@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from connection.evaluation.correlation import pearson, spearman
+from connection.data.correlation import pearson, spearman
 
 RESAMPLES = 10_000
 FEWEST_RESAMPLES = 1_000

@@ -8,12 +8,12 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 
+from connection.data.correlation import figures
 from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.evaluation import bootstrap
 from connection.evaluation.binary import at_threshold, average_precision, roc_auc
 from connection.evaluation.calibration import calibration_curve, is_binary
-from connection.evaluation.correlation import figures
 from connection.evaluation.ranking import is_one_to_many, ranking_figures
 from connection.evaluation.retrieval import by_query, retrieval_figures
 from connection.model.calibration import Calibration

@@ -6,12 +6,11 @@ Trained on as they are, they would teach the opposite.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from connection.evaluation.correlation import spearman
+from connection.data.correlation import spearman, spearman_interval
 from connection.evaluation.similarity import pair_similarities
 from connection.evaluation.slices import token_overlap
 from connection.system.errors import InputError
@@ -42,7 +41,7 @@ def require_label_order(model: ConnectionBert, data: ConnectionDataset) -> str:
     label = scale.target(store.label[places])
     if scale.is_retrieval or scale.how == "declared" or len(label) < FEWEST or len(np.unique(label)) < 2:
         return ""
-    seen = store.labels
+    seen = store.written
     whole = all(value.is_integer() for value in seen)  # codes have the ends that were seen
     by_tokens = correlation(token_overlap(store, store.index1[places], store.index2[places]), label)
     may_be_codes = whole and len(seen) in CODES and by_tokens[1] <= 0
@@ -71,12 +70,9 @@ def require_label_order(model: ConnectionBert, data: ConnectionDataset) -> str:
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Spearman's correlation of x (n,) and y (n,) with its 95% interval (Bonett & Wright 2000, Psychometrika 65(1), eq. 3)."""
+    """Spearman's correlation of x (n,) and y (n,) with its 95% interval."""
     value = spearman(x, y)
-    if not -1 < value < 1:
-        return value, value, value
-    half = 1.96 * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
-    return value, math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
+    return value, *spearman_interval(value, len(x))
 
 
 def _said(found: tuple[float, float, float]) -> str:

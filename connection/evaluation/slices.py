@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from connection.data.correlation import spearman
 from connection.data.pair_store import PairStore
 from connection.evaluation.bootstrap import FEWEST_PAIRS
-from connection.evaluation.correlation import spearman
 from connection.evaluation.evaluate import LabelledPairs
 
 BANDS = 5  # equal-width bands, if there are more than MOST_LABELS distinct labels

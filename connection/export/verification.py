@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from connection.data.correlation import spearman
 from connection.data.pair_file import PairFile
-from connection.evaluation.correlation import spearman
 from connection.evaluation.similarity import SIMILARITIES
 from connection.export.encoder import ExportedEncoder
 from connection.system.errors import InputError

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from connection.data.agreement import Agreement
 from connection.evaluation.ranking import RECALL_AT
 from connection.reports.differences import flat_settings, gain_between, same_pairs
 from connection.reports.model_card import TEMPLATES
@@ -137,6 +138,7 @@ def _told(run: Run) -> dict[str, Any]:
         "date": finished(run),
         "verdict": judge(run),
         "gain": gain_sentence(gain) if gain else "",
+        "agreement": _agreement(results.get("agreement", {})),
         "place": at or place,
         "command_place": shlex.quote(at or f"path/to/{place}"),
         "found": at is not None,
@@ -171,6 +173,14 @@ def _told(run: Run) -> dict[str, Any]:
         "seeds": len(results.get("seeds", [])),
         "retrieval": run.is_retrieval,
     }  # fmt: skip
+
+
+def _agreement(of_files: dict[str, dict[str, Any]]) -> str:
+    """What the annotators of the test file, or of the training file, say of the figures; "" if there is one label."""
+    found = of_files.get("test") or of_files.get("train")
+    if not found:
+        return ""
+    return ". ".join(line[0].upper() + line[1:] for line in str(Agreement.of_json(found)).split("\n"))
 
 
 def _pairs(runs: list[Run]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class RunResults(TypedDict, total=False):
     gain: dict[str, Gain]  # only "test"
     slices: dict[str, dict[str, list[dict[str, Any]]]]  # by split, then by kind: see `connection.evaluation.slices.find_slices`
     splits: dict[str, SplitData]  # by split, "train" too
+    agreement: dict[str, dict[str, Any]]  # by file of several annotators: see `connection.data.agreement.Agreement`
     epochs: int  # planned
     epoch_figures: list[EpochFigures]  # one row for each finished epoch
     measure: str  # that decided: "spearman", "average_precision" of binary labels, or "mrr" of pairs without labels

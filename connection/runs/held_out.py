@@ -9,10 +9,10 @@ from typing import cast
 
 import numpy as np
 
+from connection.data.correlation import figures
 from connection.data.prepare import Prepared
 from connection.evaluation.binary import average_precision
 from connection.evaluation.calibration import fit_calibration
-from connection.evaluation.correlation import figures
 from connection.evaluation.evaluate import Figures, LabelledPairs, evaluate, evaluate_run
 from connection.evaluation.retrieval import search_answers
 from connection.evaluation.similarity import own_cosines

@@ -19,7 +19,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from connection.data.findings import findings_json
 from connection.data.labels import POSITIVES, TRIPLETS
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
@@ -185,7 +184,7 @@ class TrainingRun:
         note_begun()
         if settings.tensorboard:
             self._held.callback(folder.open_events().close)
-        folder.write_json("audit.json", {"findings": findings_json(prepared.findings)})
+        folder.write_json("audit.json", prepared.audit)
         skipped_rows = folder.path / "skipped_rows.csv"
         skipped = prepared.write_skipped(skipped_rows)
         return [f"{skipped} rows are skipped, see {skipped_rows}"] if skipped else []
@@ -450,6 +449,7 @@ class TrainingRun:
                 }
                 for split, part in self.data.items()
             },
+            **({"agreement": self._prepared.agreement} if self._prepared.agreement else {}),
             "epochs": self.settings.epochs,
             **self._machine,  # type: ignore[typeddict-item]
             "seed": self.settings.seed,

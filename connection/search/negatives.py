@@ -42,17 +42,18 @@ def read_linked(
             texts.append(text)
         return numbers[key]
 
-    first, second, labels, bad = list[int](), list[int](), list[float](), []
+    first, second, labels, written, bad = list[int](), list[int](), list[float](), set[float](), []
     ends = (-np.inf if low is None else low, np.inf if high is None else high)
     for chunk in file.chunks(low=ends[0], high=ends[1]):
         first += map(number, chunk.sentence1)
         second += map(number, chunk.sentence2)
         labels += chunk.label.tolist()
+        written |= set(chunk.written.tolist())
         bad += [f"{file.path}, {file.table.unit} {row.line}: {row.what}" for row in chunk.bad]
     if bad and not skip_bad:
         raise InputError.listing("Mend these rows, or leave them out with --on-bad-rows skip:", bad)
     file.require_unchanged()
-    scale = unlabelled or find_scale(low, high, labels, mapped=file.mapped)
+    scale = unlabelled or find_scale(low, high, sorted(written), means=labels, mapped=file.mapped)
     target = scale.target(np.array(labels, np.float32))
     if not (target > 0.5).any():
         raise InputError(f"{file.path} has no connected pair: none is labelled above the middle of the scale ({scale})")

@@ -72,7 +72,7 @@ def test_the_way_out_of_unknown_names_works_when_typed(tmp_path, header, rows):
 def test_several_columns_of_labels_are_named(tmp_path):
     rows = [(*row, (row[2] + 1) % 6, (row[2] + 2) % 6) for row in ROWS]
     said = refused(write(tmp_path / "p.csv", table("sentence1,sentence2,annotator A,annotator B,annotator C", rows)))
-    assert "sentence1=1,sentence2=2,label=3 (or the label 4 or 5)" in said
+    assert "train on their mean: --columns sentence1=1,sentence2=2,label=3,4,5" in said
 
 
 def test_sentences_that_are_numbers_are_taken_only_if_declared(tmp_path):

@@ -11,8 +11,8 @@ from hypothesis import strategies as some
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from connection.data import correlation as metrics
 from connection.evaluation import binary, bootstrap
-from connection.evaluation import correlation as metrics
 
 # Few distinct scores, so that ties are the rule; labels of one class and single pairs come up too.
 SCORED = some.lists(some.tuples(some.integers(-3, 3).map(lambda n: n / 3), some.booleans()), min_size=1, max_size=30)

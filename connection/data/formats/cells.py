@@ -10,6 +10,7 @@ from typing import Any
 from connection.data.formats.delimited import Row
 
 NO_TEXT = "\0"  # first character of a cell that is not text; the reason follows. Real text has no NUL.
+NO_VALUE = NO_TEXT + "nan (no value)"
 MOST_COLUMNS = 16_384  # as many as an Excel sheet can have
 MOST_WITHIN = 100  # columns that one column of objects is spread over
 Rows = Callable[[], Iterator[Row]]  # starts a new pass over all rows
@@ -27,7 +28,7 @@ def cell_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value != value:
-        return NO_TEXT + "nan (no value)"
+        return NO_VALUE
     if isinstance(value, bytes):  # Parquet files of some programs do not say that their bytes are text
         with contextlib.suppress(UnicodeDecodeError):
             return cell_text(value.decode("utf-8"))

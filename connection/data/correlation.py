@@ -1,6 +1,8 @@
-"""Correlation of predictions with labels."""
+"""Correlation: of predictions with labels, and of annotators with one another."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -23,6 +25,17 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     if not (np.isfinite(x).all() and np.isfinite(y).all()):  # NaN has no rank
         return float("nan")
     return pearson(ranks(x), ranks(y))
+
+
+def spearman_interval(value: float, pairs: int) -> tuple[float, float]:
+    """The 95% interval of a Spearman correlation of more than three pairs; `value` twice for 1, -1 and NaN.
+
+    Bonett & Wright 2000, Psychometrika 65(1), eq. 3: Fisher's z with a variance of (1 + r^2 / 2) / (N - 3).
+    """
+    if not -1 < value < 1:
+        return value, value
+    half = 1.96 * math.sqrt((1 + value**2 / 2) / (pairs - 3))
+    return math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
