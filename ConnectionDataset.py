@@ -41,18 +41,22 @@ class PairBatch(NamedTuple):
     target: Tensor  # (B,) float32 in [0, 1]
     rows: Tensor  # (B,) int64, indices in the Dataset
     sentences: Tensor  # (2, B) int64, sentence number in the store for each side; equal numbers are the same text
+    weight: Tensor | None = None  # (B,) float32 above 0, how often each pair counts; None: each once
 
     def __reduce__(self) -> Any:
         """Sends arrays to another process, as bytes through one pipe: each tensor would take an open file and shared memory."""
-        return _batch_of_arrays, tuple(tensor.numpy() for tensor in (*self.tokens, *self[1:]))
+        weight = None if self.weight is None else self.weight.numpy()
+        return _batch_of_arrays, (weight, *(tensor.numpy() for tensor in (*self.tokens, *self[1:4])))
 
     def to(self, device: torch.device) -> PairBatch:
-        return PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:]))
+        batch = PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:4]))
+        return batch if self.weight is None else batch._replace(weight=self.weight.to(device, non_blocking=True))
 
 
-def _batch_of_arrays(*arrays: np.ndarray) -> PairBatch:
+def _batch_of_arrays(weight: np.ndarray | None, *arrays: np.ndarray) -> PairBatch:
     tensors = [torch.from_numpy(array) for array in arrays]
-    return PairBatch(PackedBatch(*tensors[:-3]), *tensors[-3:])
+    batch = PairBatch(PackedBatch(*tensors[:-3]), *tensors[-3:])
+    return batch if weight is None else batch._replace(weight=torch.from_numpy(weight))
 
 
 class ConnectionDataset(Dataset[Pair]):
