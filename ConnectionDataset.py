@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from connection.data.balance import weigh_pairs
 from connection.data.findings import KINDS, ROW_FINDINGS
 from connection.data.labels import TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
@@ -66,8 +67,16 @@ class ConnectionDataset(Dataset[Pair]):
     1908.10084). The cost of an item does not depend on N. Processes that memory-map the same store share its memory.
     """
 
-    def __init__(self, store: PairStore, scale: LabelScale, pad_id: int, rows: np.ndarray | None = None):
+    def __init__(
+        self,
+        store: PairStore,
+        scale: LabelScale,
+        pad_id: int,
+        rows: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
+        self.weight = weight  # (N,) float32 above 0, how often each pair counts; None: each once
         self.packed = True  # several sentences may share a row of a batch
 
     @classmethod
@@ -80,7 +89,8 @@ class ConnectionDataset(Dataset[Pair]):
         """
         prepared = prepare({"train": str(path)}, tokenizer, max_length, columns, (None, None), resolve("output/cache"))
         prepared.require("stop", ",".join(name for name in KINDS if name not in ROW_FINDINGS))
-        return cls(prepared.stores["train"], prepared.scale, tokenizer.pad_token_id)
+        rows, weight, _ = weigh_pairs(prepared.stores["train"], None, prepared.scale, balance=False)
+        return cls(prepared.stores["train"], prepared.scale, tokenizer.pad_token_id, rows, weight)
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
@@ -126,7 +136,8 @@ class ConnectionDataset(Dataset[Pair]):
         tokens = pack([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id, self.packed)
         target = torch.tensor([item.target for item in items], dtype=torch.float32)
         rows = np.array([item.row for item in items])
-        return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows))
+        weight = None if self.weight is None else torch.from_numpy(self.weight[rows])
+        return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows), weight)
 
     def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
         """Divides a batch into micro-batches of `size` pairs, which the encoder reads one at a time; `size` 0: into one."""
@@ -189,18 +200,23 @@ def make_loader(
 
 
 def make_datasets(
-    prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int
+    prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int, balance: bool = False
 ) -> tuple[dict[str, ConnectionDataset], list[str]]:
     """Returns the Datasets "train", "dev" and "test" (if they exist), and remarks for the user.
 
-    If there is only a training file, `fractions` of it are split off by sentence as dev and test.
+    If there is only a training file, `fractions` of it are split off by sentence as dev and test. Training pairs alone have
+    weights: those of the file, and of --balance.
     """
     stores, scale = prepared.stores, prepared.scale
     if len(stores) > 1 or not sum(fractions):
         scales = {split: scale if split == "train" else prepared.held_out for split in stores}
-        return {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, []
-    rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
-    return {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}, remarks
+        data, remarks = {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, list[str]()
+    else:
+        rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
+        data = {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}
+    train = data["train"]
+    train.rows, train.weight, said = weigh_pairs(train.store, train.rows, scale, balance)
+    return data, remarks + said
 
 
 def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
@@ -226,7 +242,7 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     print(prepared)
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)
-    data, remarks = make_datasets(prepared, tokenizer.pad_token_id, fractions, settings.seed_of_split)
+    data, remarks = make_datasets(prepared, tokenizer.pad_token_id, fractions, settings.seed_of_split, settings.balance)
     if settings.patience and "dev" not in data:
         raise InputError("--patience counts epochs that are no better on dev pairs, and there are none: give a --dev-file.")
     return prepared, data, remarks
