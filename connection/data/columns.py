@@ -181,6 +181,7 @@ def _declared(declared: str, first: list[str], named: bool, sample: Sequence[lis
     else:
         known = list(map(column_names.plain_name, first))
         header = not named and (by_name or bool(unlabelled_places(known, rows, ["text"] * len(first))))
+        header = header or (not named and weight is not None and _is_header(first, weight, rows))
     how = "as declared" + ", no labels" * (not labelled) + ("" if header or named else ", there is no header")
     columns = _columns(tuple(places), first, header, named, how, sample, labelled)
     if weight is None:
