@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from connection.data.column_contents import MOST
 from connection.data.column_names import plain_name
 from connection.data.formats.cells import NO_TEXT
 from connection.data.labels import COMMA, THOUSANDS, plain_digits
@@ -51,7 +52,8 @@ def weight_problem(cell: str) -> str:
 def with_named_weight(columns: Columns, names: Sequence[str], rows: Sequence[list[str]]) -> Columns:
     """Returns the columns of a file with the one that is named as a weight, if it is one for certain. `how` says so.
 
-    names: of all columns; rows: of the sample, without the header.
+    It is if most of its cells are weights, and no other column stands beside it, sentences and label; a name like sample_weight
+    is certain beside others too. names: of all columns; rows: of the sample, without the header.
     """
     known = {place: name for place, cell in enumerate(names) if (name := plain_name(cell)) in (CERTAIN, LIKELY)}
     known = {place: name for place, name in known.items() if place not in columns.places}
@@ -61,7 +63,8 @@ def with_named_weight(columns: Columns, names: Sequence[str], rows: Sequence[lis
     written = names[place].strip()
     alone = len(names) == len(columns.places) + 1
     cells = [row[place] for row in rows if place < len(row)]
-    if len(known) == 1 and (name == CERTAIN or alone) and cells and not any(map(weight_problem, cells)):
+    good = sum(not weight_problem(cell) for cell in cells)
+    if len(known) == 1 and (name == CERTAIN or alone) and good >= MOST * len(cells) > 0:
         how = f"{columns.how}, {written!r} says how often each pair counts"
         return dataclasses.replace(columns, weight=place, weight_name=written, how=how)
     how = f"{columns.how}; {written!r} is left alone: it says how often each pair counts if --columns has weight={written}"

@@ -258,6 +258,11 @@ def test_a_run_with_whole_weights_is_one_of_repeated_rows(tiny_folder, tmp_path)
         assert ("2 pairs have the weight 0 and are not trained on" in shown.stdout) == (run == "weighted")
         assert json.loads((tmp_path / run / "settings.json").read_text())["weight_column"] == "weight" * (run == "weighted")
     assert found["weighted"] == pytest.approx(found["repeated"], rel=1e-4)
+    other = ("--no-balance", "--columns", "sentence1=1,sentence2=2,label=3")
+    shown = run_inside(driver.main, *words, "--precision", "fp32", "--resume", *other)
+    assert shown.returncode == 2
+    for part in ("--balance: False now, True in the run so far", "--columns: 'sentence1=1,sentence2=2,label=3' now, ''"):
+        assert part in shown.stderr
     assert len(found["weighted"]) == 2
     pairs = json.loads((tmp_path / "weighted" / "results.json").read_text())["splits"]
     assert (pairs["train"]["pairs"], pairs["dev"]["pairs"]) == (6, 100)
