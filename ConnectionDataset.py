@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from connection.data.balance import weigh_pairs
 from connection.data.findings import KINDS, ROW_FINDINGS
 from connection.data.labels import TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
@@ -41,18 +42,22 @@ class PairBatch(NamedTuple):
     target: Tensor  # (B,) float32 in [0, 1]
     rows: Tensor  # (B,) int64, indices in the Dataset
     sentences: Tensor  # (2, B) int64, sentence number in the store for each side; equal numbers are the same text
+    weight: Tensor | None = None  # (B,) float32 above 0, how often each pair counts; None: each once
 
     def __reduce__(self) -> Any:
         """Sends arrays to another process, as bytes through one pipe: each tensor would take an open file and shared memory."""
-        return _batch_of_arrays, tuple(tensor.numpy() for tensor in (*self.tokens, *self[1:]))
+        weight = None if self.weight is None else self.weight.numpy()
+        return _batch_of_arrays, (weight, *(tensor.numpy() for tensor in (*self.tokens, *self[1:4])))
 
     def to(self, device: torch.device) -> PairBatch:
-        return PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:]))
+        batch = PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:4]))
+        return batch if self.weight is None else batch._replace(weight=self.weight.to(device, non_blocking=True))
 
 
-def _batch_of_arrays(*arrays: np.ndarray) -> PairBatch:
+def _batch_of_arrays(weight: np.ndarray | None, *arrays: np.ndarray) -> PairBatch:
     tensors = [torch.from_numpy(array) for array in arrays]
-    return PairBatch(PackedBatch(*tensors[:-3]), *tensors[-3:])
+    batch = PairBatch(PackedBatch(*tensors[:-3]), *tensors[-3:])
+    return batch if weight is None else batch._replace(weight=torch.from_numpy(weight))
 
 
 class ConnectionDataset(Dataset[Pair]):
@@ -62,8 +67,16 @@ class ConnectionDataset(Dataset[Pair]):
     1908.10084). The cost of an item does not depend on N. Processes that memory-map the same store share its memory.
     """
 
-    def __init__(self, store: PairStore, scale: LabelScale, pad_id: int, rows: np.ndarray | None = None):
+    def __init__(
+        self,
+        store: PairStore,
+        scale: LabelScale,
+        pad_id: int,
+        rows: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
+        self.weight = weight  # (N,) float32 above 0, how often each pair counts; None: each once
         self.packed = True  # several sentences may share a row of a batch
 
     @classmethod
@@ -76,7 +89,8 @@ class ConnectionDataset(Dataset[Pair]):
         """
         prepared = prepare({"train": str(path)}, tokenizer, max_length, columns, (None, None), resolve("output/cache"))
         prepared.require("stop", ",".join(name for name in KINDS if name not in ROW_FINDINGS))
-        return cls(prepared.stores["train"], prepared.scale, tokenizer.pad_token_id)
+        rows, weight, _ = weigh_pairs(prepared.stores["train"], None, prepared.scale, balance=False)
+        return cls(prepared.stores["train"], prepared.scale, tokenizer.pad_token_id, rows, weight)
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
@@ -122,7 +136,8 @@ class ConnectionDataset(Dataset[Pair]):
         tokens = pack([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id, self.packed)
         target = torch.tensor([item.target for item in items], dtype=torch.float32)
         rows = np.array([item.row for item in items])
-        return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows))
+        weight = None if self.weight is None else torch.from_numpy(self.weight[rows])
+        return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows), weight)
 
     def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
         """Divides a batch into micro-batches of `size` pairs, which the encoder reads one at a time; `size` 0: into one."""
@@ -185,18 +200,23 @@ def make_loader(
 
 
 def make_datasets(
-    prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int
+    prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int, balance: bool = False
 ) -> tuple[dict[str, ConnectionDataset], list[str]]:
     """Returns the Datasets "train", "dev" and "test" (if they exist), and remarks for the user.
 
-    If there is only a training file, `fractions` of it are split off by sentence as dev and test.
+    If there is only a training file, `fractions` of it are split off by sentence as dev and test. Training pairs alone have
+    weights: those of the file, and of --balance.
     """
     stores, scale = prepared.stores, prepared.scale
     if len(stores) > 1 or not sum(fractions):
         scales = {split: scale if split == "train" else prepared.held_out for split in stores}
-        return {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, []
-    rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
-    return {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}, remarks
+        data, remarks = {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, list[str]()
+    else:
+        rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
+        data = {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}
+    train = data["train"]
+    train.rows, train.weight, said = weigh_pairs(train.store, train.rows, scale, balance)
+    return data, remarks + said
 
 
 def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
@@ -222,7 +242,7 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     print(prepared)
     prepared.require(settings.on_bad_rows, settings.allow)
     fractions = (settings.dev_fraction, settings.test_fraction)
-    data, remarks = make_datasets(prepared, tokenizer.pad_token_id, fractions, settings.seed_of_split)
+    data, remarks = make_datasets(prepared, tokenizer.pad_token_id, fractions, settings.seed_of_split, settings.balance)
     if settings.patience and "dev" not in data:
         raise InputError("--patience counts epochs that are no better on dev pairs, and there are none: give a --dev-file.")
     if settings.soup and "dev" not in data:

@@ -57,6 +57,7 @@ FREEZE_EMBEDDINGS = False
 MAX_LENGTH = 128
 POOLING = "mean"
 LOSS = "auto"
+BALANCE = False
 SCALE = 20.0
 MATRYOSHKA_DIMS = ""
 LABEL_MIN = None
@@ -108,7 +109,7 @@ def training_step(
         (pairs,) = micro_batches
         share_words(model, [pairs])
         u, v = model(pairs.tokens)  # 2B sentences -> (B, H) twice
-        loss = objective(*whole_batch(u, v, pairs.target, pairs.sentences))
+        loss = objective(*whole_batch(u, v, pairs.target, pairs.sentences, pairs.weight))
         loss.backward()
     else:
         loss = cached_backward(model, objective, optimizer, micro_batches)

@@ -57,8 +57,8 @@ GROUPS = {
     "data": "dev_file test_file dev_fraction test_fraction columns sheet header_row on_bad_rows allow label_min label_max "
     "label_map split_seed cache_dir",
     "model": "pooling max_length freeze_embeddings dropout matryoshka_dims print_model",
-    "training": "loss scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size gradient_checkpointing "
-    "on_nonfinite seed",
+    "training": "loss balance scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size "
+    "gradient_checkpointing on_nonfinite seed",
     "evaluation": "eval_steps patience seeds soup",
     "run": "resume extend overwrite checkpoint_steps keep_checkpoints log_steps tensorboard card_examples quiet",
     "machine": "device precision packing threads num_workers",
@@ -94,7 +94,8 @@ class TrainSettings:
     )
     columns: str = setting(
         "sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers), if the columns are not recognised; without labels no "
-        "label=; of triplets anchor=NAME,positive=NAME,negative=NAME; label=A,B,C is the mean of several annotators"
+        "label=; of triplets anchor=NAME,positive=NAME,negative=NAME; label=A,B,C is the mean of several annotators; "
+        "weight=NAME: how often each pair counts"
     )
     sheet: str = setting("sheet of a workbook, or list of records in a JSON file, by name or number; empty: found by itself")
     header_row: int = setting("row (line of a text file) of the column names; 0: found by itself", low=0, high=1_048_576)
@@ -137,6 +138,7 @@ class TrainSettings:
         f"objective, or a weighted sum such as cosent+cosine-mse:0.5, of {', '.join(FITS)}; auto: chosen by the labels",
         check=parse_loss,
     )
+    balance: bool = setting("pairs of rare labels, or of rare tenths of the label scale, count more often in training")
     scale: float = setting("factor on similarities in cosent, angle and multiple-negatives", above=0, high=1000)
     matryoshka_dims: str = setting(
         "lengths that vectors may be truncated to, such as 384,192,96: the objective sums over them; empty: full length only",

@@ -15,6 +15,7 @@ from connection.system.csv_output import is_guarded
 from connection.system.errors import InputError
 
 ROLES = ("sentence1", "sentence2", "label")
+USED = (*ROLES, "negative", "weight")  # what --columns may declare
 ALIASES = {"score": "label", "anchor": "sentence1", "positive": "sentence2"}
 
 
@@ -33,6 +34,13 @@ class Columns:
     wider: int  # width of rows with more columns, seen in several rows; else 0
     written_here: bool  # this project wrote the table
     labelled: bool = True
+    weight: int | None = None  # position of the column that says how often each pair counts in training
+    weight_name: str = ""
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The positions of all columns in use, the weight's the last."""
+        return self.places if self.weight is None else (*self.places, self.weight)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -147,19 +155,17 @@ def _declared(declared: str, first: list[str], named: bool, sample: Sequence[lis
         if not equals and role and given and given[-1][0] == "label":  # label=A,B,C: of several annotators
             given.append(("label", item.strip()))
             continue
-        if not equals or role not in (*ROLES, "negative") or (role != "negative" and role in dict(given)) or not name:
-            problems.append(f"{item.strip()!r} is not one of sentence1=..., sentence2=..., label=..., each once")
+        if not equals or role not in USED or (role != "negative" and role in dict(given)) or not name:
+            problems.append(f"{item.strip()!r} is not one of sentence1=..., sentence2=..., label=..., weight=..., each once")
         given.append((role, name))
     labelled, rows = "label" in dict(given), sample if named else sample[1:]
     roles = ROLES[: 2 + labelled] if not problems else ()
     problems += [f"{role} is not declared" for role in roles if role not in dict(given)]
     if labelled and "negative" in dict(given):
         problems.append("a pair has a label, and a triplet has negatives: declare one of the two")
-    if not problems and not labelled and (labels := _labels(first, rows)):
-        problems.append(f"label is not declared, and column {first[labels[0]]!r:.40} may hold it; without labels, leave it out")
     places: list[int] = []
     by_name = False
-    used = sorted(given, key=lambda item: (*ROLES, "negative").index(item[0])) if not problems else []
+    used = sorted(given, key=lambda item: USED.index(item[0])) if not problems else []
     for role, name in used:
         numbered = name.isascii() and name.isdecimal()
         matches = [place for place, cell in enumerate(first) if cell.strip() == name]
@@ -175,6 +181,9 @@ def _declared(declared: str, first: list[str], named: bool, sample: Sequence[lis
             problems.append(f"{role}={name}: no column of that name or number")
     if not problems and len(set(places)) < len(used):
         problems.append("the same column is declared twice")
+    weight = places.pop() if not problems and "weight" in dict(given) else None
+    if not problems and not labelled and (labels := [place for place in _labels(first, rows) if place != weight]):
+        problems.append(f"label is not declared, and column {first[labels[0]]!r:.40} may hold it; without labels, leave it out")
     if problems:
         raise _unclear(file, first, [f"--columns: {problem}" for problem in problems])
     if labelled:
@@ -182,8 +191,13 @@ def _declared(declared: str, first: list[str], named: bool, sample: Sequence[lis
     else:
         known = list(map(column_names.plain_name, first))
         header = not named and (by_name or bool(unlabelled_places(known, rows, ["text"] * len(first))))
+        header = header or (not named and weight is not None and _is_header(first, weight, rows))
     how = "as declared" + ", no labels" * (not labelled) + ("" if header or named else ", there is no header")
-    return _columns(tuple(places), first, header, named, how, sample, labelled)
+    columns = _columns(tuple(places), first, header, named, how, sample, labelled)
+    if weight is None:
+        return columns
+    name = first[weight].strip() if header or named else str(weight + 1)
+    return dataclasses.replace(columns, weight=weight, weight_name=name)
 
 
 def _labels(first: list[str], rows: Sequence[list[str]]) -> list[int]:

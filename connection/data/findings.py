@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LINES_SHOWN = 20
 LARGEST = 1e30  # absolute value of a label; beyond it, differences overflow in float32
-SKIPPED = ("ragged-row", "blank-text", "bad-label")  # about single rows, which --on-bad-rows skip leaves out
+SKIPPED = ("ragged-row", "blank-text", "bad-label", "bad-weight")  # about single rows, which --on-bad-rows skip leaves out
 ROW_FINDINGS = (*SKIPPED, "unclear-label")
 
 # name: (severity, effect on the result, remedy)
@@ -24,6 +24,10 @@ KINDS = {
     "unclear-label": (
         "error", "without these rows, all labels that are written so are missing",
         "write them as plain numbers, or --allow unclear-label leaves the rows out",
+    ),
+    "bad-weight": (
+        "error", "how often the pair counts is not known",
+        "mend it, --on-bad-rows skip, or --columns without weight=",
     ),
     "no-rows": ("error", "there is nothing to learn from", "mend the rows"),
     "one-label-left": ("error", "the rest says nothing of the bad rows", "mend the bad rows"),

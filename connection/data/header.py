@@ -11,6 +11,7 @@ from connection.data.formats.delimited import SAMPLE_ROWS, Row
 from connection.data.formats.sheets import totals_below
 from connection.data.formats.table import TableFile
 from connection.data.labels import is_label
+from connection.data.weight_column import with_named_weight
 from connection.system.errors import InputError
 
 LAST_HEADER = 30  # rows that are looked through for the header
@@ -30,18 +31,19 @@ def title_rows(rows: Sequence[Sequence[str]], are_names: Callable[[Sequence[str]
     return 0
 
 
-def understand(table: TableFile, declared: str, header_row: int) -> tuple[TableFile, Columns]:
+def understand(table: TableFile, declared: str, header_row: int, weighted: bool = False) -> tuple[TableFile, Columns]:
     """Returns the table from its header on, and its columns. Raises `InputError` for no rows, or unclear columns.
 
-    The first sheet of a workbook is taken, or the one other sheet whose columns can be found.
+    The first sheet of a workbook is taken, or the one other sheet whose columns can be found. weighted: a column of weights is
+    looked for too.
     """
     try:
-        return _understand(table, declared, header_row)
+        return _understand(table, declared, header_row, weighted)
     except InputError as error:
         found: list[tuple[TableFile, Columns]] = []
         for other in table.others:
             try:
-                found.append(_understand(other, declared, header_row))
+                found.append(_understand(other, declared, header_row, weighted))
             except InputError:
                 continue
         if len(found) == 1:
@@ -53,7 +55,7 @@ def understand(table: TableFile, declared: str, header_row: int) -> tuple[TableF
         raise InputError(f"{error}\n  - its sheets: {', '.join(sheets[:30])}{fit}: say which: --sheet NAME") from None
 
 
-def _understand(table: TableFile, declared: str, header_row: int) -> tuple[TableFile, Columns]:
+def _understand(table: TableFile, declared: str, header_row: int, weighted: bool) -> tuple[TableFile, Columns]:
     if header_row and table.names is not None:
         raise InputError(f"{table.path}: --header-row is of text tables and sheets; {table.form} names its columns by itself")
     if header_row:
@@ -75,18 +77,21 @@ def _understand(table: TableFile, declared: str, header_row: int) -> tuple[Table
         shown = [f"{table.unit} {number}: {' | '.join(map(_shown, row[:6]))}" for number, row in whole[:SHOWN]]
         way = f"if the names stand further down: --header-row {table.unit.upper()}; its first {table.unit}s:"
         raise InputError("\n".join([str(error), f"  - {way}", *(f"      {line}" for line in shown)])) from None
+    if weighted and not declared and (columns.header or table.names is not None):
+        columns = with_named_weight(columns, table.names or cells[0], cells[columns.header :])
     if columns.header and len(sample) == 1:
         raise InputError(f"{table.path} has a header and no rows")
     if table.sheet:
         first = table.names or sample[0][1]
-        width = max(columns.places) + 1
+        width = max(columns.used) + 1
         while width < len(first) and first[width].strip():  # what stands beyond a blank name is beside the table
             width += 1
         table = _without_totals(_of_width(table, width), sum(map(bool, first[:width])))
         columns = dataclasses.replace(columns, width=width)
     elif table.rows_of is not None:
-        table = table.only(columns.places)
-        columns = dataclasses.replace(columns, places=tuple(range(len(columns.places))), width=len(columns.places))
+        table, count = table.only(columns.used), len(columns.places)
+        weight = None if columns.weight is None else count
+        columns = dataclasses.replace(columns, places=tuple(range(count)), weight=weight, width=len(columns.used))
     return table, columns
 
 

@@ -28,6 +28,7 @@ from connection.data.label_column import LabelColumn, Ratings, certain_number, r
 from connection.data.label_words import parse_label_map
 from connection.data.labels import NO_LABELS, LabelScale, is_label
 from connection.data.unlabelled import pairs_of_row
+from connection.data.weight_column import read_weight, weight_problem, without_weight
 from connection.system.csv_output import from_cell
 from connection.system.errors import InputError
 from connection.system.escapes import printable
@@ -43,7 +44,7 @@ class BadRow(NamedTuple):
     """A row that can't be used for training."""
 
     line: int
-    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label", "unclear-label"
+    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label", "unclear-label", "bad-weight"
     what: str  # column and value, for messages
     cells: list[str]
 
@@ -107,6 +108,7 @@ class PairChunk:
     bad: list[BadRow]
     remarks: list[Remark]
     ratings: np.ndarray | None = None  # (n, k) float64, of k annotators, whose mean is the label; NaN where one has none
+    weight: np.ndarray | None = None  # (n,) float64, how often each pair counts in training; None: each once
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -129,15 +131,23 @@ class PairFile:
 
     @classmethod
     def open(
-        cls, path: Path, declared_columns: str = "", sheet: str = "", header_row: int = 0, label_map: str = ""
+        cls,
+        path: Path,
+        declared_columns: str = "",
+        sheet: str = "",
+        header_row: int = 0,
+        label_map: str = "",
+        weighted: bool = False,
     ) -> PairFile:
         """Opens a file and finds its columns. Raises `InputError` for an unsupported format, no rows, or unclear columns.
 
         sheet: the name or number of a workbook's sheet, "" to find it; header_row: the row of the column names, 0 to find it;
-        label_map: the numbers of label words, such as "low=0,high=1".
+        label_map: the numbers of label words, such as "low=0,high=1"; weighted: the pairs are trained on, so that a column of
+        weights counts; in any other file it is left alone, even if it is declared.
         """
         state = file_state(open_saved(path, sheet).files if is_saved(path) else (path,))
-        table, columns = understand(open_table(path, sheet), declared_columns, header_row)
+        declared_columns = declared_columns if weighted else without_weight(declared_columns)
+        table, columns = understand(open_table(path, sheet), declared_columns, header_row, weighted)
         return cls(path, table, columns, state, label_map)
 
     @property
@@ -167,7 +177,10 @@ class PairFile:
 
     def __str__(self) -> str:
         """Returns format, columns and three sample rows, for the user."""
-        names = ", ".join(f"{role} = {name!r}" for role, name in zip(self.columns.roles, self.columns.names, strict=True))
+        weight = self.columns.weight is not None
+        roles = (*self.columns.roles, *["weight"] * weight)
+        written_names = (*self.columns.names, *[self.columns.weight_name] * weight)
+        names = ", ".join(f"{role} = {name!r}" for role, name in zip(roles, written_names, strict=True))
         head = list(itertools.islice(self._data(), SAMPLE_ROWS))
         places = self.columns.places[2:] if self.columns.labelled else ()
         labels = [cells[place] for _, cells in head for place in places if place < len(cells)]
@@ -176,8 +189,8 @@ class PairFile:
         how = self.columns.how + (f", {written}" if written else "")
         lines = [f"{printable(self.path)}: {printable(self.table.form)}; {names} ({printable(how)})"]
         for line, cells in head[:3]:
-            shown = [cells[place] if place < len(cells) else "" for place in self.columns.places]
-            cut = [shorten(cell, 20 if role == "label" else 60) for role, cell in zip(self.columns.roles, shown, strict=True)]
+            shown = [cells[place] if place < len(cells) else "" for place in self.columns.used]
+            cut = [shorten(cell, 20 if role in ("label", "weight") else 60) for role, cell in zip(roles, shown, strict=True)]
             lines.append(f"    {self.table.unit} {line}: {' | '.join(cut)}")
         return "\n".join(lines)
 
@@ -240,11 +253,12 @@ class PairFile:
             return cells
         if len(cells) > width and not any(map(str.strip, cells[width:])):  # delimiters at the end of the line
             return cells
-        if len(cells) <= max(places):
+        if len(cells) <= max(self.columns.used):
             return None
         if not self.table.delimiter:
             return cells
-        if not self.columns.labelled:  # nothing tells whether a delimiter in a sentence has moved the cells
+        # Nothing tells whether a delimiter in a sentence has moved the cells.
+        if not self.columns.labelled or self.columns.weight is not None:
             return None
         label = places[2]
         if not is_label(cells[label]) or not (is_text(cells[places[0]]) and is_text(cells[places[1]])):
@@ -292,11 +306,21 @@ class PairFile:
             fewer = any(map(str.strip, texts[2:]))  # there is a negative, and others may be blank
             wrong = [f"column {name}: {why}" for place, (name, text) in enumerate(zip(names, texts, strict=True))
                      if not (fewer and place > 1 and not text.strip()) and (why := text_problem(text))]  # fmt: skip
+            weights = [cells[place] for place in self.columns.used[len(places) :]]  # one, or none
             if wrong:
                 bad.append(BadRow(line, "blank-text", "; ".join(wrong), cells))
+            elif why := "".join(map(weight_problem, weights)):
+                bad.append(BadRow(line, "bad-weight", f"column {self.columns.weight_name}: {why}", cells))
             else:
-                pairs += [(line, pair) for pair in pairs_of_row(texts)]
-        as_pairs = dataclasses.replace(self.columns, places=(0, 1, 2), names=("", "", ""), width=3, labelled=True)
+                pairs += [(line, pair + weights) for pair in pairs_of_row(texts)]
+        as_pairs = dataclasses.replace(
+            self.columns,
+            places=(0, 1, 2),
+            names=("", "", ""),
+            width=len(self.columns.used) - len(places) + 3,
+            labelled=True,
+            weight=None if self.columns.weight is None else 3,
+        )
         chunk = dataclasses.replace(self, columns=as_pairs)._checked(pairs, low, high)
         return dataclasses.replace(chunk, bad=bad, remarks=sorted([*chunk.remarks, *remarks]))
 
@@ -307,6 +331,7 @@ class PairFile:
         known: dict[str | tuple[str, ...], float] = {}
         several = self.columns.places[2:] if self.columns.annotators else ()
         ratings, rated = list[list[float]](), dict[str | tuple[str, ...], Ratings]()
+        weight, weights = self.columns.weight, list[float]()
         typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets and self.columns.written_here
         for line, row in block:
             cells = row if len(row) == width else self._fitted(row)
@@ -349,6 +374,8 @@ class PairFile:
             elif not low <= label <= high:
                 what = f"column {names[2]}: {written.strip()} is outside the label scale {low:g} to {high:g}"
                 bad.append(BadRow(line, "bad-label", what, cells))
+            elif weight is not None and (why := weight_problem(cells[weight])):
+                bad.append(BadRow(line, "bad-weight", f"column {self.columns.weight_name}: {why}", cells))
             else:
                 sentence1.append(one)
                 sentence2.append(two)
@@ -356,13 +383,16 @@ class PairFile:
                 lines.append(line)
                 if several:
                     ratings.append(rated[key].numbers)
+                if weight is not None:
+                    weights.append(read_weight(cells[weight]))
                 if not (one.isascii() and two.isascii()):
                     remarks += [Remark(line, "mojibake", text) for text in (one, two) if is_bad(text)][:1]
                 if ("\n" in one or "\n" in two) and holds_rows(one + "\n" + two, self.table.delimiter, width):
                     remarks.append(Remark(line, "swallowed-rows", ""))
         of_each = np.array(ratings, np.float64).reshape(-1, len(several)) if several else None
+        weight_of_each = None if weight is None else np.array(weights, np.float64)
         numbers = np.array(labels, np.float64), np.array(lines, np.int64)
-        return PairChunk(sentence1, sentence2, *numbers, bad, remarks, of_each)
+        return PairChunk(sentence1, sentence2, *numbers, bad, remarks, of_each, weight_of_each)
 
 
 def require_state(path: Path, files: Sequence[Path], state: tuple[int, ...]) -> None:

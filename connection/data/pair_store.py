@@ -80,13 +80,13 @@ class BadRowsWriter:
         return {"counts": self.counts, "first": [list(row) for row in self.first]}
 
 
-VERSION = 6  # of the folder's layout and of how its content is computed
+VERSION = 7  # of the folder's layout and of how its content is computed
 MOST_LABELS = 1000  # distinct labels kept, the lowest and the highest included
 SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory and is not cached
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
 SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64,
                    "token_hash": np.uint64}  # (S,) each  # fmt: skip
-ARRAYS = (*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "bad.jsonl")
+ARRAYS = (*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "weight", "bad.jsonl")
 FILES = (*ARRAYS, "meta.json")
 
 
@@ -113,6 +113,7 @@ class PairStore:
     folder: Path | None = None  # of the memory-mapped arrays; None: the arrays are in memory
     agreement: Agreement | None = None  # of several annotators, whose mean is the label
     ratings: list[float] | None = None  # distinct labels of the annotators, as `labels`; None if there is one label
+    weight: np.ndarray | None = None  # (N,) float32, how often each pair counts in training; None: each once
 
     def __len__(self) -> int:
         return len(self.label)
@@ -217,6 +218,7 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
         folder=folder if mapped else None,
         agreement=Agreement(**meta["agreement"]) if "agreement" in meta else None,
         ratings=meta.get("ratings"),
+        weight=array("weight", np.float32) if meta["weighted"] else None,
         **pairs,
         **sentences,
     )
@@ -226,6 +228,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     """Fills a folder chunk by chunk. Memory holds the text of two chunks, the hashes of the distinct sentences, and
     the labels of several annotators."""
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
+    dtypes: Any = {**PAIR_ARRAYS, **SENTENCE_ARRAYS, "ids": ids_type, "offsets": np.int64, "weight": np.float32}
     index, key = SentenceIndex(), draw_key()
     total = 0
     labels: set[float] = set()
@@ -253,11 +256,10 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
                 "index1": numbers[: len(chunk)], "index2": numbers[len(chunk) :], "label": chunk.label, "line": chunk.line,
                 "length": uncut, "words": list(map(count_words, fresh)), "unknown": unknown,
                 "hash": texts_hash, "token_hash": hash_seen(flat, lengths, unknown, texts_hash, key),
-                "ids": flat, "offsets": offsets,
+                "ids": flat, "offsets": offsets, "weight": [] if chunk.weight is None else chunk.weight,
             }  # fmt: skip
             for name, values in columns.items():
-                dtype: Any = {**PAIR_ARRAYS, **SENTENCE_ARRAYS, "ids": ids_type, "offsets": np.int64}[name]
-                out[name].write(np.asarray(values, dtype=dtype).tobytes())
+                out[name].write(np.asarray(values, dtype=dtypes[name]).tobytes())
             bar.update(len(chunk) + len(chunk.bad))
 
         # One chunk is read while the previous one is tokenised and written.
@@ -287,6 +289,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "max_length": max_length,
         "key": key,
         "labels": sorted(labels),
+        "weighted": file.columns.weight is not None,
         "bad": bad.summary(),
         "remarks": remarks,
         "remark_counts": remark_counts,

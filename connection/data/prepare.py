@@ -38,6 +38,7 @@ class Prepared:
     states: dict[str, tuple[int, ...]]  # of each file as it was read: see `PairFile`
     sheet: str = ""  # the value of --sheet
     header_row: int = 0  # the value of --header-row
+    weight_column: str = ""  # the name of the training file's column of weights; "": each pair counts once
 
     def __str__(self) -> str:
         """Returns how the files were read, the label scale and the findings, for the user."""
@@ -117,7 +118,7 @@ class Prepared:
 def _open(path: Path, columns: str, training: bool, sheet: str = "", header_row: int = 0, label_map: str = "") -> PairFile:
     """Opens a pair file as declared, or a held-out file for which that does not hold by its own names or content."""
     try:
-        return PairFile.open(path, columns, sheet, header_row, label_map)
+        return PairFile.open(path, columns, sheet, header_row, label_map, weighted=training)
     except InputError as error:
         if training or not (columns or sheet or header_row):
             raise
@@ -131,6 +132,8 @@ def _understood(file: PairFile, store: PairStore) -> str:
     """Describes how a file was read, for the user, with the range of its labels."""
     seen = store.labels if file.columns.labelled else []
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
+    if store.weight is not None and len(store):
+        lines[-1] += f", weights {store.weight.min():g} to {store.weight.max():g}"
     if file.columns.kind == TRIPLETS:
         lines[-1] += f", of {len(np.unique(store.line)):,} triplets"
     if store.agreement:
@@ -226,4 +229,7 @@ def prepare(
     understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
     states = {split: file.state for split, file in opened.items()}
     findings = from_first(lambda: audit(stores, scale, held_out))
-    return Prepared(understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row)
+    return Prepared(
+        understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row,
+        opened["train"].columns.weight_name,
+    )  # fmt: skip

@@ -64,8 +64,9 @@ def write_pairs(prepared: Prepared, store: PairStore, wanted: np.ndarray, target
     with atomic_file(target) as stream:
         for chunk in source.chunks(low=low, high=high):
             for row in wanted[start : start + len(chunk)].nonzero()[0]:
-                pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row]}
-                stream.write((json.dumps(pair | {"label": float(chunk.label[row])}) + "\n").encode("ascii"))
+                pair = {"sentence1": chunk.sentence1[row], "sentence2": chunk.sentence2[row], "label": float(chunk.label[row])}
+                pair |= {} if chunk.weight is None else {"sample_weight": float(chunk.weight[row])}
+                stream.write((json.dumps(pair) + "\n").encode("ascii"))
             start += len(chunk)
         source.require_unchanged()
 

@@ -143,7 +143,7 @@ class TrainingRun:
         self._require_same_files(base_digest.hexdigest())
         self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
         used = {"pooling": model.pooling, "loss": self.loss, "loss_reason": self._why_loss}
-        used |= {"matryoshka_dims": ",".join(map(str, self.dims))}
+        used |= {"matryoshka_dims": ",".join(map(str, self.dims)), "weight_column": prepared.weight_column}
         self.record = run_record(settings, prepared, base_digest.hexdigest(), self._machine | used)
         remarks = self._remarks + (require_same(self._checkpoint, self.record) if self._checkpoint else [])
         if self.first:

@@ -72,22 +72,26 @@ class _Gathered(torch.autograd.Function):
         return gradient[ctx.own], None, None
 
 
-def whole_batch(u: Tensor, v: Tensor, target: Tensor, sentences: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def whole_batch(
+    u: Tensor, v: Tensor, target: Tensor, sentences: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Return what an objective takes, for all B pairs of the batch, from that of this process's b pairs, in the same form.
 
     u and v have a graph to this process's own vectors.
     """
     if processes.count() == 1:
-        return u, v, target, sentences
+        return u, v, target, sentences, weight
     size = u.shape[1]
     numbers = sentences.t().contiguous().view(torch.float32)  # (2, b) int64 -> the same bits, (b, 4)
-    message = torch.cat([u.detach(), v.detach(), target[:, None], numbers], dim=1)  # (b, 2H + 5)
+    sent = torch.zeros_like(target) if weight is None else weight  # a process without pairs can't know of weights
+    message = torch.cat([u.detach(), v.detach(), target[:, None], sent[:, None], numbers], dim=1)  # (b, 2H + 6)
     parts = processes.gather(message)
-    before, everything = sum(map(len, parts[: processes.rank()])), torch.cat(parts)  # (B, 2H + 5)
+    before, everything = sum(map(len, parts[: processes.rank()])), torch.cat(parts)  # (B, 2H + 6)
     all_u, all_v = (_Gathered.apply(own, before, part) for own, part in
                     ((u, everything[:, :size]), (v, everything[:, size : 2 * size])))  # fmt: skip
-    numbers = everything[:, 2 * size + 1 :].clone(memory_format=torch.contiguous_format).view(torch.int64).t()  # (2, B)
-    return all_u, all_v, everything[:, 2 * size], numbers
+    numbers = everything[:, 2 * size + 2 :].clone(memory_format=torch.contiguous_format).view(torch.int64).t()  # (2, B)
+    weights = everything[:, 2 * size + 1]
+    return all_u, all_v, everything[:, 2 * size], numbers, weights if weights.any() else None
 
 
 def share_words(model: ConnectionBert, micro_batches: Sequence[PairBatch]) -> None:

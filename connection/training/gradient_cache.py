@@ -41,7 +41,8 @@ def cached_backward(model: ConnectionBert, objective: nn.Module, optimizer: Adam
     target = torch.cat([none.new_zeros(0), *(pairs.target for pairs in micro_batches)])
     numbers = none.new_zeros(2, 0, dtype=torch.int64)
     sentences = torch.cat([numbers, *(pairs.sentences for pairs in micro_batches)], dim=1)
-    loss: Tensor = objective(*whole_batch(u, v, target, sentences))
+    weights = [pairs.weight for pairs in micro_batches if pairs.weight is not None]
+    loss: Tensor = objective(*whole_batch(u, v, target, sentences, torch.cat(weights) if weights else None))
     loss.backward()
     assert u.grad is not None
     assert v.grad is not None
