@@ -132,12 +132,13 @@ def _understood(file: PairFile, store: PairStore) -> str:
     """Describes how a file was read, for the user, with the range of its labels."""
     seen = store.labels if file.columns.labelled else []
     lines = [str(file), f"    {len(store):,} pairs" + (f", labels {seen[0]:g} to {seen[-1]:g}" if seen else "")]
-    if store.weight is not None and len(store):
-        lines[-1] += f", weights {store.weight.min():g} to {store.weight.max():g}"
     if file.columns.kind == TRIPLETS:
         lines[-1] += f", of {len(np.unique(store.line)):,} triplets"
     if store.agreement:
         lines[-1] += f", each the mean of up to {len(store.agreement.annotators)} annotators' labels"
+    if store.weight is not None and len(store):
+        lines[-1] += f", weights {store.weight.min():g} to {store.weight.max():g}"
+    if store.agreement:
         lines += [f"    {line}" for line in str(store.agreement).split("\n")]
     total = len(store) + len(store.bad)
     skipped = sum(store.bad.counts.get(name, 0) for name in SKIPPED)
