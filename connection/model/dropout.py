@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def set_rate(module: nn.Module, rate: float) -> None:
+    """Set the dropout rate of a library's module and of all modules in it."""
+    part: Any
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = rate
+        elif isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = rate  # of ModernBERT's attention
 
 
 class DropoutMasks(NamedTuple):

@@ -35,6 +35,8 @@ class PackedBert:
         self.pad_id = -1 if padding is None else padding
         rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
         self.dropout = Dropout(rates if dropout is None else (dropout, dropout), dtype, self.device, seed)
+        # The states of the frozen layers, (rows, H), once they are known: a batch's `input_ids` are then rows of this table.
+        self.kept: Tensor | None = None
         self.checkpointing = False  # save only each layer's input and masks, and recompute the rest in backward()
         self.anchor = torch.zeros((), requires_grad=True)  # autograd calls backward() only if an input requires a gradient
 
@@ -52,22 +54,51 @@ class PackedBert:
     def forward(self, batch: PackedBatch) -> tuple[Tensor, list[Any]]:
         """Return token states (M, H), and what the backward pass needs: the embeddings' tensors, then those of each layer."""
         rows, length = batch.input_ids.shape
-        own = torch.where(batch.attention_mask_4d, 0.0, -math.inf).to(self.dtype)  # (R, 1, L, L)
-        own = own.expand(rows, self.heads, length, length).reshape(-1, length, length)  # (R * A, L, L)
+        own = self._own_slots(batch)
         embeddings_mask, layer_masks = self.dropout.draw(len(self.weights.layers), rows, length, self.hidden, self.heads)
+        saved: list[Any] = []
+        if self.kept is not None:
+            unique = self.kept[batch.unique_ids].to(self.device, non_blocking=True)
+            states = unique[batch.inverse.view(-1)]
+        elif self.weights.frozen_layers:
+            states = self.frozen_states(batch)
+        else:
+            states, *sums = self._embed(batch, embeddings_mask)
+            saved.append((batch, embeddings_mask, *sums))
+        for layer, masks in zip(self.weights.layers, layer_masks, strict=True):
+            entering = states
+            states, tensors = self._layer_forward(entering, layer, masks, own, rows, length)
+            saved.append((entering, layer, masks, own, rows, length) if self.checkpointing else (masks, *tensors))
+        return states, saved
+
+    def frozen_states(self, batch: PackedBatch) -> Tensor:
+        """Return what the embeddings and the frozen layers make of a batch, without dropout: (M, H)."""
+        own, none = self._own_slots(batch), DropoutMasks(None, None, None)
+        states, *_ = self._embed(batch, None)
+        for layer in self.weights.frozen_layers:
+            states, _ = self._layer_forward(states, layer, none, own, *batch.input_ids.shape)
+        return states
+
+    def keep(self, states: Tensor) -> None:
+        """Take the frozen layers' states from a table (rows, H): the `input_ids` of all further batches are its rows."""
+        self.kept = states
+        self.weights.frozen_layers = []
+
+    def _own_slots(self, batch: PackedBatch) -> Tensor:
+        """What is added to attention scores, (R * A, L, L): 0 for slots of the same sentence, else minus infinity."""
+        rows, length = batch.input_ids.shape
+        own = torch.where(batch.attention_mask_4d, 0.0, -math.inf).to(self.dtype)  # (R, 1, L, L)
+        return own.expand(rows, self.heads, length, length).reshape(-1, length, length)
+
+    def _embed(self, batch: PackedBatch, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return states (M, H), and what the backward pass needs: sums (M, H), their means and deviations (M, 1)."""
         weights = self.weights.embeddings
         self.weights.catch_up(batch.unique_ids)
         unique_ids = batch.unique_ids.to(self.device, non_blocking=True)
         summed = self.weights.word[unique_ids].to(self.dtype)[batch.inverse.view(-1)]  # (M, H)
         summed = summed + weights.position[batch.position_ids.view(-1)] + weights.kind[0]
         normed, mean, rstd = self._norm(summed, weights.norm, weights.norm_bias)
-        states = apply_dropout(normed, embeddings_mask)
-        saved: list[Any] = [(batch, embeddings_mask, summed, mean, rstd)]
-        for layer, masks in zip(self.weights.layers, layer_masks, strict=True):
-            entering = states
-            states, tensors = self._layer_forward(entering, layer, masks, own, rows, length)
-            saved.append((entering, layer, masks, own, rows, length) if self.checkpointing else (masks, *tensors))
-        return states, saved
+        return apply_dropout(normed, mask), summed, mean, rstd
 
     def _layer_forward(
         self, x: Tensor, layer: Layer, masks: DropoutMasks, own: Tensor, rows: int, length: int
