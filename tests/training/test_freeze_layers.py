@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,11 +57,12 @@ class Steps:
     def __init__(self, folder, pairs, layers, kept=True, size=0, packed=True, precision="fp32", at=None, dropout=0.0):
         self.model = ConnectionBert.load(folder).train()
         self.model.freeze(False, layers)
-        self.weights = self.model.prepare_training(precision, True, 0, dropout=dropout)
+        self.weights: Any = self.model.prepare_training(precision, True, 0, dropout=dropout)
         self.data = ConnectionDataset.from_file(pairs, self.model.tokenizer, 32)
         if kept:
             keep_states(self.model, self.data, at)
-        self.data.packed, self.size = packed, size
+        bert: Any = self.model.packed_bert
+        self.table, self.data.packed, self.size = bert.kept, packed, size
         self.objective = make_objective("cosine-mse", 20.0, (), 32, [0.0, 1.0])
         self.optimizer = make_optimizer(torch.nn.ModuleList([self.model, self.objective]), self.weights, DECAY)
 
@@ -100,7 +102,9 @@ def by_torch(folder, pairs, layers, count=5):
     return losses, dict(encoder.named_parameters())
 
 
-WAYS = {"kept": {}, "padded": {"packed": False}, "in parts": {"size": 3}, "not kept": {"kept": False}}
+WAYS: dict[str, dict[str, Any]] = {
+    "kept": {}, "padded": {"packed": False}, "in parts": {"size": 3}, "not kept": {"kept": False}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -132,7 +136,7 @@ def test_states_have_the_precision_of_training(folder, pairs, tmp_path):
         Steps(folder, pairs, 2, precision=precision, at=at) for precision, at in
         (("fp32", None), ("bf16", None), ("bf16", tmp_path / "cache"))
     )  # fmt: skip
-    tables = [steps.model.packed_bert.kept for steps in (in_fp32, in_bf16, mapped)]
+    tables = [steps.table for steps in (in_fp32, in_bf16, mapped)]
     tokens = in_fp32.data.store.tokens.ids.size
     assert [(table.dtype, table.shape) for table in tables[:2]] == [
         (torch.float32, (tokens, 32)),
@@ -153,7 +157,8 @@ def test_a_table_holds_the_sentences_of_its_own_pairs(folder, pairs):
     data = ConnectionDataset(steps.data.store, steps.data.scale, 0, rows=np.array([3, 7, 12]))
     before = [data[row] for row in range(3)]
     keep_states(steps.model, data, None)
-    table = steps.model.packed_bert.kept
+    bert: Any = steps.model.packed_bert
+    table = bert.kept
     assert len(table) == sum(map(len, {side.tobytes(): side for pair in before for side in pair[:2]}.values()))
     module = steps.model.encoder.eval()
     for pair, rows in zip(before, (data[row] for row in range(3)), strict=True):
