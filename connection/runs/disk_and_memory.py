@@ -44,14 +44,18 @@ def _free_space(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+def leaves_memory(size: int) -> bool:
+    """Return whether `size` bytes are at most half of the free memory; not where that is unknown."""
+    return 2 * size <= available_memory()
+
+
 def place_of_states(size: int, cache: Path, processes: int = 1) -> tuple[str, Path | None]:
     """Return where each of this machine's `processes` keeps `size` bytes of states: in words, and the folder; None: in memory.
 
-    Memory if they take at most half of what is free; else the folder `cache`, if 1 GiB stays free on its disk. ("", None) if
-    neither has room.
+    Memory if they leave half of it free; else the folder `cache`, if they leave 1 GiB free on its disk; ("", None) if neither.
     """
     said, needed = _size(size) + (f" in each of {processes} processes" if processes > 1 else ""), size * processes
-    if 2 * needed <= available_memory():
+    if leaves_memory(needed):
         return f"{said}, in memory", None
     if needed + GIB <= _free_space(cache):
         return f"{said}, on the disk of {cache}", cache

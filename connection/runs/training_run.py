@@ -32,7 +32,7 @@ from connection.reports.html_report import write_report
 from connection.reports.model_card import card_examples, write_card
 from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
-from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, place_of_states, require_space
+from connection.runs.disk_and_memory import checkpoints_to_come, leaves_memory, memory_remark, place_of_states, require_space
 from connection.runs.held_out import predict, score, write_figures
 from connection.runs.output_folder import require_free
 from connection.runs.resume import require_same, resumed_together, run_record
@@ -208,13 +208,14 @@ class TrainingRun:
         if not model.packed_bert:
             print(f"note: {what} are computed in each step: they are kept for BERT alone, with --packing")
             return
-        where, folder = place_of_states(states_bytes(model, data), cache, local_count())
+        size = states_bytes(model, data, model.packed_bert.dtype)
+        where, folder = from_first(lambda: place_of_states(size, cache, local_count()))
         if not where:
             print(f"note: {what} are computed in each step: neither the memory nor the disk of --cache-dir {cache} has room")
             return
         print(f"{what}: {where}", flush=True)
         keep_states(model, data, folder)
-        if "dev" in self.data and place_of_states(states_bytes(model, self.data["dev"]) * 2, cache)[1] is None:
+        if "dev" in self.data and leaves_memory(states_bytes(model, self.data["dev"], torch.float32) * local_count()):
             model.remembered = {}
 
     def restore_or_seed(self, objective: nn.Module, optimizer: AdamW, average: WeightAverage) -> None:

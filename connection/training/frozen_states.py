@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = 4096  # of a batch: few enough for a CPU's caches, and enough for a GPU
 
 
-def states_bytes(model: ConnectionBert, data: ConnectionDataset) -> int:
-    """Return the size of the table for the sentences of a Dataset. `model` is prepared for training, by the packed passes."""
-    assert model.packed_bert
+def states_bytes(model: ConnectionBert, data: ConnectionDataset, dtype: torch.dtype) -> int:
+    """Return the size of the states of a Dataset's distinct sentences."""
     tokens = int(np.diff(data.store.tokens.offsets)[_sentences(data)].sum())
-    return tokens * model.packed_bert.hidden * model.packed_bert.dtype.itemsize
+    return tokens * int(model.encoder.config.hidden_size) * dtype.itemsize
 
 
 def keep_states(model: ConnectionBert, data: ConnectionDataset, folder: Path | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ import bertFineTuningWithConnectionData as driver
 from connection.model.architectures import layers_of
 from connection.runs import disk_and_memory, training_run
 from connection.system.errors import InputError
+from connection.training import frozen_states
 from connection.training.frozen_states import keep_states, states_bytes
 from connection.training.objectives import make_objective
 from connection.training.optimizer import make_optimizer
@@ -142,7 +145,7 @@ def test_states_have_the_precision_of_training(folder, pairs, tmp_path):
         (torch.float32, (tokens, 32)),
         (torch.bfloat16, (tokens, 32)),
     ]
-    assert states_bytes(in_bf16.model, in_bf16.data) == tables[1].nbytes == tokens * 64
+    assert states_bytes(in_bf16.model, in_bf16.data, torch.bfloat16) == tables[1].nbytes == tokens * 64
     assert torch.allclose(tables[0], tables[1].float(), atol=0.05)
     assert torch.equal(tables[1], tables[2])
     (losses, weights), (of_file, weights_of_file) = in_bf16.run(), mapped.run()
@@ -164,6 +167,33 @@ def test_a_table_holds_the_sentences_of_its_own_pairs(folder, pairs):
     for pair, rows in zip(before, (data[row] for row in range(3)), strict=True):
         states = module(torch.from_numpy(pair.tokens2.astype(np.int64))[None], output_hidden_states=True).hidden_states[2][0]
         assert torch.allclose(table[rows.tokens2], states, atol=1e-5)
+
+
+def test_each_process_computes_its_share_of_the_table(folder, pairs, monkeypatch):
+    """Three processes, of which threads stand in: the bits are those of one process."""
+    monkeypatch.setattr(frozen_states, "TOKENS_AT_ONCE", 90)
+    alone = Steps(folder, pairs, 1).table
+    here, shared, meet = threading.local(), [torch.empty(0)] * 3, threading.Barrier(3)
+    computed = []
+
+    def gather(rows):
+        shared[here.rank] = rows
+        computed.append(len(rows))
+        meet.wait()
+        parts = list(shared)
+        meet.wait()
+        return parts
+
+    def table_of(rank):
+        here.rank = rank
+        return Steps(folder, pairs, 1).table
+
+    together = SimpleNamespace(count=lambda: 3, rank=lambda: here.rank, gather=gather)
+    monkeypatch.setattr(frozen_states, "processes", together)
+    with ThreadPoolExecutor(3) as threads:
+        assert all(torch.equal(table, alone) for table in threads.map(table_of, range(3)))
+    assert sum(computed) == len(alone)
+    assert max(computed) <= 90 + 32
 
 
 def test_moments_and_gradients_are_those_of_trained_weights(folder, pairs):
