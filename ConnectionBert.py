@@ -237,6 +237,7 @@ class ConnectionBert(nn.Module):
         if packing and PackedBert.fits(self.encoder):
             self.packed_bert = PackedBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed, dropout)
             self.packed_bert.checkpointing = checkpointing
+            self.packed_bert.first_only = self.pooling in ("cls", "pooler") and not self._skipped
         elif checkpointing:
             if not self.encoder.supports_gradient_checkpointing:
                 raise InputError(f"--gradient-checkpointing: the library has none for {self.family.name}. Leave it out")

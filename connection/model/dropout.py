@@ -26,6 +26,11 @@ class DropoutMasks(NamedTuple):
     attention: Tensor | None  # (M, H), attention output
     output: Tensor | None  # (M, H), feed-forward output
 
+    def at(self, places: Tensor) -> DropoutMasks:
+        """Return the masks with those of the outputs of these slots alone: (M, H) -> (N, H)."""
+        attention, output = (mask if mask is None else mask[places] for mask in self[1:])
+        return DropoutMasks(self.probabilities, attention, output)
+
 
 class Dropout:
     """Draws dropout masks in `dtype` at two `rates`, for hidden states and for attention, from a generator of its own."""
