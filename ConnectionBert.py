@@ -20,12 +20,13 @@ from torch.nn.functional import cosine_similarity, normalize
 from tqdm import tqdm
 
 from connection.data.tokenization import tokenize
-from connection.model.architectures import ARCHITECTURES, architecture_of
+from connection.model.architectures import ARCHITECTURES, architecture_of, layers_of, modules_below
 from connection.model.calibration import Calibration
 from connection.model.checks.config import check_size, read_config
 from connection.model.checks.folder_entries import read_consistently
 from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, model_of, weights_name
 from connection.model.dense import Dense
+from connection.model.dropout import set_rate
 from connection.model.encoding_settings import EncodingSettings, read_encoding_settings
 from connection.model.flat_weights import FlatWeights
 from connection.model.packed_bert import PackedBert
@@ -101,6 +102,9 @@ class ConnectionBert(nn.Module):
         self.calibration = Calibration()  # empty if it was not fitted on dev pairs
         self.precision = "fp32"  # of the training passes
         self.packed_bert: PackedBert | None = None
+        self.frozen_layers = 0  # the number of layers, the lowest ones, that training leaves as they are
+        # What they make of each batch that is encoded, by its tokens, to read it the next time; None: nothing is remembered.
+        self.remembered: dict[tuple[bytes, bytes], Tensor] | None = None
         self.folder: Path | None = None
         self.notes: list[str] = []
 
@@ -195,6 +199,29 @@ class ConnectionBert(nn.Module):
         device: torch.device = self.encoder.get_input_embeddings().weight.device
         return device
 
+    def freeze(self, embeddings: bool, layers: int) -> None:
+        """Let training leave the embeddings as they are, or with `layers` > 0 the embeddings and that many lowest layers.
+
+        Call it before `prepare_training`. Raises `InputError` if no layer would be left to train.
+        """
+        self.encoder.embeddings.requires_grad_(not embeddings)
+        if not layers:
+            return
+        there = len(layers_of(self.encoder))
+        if not there:
+            raise InputError(
+                f"--freeze-layers: the layers of {self.family.name} share their weights, so that all are trained or none. "
+                "Leave it out; --freeze-embeddings can be given"
+            )
+        if layers >= there:
+            raise InputError(
+                f"--freeze-layers {layers}: this model has {there} layers, and at least one of them is trained: "
+                f"give 0 to {there - 1}"
+            )
+        self.frozen_layers = layers
+        for module in modules_below(self.encoder, layers):
+            module.requires_grad_(False)
+
     def prepare_training(
         self, precision: str, packing: bool, seed: int, checkpointing: bool = False, dropout: float | None = None
     ) -> FlatWeights | None:
@@ -210,16 +237,15 @@ class ConnectionBert(nn.Module):
         if packing and PackedBert.fits(self.encoder):
             self.packed_bert = PackedBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed, dropout)
             self.packed_bert.checkpointing = checkpointing
+            self.packed_bert.first_only = self.pooling in ("cls", "pooler") and not self._skipped
         elif checkpointing:
             if not self.encoder.supports_gradient_checkpointing:
                 raise InputError(f"--gradient-checkpointing: the library has none for {self.family.name}. Leave it out")
             self.encoder.activation_checkpointing_enable({"use_reentrant": False})
         if dropout is not None:
-            for module in self.encoder.modules():
-                if isinstance(module, nn.Dropout):
-                    module.p = dropout
-                elif isinstance(getattr(module, "attention_dropout", None), float):
-                    module.attention_dropout = dropout  # of ModernBERT's attention
+            set_rate(self.encoder, dropout)
+        for module in modules_below(self.encoder, self.frozen_layers) if self.frozen_layers else ():
+            set_rate(module, 0.0)
         torch.manual_seed(seed)
         return self.packed_bert.weights if self.packed_bert else None
 
@@ -255,13 +281,30 @@ class ConnectionBert(nn.Module):
         else:
             self.catch_up()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                states = self.encoder(
-                    tokens.input_ids,
-                    attention_mask=self.family.mask(tokens, self.encoder.config),
-                    position_ids=tokens.position_ids + self.family.first_position(self.encoder.config),
-                    return_dict=True,
-                ).last_hidden_state
+                if self.remembered is not None:
+                    states = self._states_above_frozen(tokens, self.remembered)
+                else:
+                    states = self.encoder(
+                        tokens.input_ids,
+                        attention_mask=self.family.mask(tokens, self.encoder.config),
+                        position_ids=tokens.position_ids + self.family.first_position(self.encoder.config),
+                        return_dict=True,
+                    ).last_hidden_state
         return tokens.by_sentence(states).float(), tokens.attention_mask
+
+    def _states_above_frozen(self, tokens: PackedBatch, remembered: dict[tuple[bytes, bytes], Tensor]) -> Tensor:
+        """What a BERT's module returns, (R, L, H). What enters its trained layers is computed once for each batch."""
+        layers, mask = layers_of(self.encoder), tokens.attention_mask_4d
+        key = tokens.input_ids.cpu().numpy().tobytes(), tokens.sentence.cpu().numpy().tobytes()
+        if key not in remembered:
+            states = self.encoder.embeddings(tokens.input_ids, position_ids=tokens.position_ids)
+            for layer in layers[: self.frozen_layers]:
+                states = layer(states, attention_mask=mask)
+            remembered[key] = states.cpu()
+        states = remembered[key].to(self.device)
+        for layer in layers[self.frozen_layers :]:
+            states = layer(states, attention_mask=mask)
+        return states
 
     def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """One vector, not cut, of each sentence's token states: (N, T, H) under a mask (N, T) -> (N, H)."""

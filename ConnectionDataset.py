@@ -29,7 +29,7 @@ from connection.system.paths import resolve
 class Pair(NamedTuple):
     """One item of the Dataset."""
 
-    tokens1: np.ndarray  # (T1,) token ids, [CLS] and [SEP] included
+    tokens1: np.ndarray  # (T1,) token ids, [CLS] and [SEP] included; or rows of a table of states, see `use_states`
     tokens2: np.ndarray  # (T2,)
     target: float  # the cosine to learn, in [0, 1]
     row: int  # index in the Dataset
@@ -78,6 +78,7 @@ class ConnectionDataset(Dataset[Pair]):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
         self.weight = weight  # (N,) float32 above 0, how often each pair counts; None: each once
         self.packed = True  # several sentences may share a row of a batch
+        self.first_rows: np.ndarray | None = None  # see `use_states`
 
     @classmethod
     def from_file(cls, path: str | Path, tokenizer: Any, max_length: int = 128, columns: str = "") -> ConnectionDataset:
@@ -97,9 +98,22 @@ class ConnectionDataset(Dataset[Pair]):
 
     def __getitem__(self, row: int) -> Pair:
         place = row if self.rows is None else self.rows[row]
-        tokens = self.store.tokens
         target = float(self.scale.target(self.store.label[place]))
-        return Pair(tokens[self.store.index1[place]], tokens[self.store.index2[place]], target, row)
+        return Pair(self._tokens(self.store.index1[place]), self._tokens(self.store.index2[place]), target, row)
+
+    def _tokens(self, sentence: int) -> np.ndarray:
+        tokens = self.store.tokens
+        if self.first_rows is None:
+            return tokens[sentence]
+        first = self.first_rows[sentence]
+        return np.arange(first, first + tokens.offsets[sentence + 1] - tokens.offsets[sentence])
+
+    def use_states(self, first_rows: np.ndarray) -> None:
+        """From now on items have rows of a table of states in the place of token ids: of each token of a sentence the next row.
+
+        first_rows: (S,) int64, of each sentence's first token. See connection/training/frozen_states.py.
+        """
+        self.first_rows, self.pad_id = first_rows, 0
 
     @property
     def places(self) -> np.ndarray | slice:

@@ -54,6 +54,7 @@ MAX_GRAD_NORM = 1.0
 DROPOUT = 0.0
 EMA = 0.0
 FREEZE_EMBEDDINGS = False
+FREEZE_LAYERS = 0
 MAX_LENGTH = 128
 POOLING = "mean"
 LOSS = "auto"
@@ -133,14 +134,15 @@ def fine_tune(settings: TrainSettings) -> int:
     with TrainingRun.open(settings) as run:
         settings = run.settings  # a resumed run keeps the settings it was started with
         model = run.load_model()
+        model.freeze(settings.freeze_embeddings, settings.freeze_layers)
         data = run.read_data()
         batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed, data["train"].groups)
         run.begin(batches)  # opens the run folder, evaluates the base model
 
-        model.encoder.embeddings.requires_grad_(not settings.freeze_embeddings)
         weights = model.prepare_training(
             run.precision, settings.packing, settings.seed, settings.gradient_checkpointing, settings.dropout
         )
+        run.keep_frozen_states()  # of --freeze-layers: computed once, each epoch then computes the other layers alone
         objective = make_objective(run.loss, settings.scale, run.dims, model.hidden_size, run.targets).to(run.device)
         optimizer = make_optimizer(nn.ModuleList([model, objective]), weights, settings.weight_decay, settings.layer_decay)
         average = WeightAverage(model, settings.ema)

@@ -47,7 +47,8 @@ def answer(**figures: float) -> None:
 
 def train_ours(spec: dict[str, Any]) -> None:
     """Trains on pairs drawn from a file; with `length`, on sentences of so many random tokens instead; with `undo`, without one
-    of the optimisations; with `shuffled`, on the file's own pairs in the order of a training run."""
+    of the optimisations; with `shuffled`, on the file's own pairs in the order of a training run; with `freeze`, that many
+    lowest layers stay as they are."""
     import torch
 
     from benchmarks.undo import UNDO
@@ -55,18 +56,22 @@ def train_ours(spec: dict[str, Any]) -> None:
     from connection.data.labels import LabelScale
     from connection.data.pair_store import load_pairs
     from connection.training import optimizer
+    from connection.training.frozen_states import keep_states
     from connection.training.objectives import make_objective
     from ConnectionBert import ConnectionBert
     from ConnectionDataset import ConnectionDataset, Pair, ShuffledBatches
 
     if spec.get("undo") != "kept pages":
         keep_pages()
-    model = ConnectionBert.load(spec["model"], max_length=MAX_LENGTH)
+    model = ConnectionBert.load(spec["model"], spec.get("pooling"), MAX_LENGTH)
     store = load_pairs(PairFile.open(Path(spec["data"])), model.tokenizer, MAX_LENGTH, 0, 5, Path("output/cache"), False)
     random, size = np.random.default_rng(0), spec["batch"]
     rows = None if spec.get("shuffled") else random.integers(0, len(store), PAIRS)
     data = ConnectionDataset(store, LabelScale(0, 5, "graded", ""), model.tokenizer.pad_token_id, rows)
-    weights = model.train().prepare_training(spec["precision"], True, 0)
+    model.train().freeze(False, spec.get("freeze", 0))
+    weights = model.prepare_training(spec["precision"], True, 0)
+    if model.frozen_layers:
+        keep_states(model, data, None)
     UNDO.get(spec.get("undo", ""), lambda *ignored: None)(model, data)
     objective = make_objective("cosine-mse", 20.0, [], model.encoder.config.hidden_size, torch.zeros(1))
     modules = torch.nn.ModuleList([model, objective])

@@ -58,6 +58,8 @@ OURS = {
         "layer decay": ["--layer-decay=0.8"],
         "cosine schedule": ["--schedule=cosine"],
         "frozen embeddings": ["--freeze-embeddings"],
+        "1 frozen layer": ["--freeze-layers=1"],
+        "3 frozen layers": ["--freeze-layers=3"],
         "scale 10": ["--scale=10"],
         "cosine-mse, 2e-5, dropout": ["--loss=cosine-mse", "--learning-rate=2e-5", "--dropout=0.1"],
         "batch 32": ["--batch-size=32"],

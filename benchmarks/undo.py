@@ -87,6 +87,11 @@ def chunks(model: Any, data: Any) -> None:
     optimizer.CHUNK = 1 << 40
 
 
+def first_tokens(model: Any, data: Any) -> None:
+    """The last layer's outputs of all tokens, where the pooling reads those of the first ones (cls, pooler)."""
+    model.packed_bert.first_only = False
+
+
 UNDO: dict[str, Callable[[Any, Any], None]] = {
     "packing": padded_rows,
     "passes of our own": module,
@@ -94,5 +99,6 @@ UNDO: dict[str, Callable[[Any, Any], None]] = {
     "dropout from 16-bit numbers": drawn_dropout,
     "updates of a batch's words only": sparse_words,
     "AdamW in chunks": chunks,
+    "first tokens alone": first_tokens,
     "kept pages": lambda model, data: None,  # the contender leaves the allocator as it is
 }

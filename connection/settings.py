@@ -56,7 +56,7 @@ GROUPS = {
     "everyday": "train_file model_dir output_dir epochs learning_rate batch_size",
     "data": "dev_file test_file dev_fraction test_fraction columns sheet header_row on_bad_rows allow label_min label_max "
     "label_map split_seed cache_dir",
-    "model": "pooling max_length freeze_embeddings dropout matryoshka_dims print_model",
+    "model": "pooling max_length freeze_embeddings freeze_layers dropout matryoshka_dims print_model",
     "training": "loss balance scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size "
     "gradient_checkpointing on_nonfinite seed",
     "evaluation": "eval_steps patience seeds soup",
@@ -101,7 +101,9 @@ class TrainSettings:
     header_row: int = setting("row (line of a text file) of the column names; 0: found by itself", low=0, high=1_048_576)
     on_bad_rows: str = setting("action on rows without text or label; skip lists them", choices=("stop", "skip"))
     allow: str = setting("audit findings that do not block training, comma-separated, such as leaked-pair,contradiction")
-    cache_dir: str = setting("cache for the tokens of large pair files and for the base model's cosines", role=START)
+    cache_dir: str = setting(
+        "cache for the tokens of large pair files, the base model's cosines, and large states of frozen layers", role=START
+    )
     output_dir: str = setting("run folder: settings, metrics, report and model/ are written here", role=START)
     epochs: int = setting("number of passes over the training pairs", low=1, high=1_000_000)
     batch_size: int = setting("pairs per training step; of triplets, as many of these", low=1, high=1_000_000)
@@ -129,6 +131,11 @@ class TrainSettings:
         high=0.9999,
     )
     freeze_embeddings: bool = setting("keep the embeddings and their LayerNorm fixed; only the layers are trained")
+    freeze_layers: int = setting(
+        "keep the embeddings and this many of the lowest layers fixed; their states are computed once, not in each epoch",
+        low=0,
+        high=1000,
+    )
     max_length: int = setting("longest sentence in tokens, including [CLS] and [SEP]; longer ones are truncated", low=3)
     pooling: str = setting(
         "how token states are pooled into a sentence vector",

@@ -167,3 +167,16 @@ def architecture_of(config: Mapping[str, Any], file: Path) -> Architecture:
         "(model_type). python -m tools.download bert-base-uncased fetches one, "
         "python -m tools.download all-MiniLM-L6-v2 a small one that is trained for sentences."
     )
+
+
+def layers_of(encoder: Any) -> list[Any]:
+    """Return an encoder's layers, the lowest first; none if they share their weights, as ALBERT's do."""
+    lists = (module for name, module in encoder.named_modules() if name.split(".")[-1] in ("layer", "layers"))
+    return list(next(lists, []))
+
+
+def modules_below(encoder: Any, layers: int) -> list[Any]:
+    """Return the modules that make the states which enter the layer of number `layers`, from 0."""
+    first = ("embeddings", "embeddings_project", "relative_attention_bias")  # ELECTRA's, and MPNet's that all layers read
+    entering = [module for name, module in encoder.named_modules() if name.split(".")[-1] in first]
+    return entering + layers_of(encoder)[:layers]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def set_rate(module: nn.Module, rate: float) -> None:
+    """Set the dropout rate of a library's module and of all modules in it."""
+    part: Any
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = rate
+        elif isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = rate  # of ModernBERT's attention
 
 
 class DropoutMasks(NamedTuple):
@@ -15,6 +25,11 @@ class DropoutMasks(NamedTuple):
     probabilities: Tensor | None  # (R * A, L, L)
     attention: Tensor | None  # (M, H), attention output
     output: Tensor | None  # (M, H), feed-forward output
+
+    def at(self, places: Tensor) -> DropoutMasks:
+        """Return the masks with those of the outputs of these slots alone: (M, H) -> (N, H)."""
+        attention, output = (mask if mask is None else mask[places] for mask in self[1:])
+        return DropoutMasks(self.probabilities, attention, output)
 
 
 class Dropout:

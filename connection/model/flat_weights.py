@@ -56,6 +56,9 @@ class FlatWeights:
     The module's parameters become views of `master`, so that it can be saved and evaluated as before. For float32, `copy` is
     `master`. `ranges` are (start, end, depth, whether weight decay applies) of the trained weights; depth 0 is the embeddings,
     1 the lowest layer, and so on. `frozen`: whether the embeddings require no gradient.
+
+    Where the lowest layers require none either, the vectors, `layers` and `layers_grad` are of the other layers alone, and the
+    weights of `embeddings` and `frozen_layers` stay where they are; in bf16, these are copies.
     """
 
     def __init__(self, encoder: BertModel, dtype: torch.dtype):
@@ -64,13 +67,16 @@ class FlatWeights:
         first = ([embeddings.position_embeddings.weight], [embeddings.token_type_embeddings.weight],
                  [embeddings.LayerNorm.weight], [embeddings.LayerNorm.bias])  # fmt: skip
         tensors = [first, *layers]
-        groups = sorted((group for tensor in tensors for group in tensor), key=lambda group: group[0].dim() == 1)
+        below = sum(not layer[0][0].requires_grad for layer in layers)  # the number of frozen layers, the lowest ones
+        trained = layers[below:] if below else tensors
+        groups = sorted((group for tensor in trained for group in tensor), key=lambda group: group[0].dim() == 1)
         size = sum(parameter.numel() for group in groups for parameter in group)
         depths = {id(group): depth for depth, tensor in enumerate(tensors) for group in tensor}
         self.word = embeddings.word_embeddings.weight
         self.frozen = not self.word.requires_grad
         self.master = torch.empty(size, device=self.word.device)
         self.parameters = {id(parameter) for group in groups for parameter in group} | {id(self.word)}
+        self.frozen_layers = [Layer(*(_in_one(group, dtype) for group in layer)) for layer in layers[:below]]
         place, start = {}, 0
         self.ranges: list[tuple[int, int, int, bool]] = []
         for (decayed, depth), same in groupby(groups, lambda group: (group[0].dim() > 1, depths[id(group)])):
@@ -93,9 +99,12 @@ class FlatWeights:
             starts = [place[id(group)] for group in groups]
             return [vector[at : at + math.prod(shape)].view(shape) for at, shape in zip(starts, joined, strict=True)]
 
-        self.embeddings, self.embeddings_grad = (Embeddings(*views(vector, first)) for vector in (self.copy, self.grad))
+        if below:
+            self.embeddings = Embeddings(*(_in_one(group, dtype) for group in first))
+        else:
+            self.embeddings, self.embeddings_grad = (Embeddings(*views(vector, first)) for vector in (self.copy, self.grad))
         self.layers, self.layers_grad = (
-            [Layer(*views(vector, layer)) for layer in layers] for vector in (self.copy, self.grad)
+            [Layer(*views(vector, layer)) for layer in layers[below:]] for vector in (self.copy, self.grad)
         )
         # From the last batch: its distinct input ids, (W,) on the CPU, and the gradients of their embeddings, (W, H) float32.
         self.word_grad: tuple[Tensor, Tensor] | None = None
@@ -112,6 +121,11 @@ class FlatWeights:
     def catch_up_all(self) -> None:
         """Apply all pending embedding updates. Called before the weights are read, except by a training pass."""
         self.catch_up(torch.arange(len(self.word)))
+
+
+def _in_one(group: list[Any], dtype: torch.dtype) -> Tensor:
+    """The values of parameters joined along their first dimension; of a single one without a copy, if it has the dtype."""
+    return (torch.cat([parameter.data for parameter in group]) if len(group) > 1 else group[0].data).to(dtype)
 
 
 def _layer_parameters(layer: Any) -> tuple[list[Tensor], ...]:

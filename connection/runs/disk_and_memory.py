@@ -29,14 +29,37 @@ def require_space(folder: Path, weights: int, averaged: bool, checkpoints: int) 
     model = 4 * weights + 2**20
     one = checkpoint_bytes(weights, averaged) + model
     needed = (checkpoints + 1) * one * bool(checkpoints) + 2 * model + 2**24
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = _free_space(folder)
     if free < needed:
         fewer = f"; --keep-checkpoints 0 needs {_size(2 * model + 2**24)}" if checkpoints else ""
         raise InputError(
             f"--output-dir {folder}: this run writes up to {_size(needed)} ({checkpoints} checkpoints of {_size(one)} each, "
             f"the model, room to replace them), and its disk has {_size(free)} free. Free some, give another folder{fewer}."
         )
+
+
+def _free_space(folder: Path) -> int:
+    """Free bytes on the disk of `folder`, which need not exist yet."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def leaves_memory(size: int) -> bool:
+    """Return whether `size` bytes are at most half of the free memory; not where that is unknown."""
+    return 2 * size <= available_memory()
+
+
+def place_of_states(size: int, cache: Path, processes: int = 1) -> tuple[str, Path | None]:
+    """Return where each of this machine's `processes` keeps `size` bytes of states: in words, and the folder; None: in memory.
+
+    Memory if they leave half of it free; else the folder `cache`, if they leave 1 GiB free on its disk; ("", None) if neither.
+    """
+    said, needed = _size(size) + (f" in each of {processes} processes" if processes > 1 else ""), size * processes
+    if leaves_memory(needed):
+        return f"{said}, in memory", None
+    if needed + GIB <= _free_space(cache):
+        return f"{said}, on the disk of {cache}", cache
+    return "", None
 
 
 def checkpoints_to_come(settings: TrainSettings, steps_of_epoch: int, output: Path) -> int:
@@ -65,7 +88,7 @@ def memory_remark(
     size, copy = (2, 2) if precision == "bf16" else (4, 0)
     inner = ARCHITECTURES[config.model_type].size(config, "intermediate_size")
     kept = (14 * config.hidden_size + 2 * inner + 3 * config.num_attention_heads * long) * size
-    layers = 1 if settings.gradient_checkpointing else config.num_hidden_layers
+    layers = 1 if settings.gradient_checkpointing else config.num_hidden_layers - settings.freeze_layers
     pairs = settings.part_size or settings.batch_size * pairs_a_row
     needed = int(weights * (8 + size + copy + 4 * bool(settings.ema)) + 2 * pairs * long * kept * layers)
     if needed <= free:

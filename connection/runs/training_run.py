@@ -31,7 +31,7 @@ from connection.reports.html_report import write_report
 from connection.reports.model_card import card_examples, write_card
 from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
-from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
+from connection.runs.disk_and_memory import checkpoints_to_come, leaves_memory, memory_remark, place_of_states, require_space
 from connection.runs.held_out import predict, score, write_figures
 from connection.runs.output_folder import require_free
 from connection.runs.resume import require_same, resumed_together, run_record
@@ -49,6 +49,7 @@ from connection.system.processes import (
     from_first,
     gather,
     joined,
+    local_count,
     note_begun,
     rank,
     threads_per_process,
@@ -56,6 +57,7 @@ from connection.system.processes import (
 from connection.system.quiet import aloud
 from connection.system.signals import StopSignals
 from connection.training.distributed import count_once
+from connection.training.frozen_states import keep_states, states_bytes
 from connection.training.loss_choice import choose_dims, choose_loss
 from connection.training.moving_average import WeightAverage
 from connection.training.optimizer import AdamW
@@ -196,6 +198,25 @@ class TrainingRun:
         for number, theirs in enumerate(everyone := from_all(told)):
             if differ := [name for name in theirs if theirs[name] != everyone[0].get(name)]:
                 raise InputError(f"{', '.join(differ)} of process {number} and of process 0 are not the same.")
+
+    def keep_frozen_states(self) -> None:
+        """With --freeze-layers, compute the frozen layers' states once, for all epochs. The result is the same without them."""
+        model, data, cache = self.model, self.data["train"], resolve(self.settings.cache_dir)
+        if not model.frozen_layers:
+            return
+        what = f"the states of the {model.frozen_layers} frozen layer(s)"
+        if not model.packed_bert:
+            print(f"note: {what} are computed in each step: they are kept for BERT alone, with --packing")
+            return
+        size = states_bytes(model, data, model.packed_bert.dtype)
+        where, folder = from_first(lambda: place_of_states(size, cache, local_count()))
+        if not where:
+            print(f"note: {what} are computed in each step: neither the memory nor the disk of --cache-dir {cache} has room")
+            return
+        print(f"{what}: {where}", flush=True)
+        keep_states(model, data, folder)
+        if "dev" in self.data and leaves_memory(states_bytes(model, self.data["dev"], torch.float32) * local_count()):
+            model.remembered = {}
 
     def restore_or_seed(self, objective: nn.Module, optimizer: AdamW, average: WeightAverage) -> None:
         """Seed the random numbers; restore a resumed run's checkpoint. From here on, a signal ends the run after a step."""

@@ -99,7 +99,9 @@ def share_words(model: ConnectionBert, micro_batches: Sequence[PairBatch]) -> No
 
     All at once: the same rounding in each process, and as in one large batch.
     """
-    if not model.packed_bert or (processes.count() == 1 and len(micro_batches) == 1):  # the pass itself does it
+    if not model.packed_bert or model.packed_bert.weights.frozen:
+        return
+    if processes.count() == 1 and len(micro_batches) == 1:  # the pass itself does it
         return
     weights, none = model.packed_bert.weights, torch.empty(0, dtype=torch.int64)
     own = torch.cat([none, *(pairs.tokens.unique_ids for pairs in micro_batches)])  # (W,) on the CPU

@@ -117,8 +117,9 @@ class FlatAdamW(AdamW):
         super().__init__(named, weight_decay, lr_scales)
         self.weights, self.word = weights, weights.word.data
         self.at_once = weights.master.is_cuda  # all weights in a few calls; a CPU's caches hold a chunk at a time
+        words = self.word[:0] if weights.frozen else self.word
         self.m, self.v, self.word_m, self.word_v = (
-            torch.zeros_like(tensor) for tensor in (weights.master, weights.master, self.word, self.word)
+            torch.zeros_like(tensor) for tensor in (weights.master, weights.master, words, words)
         )
         weights.catch_up = self.catch_up
         self.word_grads: list[tuple[Tensor, Tensor]] = []  # accumulated: ids (W,) on the CPU, their gradients (W, H)
@@ -256,7 +257,7 @@ class FlatAdamW(AdamW):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         super().load_state_dict(state)
         for name in ("m", "v", "word_m", "word_v"):
-            getattr(self, name).copy_(state[name])
+            getattr(self, name).copy_(state[name][: len(getattr(self, name))])  # frozen words had moments in earlier versions
         self.steps, self.last = int(state["steps"]), state["last"].numpy().copy()
         history = state["history"].numpy()
         self.history = np.zeros((2, 2 * max(512, history.shape[1])))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import BertModel
 
+from connection.model.encoding_settings import EncodingSettings
 from connection.model.flat_weights import _layer_parameters
 from connection.model.packed_bert import PackedBert
 from connection.model.packing import pack
-from connection.model.pooling import mean_pooling
+from connection.model.pooling import cls_pooling, mean_pooling
 from connection.training.objectives import cosine_mse
 from ConnectionBert import ConnectionBert
 from tests.conftest import VOCABULARY, tiny_config
@@ -95,6 +96,48 @@ def test_gradients_with_dropout_equal_autograds_through_the_same_forward():
     pair_loss(again.view(states.shape), batch).backward()
     for name, weight in leaves(fast.weights.layers, fast.weights.embeddings):
         assert torch.allclose(found[name], weight.grad, atol=1e-6, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_states_of_first_tokens_alone(checkpointing):
+    """The loss reads no others: the gradients are those of transformers, and with dropout those of the whole pass."""
+
+    def first_loss(states, batch):
+        u, v = cls_pooling(batch.by_sentence(states).float(), batch.attention_mask).chunk(2)
+        return cosine_mse(u, v, torch.linspace(0, 1, len(u)), torch.arange(2 * len(u)).view(2, -1))
+
+    batch = batch_of()
+    reference, fast = reference_and_fast(torch.float32)
+    fast.first_only, fast.checkpointing = True, checkpointing
+    expected = reference(
+        batch.input_ids, attention_mask=batch.attention_mask_4d, position_ids=batch.position_ids
+    ).last_hidden_state
+    states, first = fast(batch).flatten(0, 1), batch.slots[:, 0]
+    assert torch.allclose(states[first], expected.flatten(0, 1)[first], atol=1e-5)
+    assert set(states.any(1).nonzero().flatten().tolist()) == set(first.tolist())
+    first_loss(expected, batch).backward()
+    first_loss(fast(batch), batch).backward()
+    for name, gradient, found in named_gradients(reference, fast):
+        assert torch.allclose(found, gradient, atol=1e-6, rtol=1e-4), name
+
+    whole, alone = (PackedBert(tiny(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3), torch.float32, 5) for _ in "ab")
+    alone.first_only, alone.checkpointing = True, checkpointing
+    for passes in (whole, alone):
+        first_loss(passes(batch), batch).backward()
+    assert torch.allclose(whole.weights.grad, alone.weights.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_which_poolings_read_first_tokens_alone(tiny_folder):
+    for pooling in ("cls", "pooler", "mean", "last", "cls+mean"):
+        model = ConnectionBert.load(tiny_folder, pooling=pooling)
+        model.prepare_training("fp32", True, 0)
+        assert model.packed_bert is not None
+        assert model.packed_bert.first_only == (pooling in ("cls", "pooler"))
+    prompt = EncodingSettings(prompts={"query": "the man"}, default_prompt_name="query")
+    model = ConnectionBert(model.encoder, model.tokenizer, "cls", 32, encoding=prompt, include_prompt=False)
+    model.prepare_training("fp32", True, 0)
+    assert model.packed_bert is not None
+    assert not model.packed_bert.first_only
 
 
 def leaves(layers, embeddings):
