@@ -83,9 +83,9 @@ class ConnectionDataset(Dataset[Pair]):
 
     def __getitem__(self, row: int) -> Pair:
         place = row if self.rows is None else self.rows[row]
-        tokens = self.store.tokens
-        target = float(self.scale.target(self.store.label[place]))
-        return Pair(tokens[self.store.index1[place]], tokens[self.store.index2[place]], target, row)
+        store = self.store
+        target = float(self.scale.target(store.label[place]))
+        return Pair(store.tokens[store.index1[place]], store.tokens2[store.index2[place]], target, row)
 
     @property
     def places(self) -> np.ndarray | slice:
@@ -114,8 +114,8 @@ class ConnectionDataset(Dataset[Pair]):
     @property
     def cut_sentences(self) -> int:
         """Number of sides of pairs that are longer than the maximum length, of which the end is not seen."""
-        cut = self.store.tokens.cut
-        return int(cut[self.store.index1[self.places]].sum() + cut[self.store.index2[self.places]].sum())
+        first, second = self.store.cut(self.places)
+        return int(first.sum() + second.sum())
 
     def collate(self, items: Sequence[Pair]) -> PairBatch:
         """Packs both sides of B pairs into one batch of rows, so that one encoder call reads them all."""

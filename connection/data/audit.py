@@ -110,10 +110,10 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if null.any():
         rows = np.flatnonzero(null[store.index1] | null[store.index2])
         yield Finding.of("null-word", file, store.line[rows], f"{len(rows):,} pairs have such a word in place of a sentence")
-    cut = store.tokens.cut
-    sides = [float(cut[index].mean()) for index in (store.index1, store.index2)]
+    first_cut, second_cut = store.cut()
+    sides = [float(cut.mean()) for cut in (first_cut, second_cut)]
     if max(sides) > CUT_SHARE:
-        rows = np.flatnonzero(cut[store.index1] | cut[store.index2])
+        rows = np.flatnonzero(first_cut | second_cut)
         shares = f"{100 * sides[0]:.1f}% of the first and {100 * sides[1]:.1f}% of the second sentences"
         yield Finding.of("cut-sentences", file, store.line[rows], f"{shares} are longer than {store.tokens.max_length} tokens")
     values, counts = np.unique(store.label, return_counts=True)

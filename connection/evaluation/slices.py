@@ -46,13 +46,13 @@ def find_slices(
     result of `count_negated`; None if the text is not available.
     """
     one, two = store.index1[places], store.index2[places]
-    cut = (store.tokens.length[one] > store.tokens.max_length) | (store.tokens.length[two] > store.tokens.max_length)
+    first_cut, second_cut = store.cut(places)
     kinds: dict[str, Groups] = {
         "all": (["all pairs"], np.zeros(len(one), np.int64)),
         "label": _label_bands(pairs),
         "length": _lengths(np.maximum(store.words[one], store.words[two])),
         "overlap": _overlaps(store, one, two),
-        "truncation": (["both whole", "one or both cut"], cut.astype(np.int64)),
+        "truncation": (["both whole", "one or both cut"], (first_cut | second_cut).astype(np.int64)),
     }
     if negated is not None:
         kinds["negation"] = (["in neither", "in one", "in both"], negated.astype(np.int64))
