@@ -120,7 +120,7 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if counts.max() > ONE_LABEL_SHARE * len(store) and len(store) > 1 and not scale.is_retrieval:
         what = f"{100 * counts.max() / len(store):.0f}% of the labels are {values[counts.argmax()]:g}"
         yield Finding.of("one-label", file, [], what)
-    pieces = np.maximum(store.tokens.length - 2, 0)
+    pieces = np.maximum(store.tokens.length - 2 - store.prompt_tokens, 0)
     several = store.words > 1  # a single word may be a number or an identifier, of many pieces in any language
     unknown = store.unknown.sum() / max(1, pieces.sum())
     per_word = pieces[several].sum() / max(1, store.words[several].sum())

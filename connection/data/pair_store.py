@@ -97,6 +97,7 @@ class PairStore:
     path: Path  # the pair file
     tokens: TokenStore  # of the S sentences, with the prompt of first sentences
     tokens2: TokenStore  # with the prompt of second ones; the same object where both have one prompt, or none
+    prompt_tokens: int  # of the prompt in `tokens`, behind [CLS]
     index1: np.ndarray  # (N,) int32, sentence number of side 1
     index2: np.ndarray  # (N,) int32, sentence number of side 2
     label: np.ndarray  # (N,) float32, on the file's own scale
@@ -231,6 +232,7 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
         path,
         tokens,
         token_store("2") if meta["two_prompts"] else tokens,
+        meta["prompt_tokens"],
         bad=bad,
         remarks=remarks,
         remark_counts=meta["remark_counts"],
@@ -312,6 +314,8 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "ids": ids_type,
         "max_length": max_length,
         "two_prompts": two_prompts,
+        # White space after the prompt is no token of its own: where a piece has it, it is the next word's.
+        "prompt_tokens": int(encode_flat([""], tokenizer, max_length, first_prompt.rstrip())[2][0]) - 2,
         "key": key,
         "labels": sorted(labels),
         "bad": bad.summary(),

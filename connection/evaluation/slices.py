@@ -136,10 +136,14 @@ def _lengths(words: np.ndarray) -> Groups:
 
 
 def token_overlap(store: PairStore, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """The Jaccard index of the distinct word pieces of sentences `one` and `two`, (N,) each: (N,) float64 in [0, 1]."""
+    """The Jaccard index of the distinct word pieces of sentences `one` and `two`, (N,) each: (N,) float64 in [0, 1].
+
+    [CLS], prompt and [SEP] are none.
+    """
+    begin = 1 + store.prompt_tokens
     share = np.empty(len(one))
     for row, sides in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
-        a, b = (set(store.tokens[side][1:-1].tolist()) for side in sides)  # without [CLS] and [SEP]
+        a, b = (set(store.tokens[side][begin:-1].tolist()) for side in sides)
         share[row] = len(a & b) / max(1, len(a | b))
     return share
 

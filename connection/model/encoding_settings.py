@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from connection.data.prompts import FIRST, SECOND, check_prompt, side_prompts, with_side_prompts
 from connection.model.checks.folder_entries import read_json
 from connection.model.checks.model_folder import ModelFolder
-from connection.data.prompts import FIRST, SECOND, check_prompt, side_prompts, with_side_prompts
 from connection.system.errors import InputError
 
 # The first that is there is read, as sentence-transformers does; the name does not depend on the encoder.

@@ -22,10 +22,12 @@ from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.data.prompts import side_prompts
 from connection.evaluation.retrieval import search_answers
+from connection.evaluation.slices import token_overlap
 from connection.search.explanation import explain
 from ConnectionBert import ConnectionBert, load_tokenizer
 from ConnectionDataset import ConnectionDataset
 from tests.conftest import MANY, PAIRS, run_inside, training_words, write_pairs
+from tests.model.test_architectures import write_encoder
 from tests.model.test_bert import refused
 from tools import encode, evaluate, link, mine, score, search, suggest
 
@@ -149,6 +151,16 @@ def test_prompts_that_are_given_replace_the_folders_and_are_read_back(peer, tmp_
     require_vectors(tmp_path / "saved", sides_of(tmp_path / "saved"))
 
 
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta"])
+@pytest.mark.parametrize("include", [True, False])
+def test_other_tokenizers_join_prompt_and_text_as_the_library_does(tmp_path, kind, include):
+    """Their pieces reach over white space: a text behind a prompt may begin with other pieces than alone."""
+    folder = write_encoder(tmp_path / "tiny", kind)
+    ConnectionBert.load(folder).save(tmp_path / "saved")
+    with_prompts(tmp_path / "saved", {"query": "the man: ", "document": "a big red"}, include=include)
+    require_vectors(tmp_path / "saved", sides_of(tmp_path / "saved"))
+
+
 # --- odd prompts --------------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +221,9 @@ def test_a_text_on_both_sides_is_one_text_with_two_sequences_of_tokens(peer, tmp
             {row["name"]: row["lines"] for row in findings_json(audit({"train": part}, SCALE))} for part in (store, unprompted)
         )
         assert found == expected
+        places = store.index1, store.index2
+        assert np.array_equal(token_overlap(store, *places), token_overlap(unprompted, *places))
+        assert store.prompt_tokens == len(FIRST.split())
         assert {"duplicate", "swapped-duplicate", "contradiction", "identical-sides"} <= set(found)
 
 
