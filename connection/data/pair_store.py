@@ -220,8 +220,8 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
     sentences = {name: array(name, dtype) for name, dtype in SENTENCE_ARRAYS.items() if name != "length"}
 
     def token_store(side: str = "") -> TokenStore:
-        kinds = {"ids": meta["ids"], "offsets": np.int64, "length": np.int32}
-        return TokenStore(*(array(f"{name}{side}", kind) for name, kind in kinds.items()), max_length=meta["max_length"])
+        ids, offsets = array(f"ids{side}", meta["ids"]), array(f"offsets{side}", np.int64)
+        return TokenStore(ids, offsets, array(f"length{side}", np.int32), meta["max_length"])
 
     tokens = token_store()
     labels, known = meta["labels"], meta["bad"]
