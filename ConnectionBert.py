@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,17 @@ class ConnectionBert(nn.Module):
                 f"the Dense module of the folder takes {dense[0].settings[0]} numbers, and {pooling} pooling (--pooling) gives "
                 f"{encoder.config.hidden_size * len(parts)}: leave --pooling as the folder has it"
             )
-        tokenizer.prompt = self.encoding.prompt  # tokenize() puts it before each sentence
-        prompt_tokens = self._prompt_tokens()
-        if prompt_tokens + 2 > max_length:
-            raise InputError(
-                f"the folder's prompt, {self.encoding.prompt!r:.100}, fills the maximum length of {max_length} tokens, so that "
-                f"no text has room beside it: give a maximum (--max-length) above {prompt_tokens + 2}"
-            )
-        self._skipped = 0 if include_prompt else prompt_tokens  # at the beginning of each sentence, left out of the pooling
+        self.prompts = (self.encoding.prompt, *self.encoding.sides)  # of no side, of first and of second sentences
+        tokenizer.prompts = self.encoding.sides  # for pair files
+        prompt_tokens = [self._prompt_tokens(prompt) for prompt in self.prompts]
+        for prompt, tokens in zip(self.prompts, prompt_tokens, strict=True):
+            if tokens + 2 > max_length:
+                raise InputError(
+                    f"the prompt {prompt!r:.100} fills the maximum length of {max_length} tokens, so that no text has room "
+                    f"beside it: give a maximum (--max-length) above {tokens + 2}, or shorter prompts (--prompt1, --prompt2)"
+                )
+        # For each of `prompts`, the tokens at the beginning of a sentence that are left out of the pooling.
+        self._skipped = [0, 0, 0] if include_prompt else prompt_tokens
         self.calibration = Calibration()  # empty if it was not fitted on dev pairs
         self.precision = "fp32"  # of the training passes
         self.packed_bert: PackedBert | None = None
@@ -109,17 +113,26 @@ class ConnectionBert(nn.Module):
         self.notes: list[str] = []
 
     @classmethod
-    def load(cls, folder: str | Path, pooling: str | None = None, max_length: int | None = None) -> ConnectionBert:
+    def load(
+        cls,
+        folder: str | Path,
+        pooling: str | None = None,
+        max_length: int | None = None,
+        prompts: tuple[str | None, str | None] = (None, None),
+    ) -> ConnectionBert:
         """Load a model folder: the three files of a plain BERT, or a folder saved by this project or sentence-transformers.
 
         `pooling` and `max_length` default to the folder's own; a plain BERT has none, and gets mean pooling and 128 tokens.
+        prompts: of first and of second sentences, None for the folder's own.
         Raises `InputError` that says what is missing or wrong in the folder, and how to fix it.
         """
         path = model_of(resolve(folder))
-        return read_consistently(path, lambda: cls._read(check_folder(path), pooling, max_length))
+        return read_consistently(path, lambda: cls._read(check_folder(path), pooling, max_length, prompts))
 
     @classmethod
-    def _read(cls, folder: ModelFolder, pooling: str | None, max_length: int | None) -> ConnectionBert:
+    def _read(
+        cls, folder: ModelFolder, pooling: str | None, max_length: int | None, prompts: tuple[str | None, str | None]
+    ) -> ConnectionBert:
         """Load from a folder that must not be replaced meanwhile. See `load`."""
         config, file = read_config(folder.encoder), folder.encoder.path / "config.json"
         family = architecture_of(config, file)
@@ -143,14 +156,15 @@ class ConnectionBert(nn.Module):
             max_length or own_length or min(128, positions),
             own.normalized,
             own.labels,
-            own.encoding,
+            own.encoding.with_sides(*prompts),
             own.include_prompt,
             own.dense,
         )
         model.folder = folder.path
-        if model.pooling == own.pooling:  # the calibration is invalid for the cosines of another pooling
+        # The calibration is invalid for the cosines of another pooling, and of other prompts.
+        if model.pooling == own.pooling and model.encoding.sides == own.encoding.sides:
             model.calibration = own.calibration
-        model.notes += remarks + own.encoding.remarks()
+        model.notes += remarks + model.encoding.remarks()
         if unused:
             model.notes.append(f"{len(unused)} tensors beside the encoder are not used ({', '.join(sorted(unused)[:3])} ...)")
         if own.pooling and model.pooling != own.pooling:
@@ -172,6 +186,11 @@ class ConnectionBert(nn.Module):
         return min(self._uncut_size, self.encoding.truncate_dim or self._uncut_size)
 
     @property
+    def one_prompt(self) -> bool:
+        """Whether the same text, or none, stands before first and before second sentences."""
+        return self.prompts[1] == self.prompts[2]
+
+    @property
     def _uncut_size(self) -> int:
         if self.dense:
             size: int = self.dense[-1].settings[1]
@@ -183,12 +202,13 @@ class ConnectionBert(nn.Module):
     def vector_settings(self) -> tuple[Any, ...]:
         """What determines the vectors of given tokens beside weights, config, pooling and maximum length; () as a rule."""
         truncate_dim = self.encoding.truncate_dim
-        return (truncate_dim, self._skipped) if truncate_dim or self._skipped else ()
+        skipped = self._skipped[0] if len({*self._skipped}) == 1 else tuple(self._skipped)
+        return (truncate_dim, skipped) if truncate_dim or skipped else ()
 
-    def _prompt_tokens(self) -> int:
+    def _prompt_tokens(self, prompt: str) -> int:
         """How many tokens at the beginning of each sentence are the prompt's, [CLS] included; 0 without a prompt."""
         backend = self.tokenizer.backend_tokenizer
-        return 1 + len(backend.encode(self.encoding.prompt, add_special_tokens=False).ids) if self.encoding.prompt else 0
+        return 1 + len(backend.encode(prompt, add_special_tokens=False).ids) if prompt else 0
 
     @property
     def parameter_count(self) -> int:
@@ -237,7 +257,7 @@ class ConnectionBert(nn.Module):
         if packing and PackedBert.fits(self.encoder):
             self.packed_bert = PackedBert(self.encoder, torch.bfloat16 if precision == "bf16" else torch.float32, seed, dropout)
             self.packed_bert.checkpointing = checkpointing
-            self.packed_bert.first_only = self.pooling in ("cls", "pooler") and not self._skipped
+            self.packed_bert.first_only = self.pooling in ("cls", "pooler") and not any(self._skipped)
         elif checkpointing:
             if not self.encoder.supports_gradient_checkpointing:
                 raise InputError(f"--gradient-checkpointing: the library has none for {self.family.name}. Leave it out")
@@ -254,7 +274,7 @@ class ConnectionBert(nn.Module):
 
         `tokens` holds the B first sentences, then the B second ones.
         """
-        u, v = self.cut(self.sentence_vectors(tokens, self.precision)).chunk(2)  # (2B, H) -> (B, H) twice
+        u, v = self.cut(self.sentence_vectors(tokens, self.precision, 1, 2)).chunk(2)  # (2B, H) -> (B, H) twice
         return u, v
 
     def cut(self, vectors: Tensor) -> Tensor:
@@ -270,9 +290,10 @@ class ConnectionBert(nn.Module):
         if self.packed_bert:
             self.packed_bert.weights.catch_up_all()
 
-    def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32") -> Tensor:
-        """Return one float32 vector per sentence, not cut: N sentences -> (N, H)."""
-        return self.pooled(*self.token_states(tokens, precision))
+    def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32", *sides: int) -> Tensor:
+        """Return one float32 vector per sentence, not cut: N sentences -> (N, H). sides: see `pooled_tokens`."""
+        states, mask = self.token_states(tokens, precision)
+        return self.pooled(states, self.pooled_tokens(mask, *sides))
 
     def token_states(self, tokens: PackedBatch, precision: str = "fp32") -> tuple[Tensor, Tensor]:
         """Return the float32 state of each token, (N, T, H), and their attention mask (N, T)."""
@@ -306,33 +327,48 @@ class ConnectionBert(nn.Module):
             states = layer(states, attention_mask=mask)
         return states
 
-    def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """One vector, not cut, of each sentence's token states: (N, T, H) under a mask (N, T) -> (N, H)."""
-        vectors: Tensor = pool(self.pooling, states, self.pooled_tokens(attention_mask))
+    def pooled(self, states: Tensor, mask: Tensor) -> Tensor:
+        """One vector, not cut, of each sentence's token states: (N, T, H), and a mask (N, T) of `pooled_tokens` -> (N, H)."""
+        vectors: Tensor = pool(self.pooling, states, mask)
         if self.pooling == "pooler":
             vectors = self.encoder.pooler(vectors.unsqueeze(1))
         for dense in self.dense:
             vectors = dense(vectors)
         return vectors
 
-    def pooled_tokens(self, attention_mask: Tensor) -> Tensor:
-        """Which tokens are pooled, (N, T) int64: all of `attention_mask`, but a prompt where the folder leaves it out."""
-        return without_prompt(attention_mask, self._skipped) if self._skipped else attention_mask
+    def pooled_tokens(self, attention_mask: Tensor, *sides: int) -> Tensor:
+        """Which tokens are pooled, (N, T) int64: all of `attention_mask`, but a prompt where the folder leaves it out.
+
+        sides: 1 or 2, whose prompt stands before the sentences; 1 and 2, of the first and of the second half of them; none, the
+        default prompt.
+        """
+        if not any(self._skipped):
+            return attention_mask
+        parts = attention_mask.chunk(max(1, len(sides)))
+        return torch.cat([without_prompt(part, self._skipped[side]) for part, side in zip(parts, sides or (0,), strict=True)])
 
     def encode(
-        self, sentences: Iterable[str], batch_size: int | None = None, progress: bool = True, precision: str = "auto"
+        self,
+        sentences: Iterable[str],
+        batch_size: int | None = None,
+        progress: bool = True,
+        precision: str = "auto",
+        side: int = 0,
     ) -> np.ndarray:
         """Vectors of N sentences, in their order, (N, H) float32. The list may have any length.
 
-        The folder's default prompt, if it has one, is put before each sentence, as sentence-transformers does.
+        side: 1, the prompt of first sentences is put before each, as sentence-transformers' `encode_query` does; 2, that of
+        second ones, as `encode_document` does; 0, the folder's default prompt, if it has one, as `encode` does.
         `precision` "auto" computes in bf16 where that is faster; the cosine to the "fp32" vector is above 0.9999.
         """
         sentences = _list_of_sentences(sentences, "encode")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it takes 1 or more")
-        store = tokenize(sentences, self.tokenizer, self.max_length)
+        if side not in (0, 1, 2):
+            raise ValueError(f"side is {side!r}; it takes 1, 2, or 0 for none")
+        store = tokenize(sentences, self.tokenizer, self.max_length, self.prompts[side])
         precision, _ = pick_precision(precision, self.device)
-        vectors = self.encode_tokens([store[row] for row in range(len(store))], batch_size, progress, precision)
+        vectors = self.encode_tokens([store[row] for row in range(len(store))], batch_size, progress, precision, side)
         return self.finish(vectors).numpy()
 
     @torch.no_grad()
@@ -342,10 +378,11 @@ class ConnectionBert(nn.Module):
         batch_size: int | None = None,
         progress: bool | str = False,
         precision: str = "fp32",
+        side: int = 0,
     ) -> Tensor:
         """Vectors of S tokenized sentences, in their order, (S, H) float32 on the CPU, without dropout; see `finish`.
 
-        progress: whether a bar is shown, or what it says.
+        progress: whether a bar is shown, or what it says. side: as of `encode`; the prompt's tokens are there already.
         """
         batch_size = batch_size or (64 if self.device.type == "cpu" else 512)  # fits into a CPU's caches; fills a GPU
         was_training = self.training
@@ -360,7 +397,7 @@ class ConnectionBert(nn.Module):
             count = max(1, min(batch_size, TOKENS_AT_ONCE // int(lengths[by_length[start]])))
             rows = by_length[start : start + count]
             tokens = pack([sentences[row] for row in rows], self.tokenizer.pad_token_id, packed=False).to(self.device)
-            vectors[rows] = self.sentence_vectors(tokens, precision).cpu()
+            vectors[rows] = self.sentence_vectors(tokens, precision, side).cpu()
             bar.update(len(rows))
             start += count
         bar.close()
@@ -368,13 +405,17 @@ class ConnectionBert(nn.Module):
         return vectors
 
     def similarity(self, a: Iterable[str], b: Iterable[str]) -> np.ndarray:
-        """Cosine of a[i] and b[i] in [-1, 1] for two lists of N sentences, (N,) float32."""
+        """Cosine of a[i], a first sentence, and b[i], a second one, in [-1, 1] for two lists of N sentences, (N,) float32."""
         a, b = _list_of_sentences(a, "similarity"), _list_of_sentences(b, "similarity")
         if len(a) != len(b):
             raise ValueError(f"similarity() compares sentence by sentence: {len(a)} and {len(b)} were given")
-        vectors = torch.from_numpy(self.encode([*a, *b], progress=False, precision="fp32"))
-        u, v = vectors[: len(a)], vectors[len(a) :]
-        return cosine_similarity(u, v, dim=-1).clamp(-1, 1).numpy()
+        encode = partial(self.encode, progress=False, precision="fp32")
+        if self.one_prompt:
+            vectors = encode([*a, *b], side=1)
+            u, v = vectors[: len(a)], vectors[len(a) :]
+        else:
+            u, v = encode(a, side=1), encode(b, side=2)
+        return cosine_similarity(torch.from_numpy(u), torch.from_numpy(v), dim=-1).clamp(-1, 1).numpy()
 
     def save(self, folder: str | Path) -> None:
         """Write a self-contained folder that opens here, in transformers.AutoModel and in SentenceTransformer(folder).
@@ -433,7 +474,7 @@ def load_tokenizer(folder: str | Path) -> Any:
         folder = check_folder(path)
         encoding = read_encoding_settings(folder)
         tokenizer, _ = read_tokenizer(folder.encoder, read_config(folder.encoder), encoding.lower_case)
-        tokenizer.prompt = encoding.prompt
+        tokenizer.prompts = encoding.sides
         return tokenizer
 
     return read_consistently(path, read)

@@ -98,20 +98,21 @@ class ConnectionDataset(Dataset[Pair]):
 
     def __getitem__(self, row: int) -> Pair:
         place = row if self.rows is None else self.rows[row]
-        target = float(self.scale.target(self.store.label[place]))
-        return Pair(self._tokens(self.store.index1[place]), self._tokens(self.store.index2[place]), target, row)
+        store = self.store
+        target = float(self.scale.target(store.label[place]))
+        return Pair(self._tokens(0, store.index1[place]), self._tokens(1, store.index2[place]), target, row)
 
-    def _tokens(self, sentence: int) -> np.ndarray:
-        tokens = self.store.tokens
+    def _tokens(self, side: int, sentence: int) -> np.ndarray:
+        tokens = self.store.tokens2 if side else self.store.tokens
         if self.first_rows is None:
             return tokens[sentence]
-        first = self.first_rows[sentence]
+        first = self.first_rows[side, sentence]
         return np.arange(first, first + tokens.offsets[sentence + 1] - tokens.offsets[sentence])
 
     def use_states(self, first_rows: np.ndarray) -> None:
         """From now on items have rows of a table of states in the place of token ids: of each token of a sentence the next row.
 
-        first_rows: (S,) int64, of each sentence's first token. See connection/training/frozen_states.py.
+        first_rows: (2, S) int64, of each sentence's first token, on each side. See connection/training/frozen_states.py.
         """
         self.first_rows, self.pad_id = first_rows, 0
 
@@ -142,8 +143,8 @@ class ConnectionDataset(Dataset[Pair]):
     @property
     def cut_sentences(self) -> int:
         """Number of sides of pairs that are longer than the maximum length, of which the end is not seen."""
-        cut = self.store.tokens.cut
-        return int(cut[self.store.index1[self.places]].sum() + cut[self.store.index2[self.places]].sum())
+        first, second = self.store.cut(self.places)
+        return int(first.sum() + second.sum())
 
     def collate(self, items: Sequence[Pair]) -> PairBatch:
         """Packs both sides of B pairs into one batch of rows, so that one encoder call reads them all."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from connection.data.findings import KINDS, LARGEST
 from connection.data.label_words import parse_label_map
+from connection.data.prompts import check_prompt
 from connection.system.errors import InputError
 from connection.system.flags import Flags, flag_words, nearest
 from connection.system.paths import ROOT, resolve
@@ -56,7 +57,7 @@ GROUPS = {
     "everyday": "train_file model_dir output_dir epochs learning_rate batch_size",
     "data": "dev_file test_file dev_fraction test_fraction columns sheet header_row on_bad_rows allow label_min label_max "
     "label_map split_seed cache_dir",
-    "model": "pooling max_length freeze_embeddings freeze_layers dropout matryoshka_dims print_model",
+    "model": "pooling max_length prompt1 prompt2 freeze_embeddings freeze_layers dropout matryoshka_dims print_model",
     "training": "loss balance scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size "
     "gradient_checkpointing on_nonfinite seed",
     "evaluation": "eval_steps patience seeds soup",
@@ -141,6 +142,11 @@ class TrainSettings:
         "how token states are pooled into a sentence vector",
         choices=("mean", "cls", "max", "mean-sqrt-len", "weighted-mean", "last", "pooler"),
     )
+    prompt1: str | None = setting(
+        "text before each first sentence, such as 'query: '; None: the model folder's own; empty (--prompt1=): none",
+        check=check_prompt,
+    )
+    prompt2: str | None = setting("text before each second sentence, likewise", check=check_prompt)
     loss: str = setting(
         f"objective, or a weighted sum such as cosent+cosine-mse:0.5, of {', '.join(FITS)}; auto: chosen by the labels",
         check=parse_loss,
@@ -234,7 +240,7 @@ def as_json(settings: TrainSettings) -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in setting_fields()}
 
 
-TYPES = {"str": str, "int": int, "float": float, "float | None": float, "int | None": int, "bool": bool}
+TYPES = {"str": str, "str | None": str, "int": int, "float": float, "float | None": float, "int | None": int, "bool": bool}
 NOT_GIVEN = object()  # stored by argparse for a flag without its value: `--epochs --seed 1`
 
 
@@ -323,7 +329,7 @@ def _flag_parser(constants: Mapping[str, Any], description: str) -> Flags:
             if field.type == "bool":
                 group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, help=help_text)
             else:  # values stay text here, so that all invalid ones can be reported together
-                metavar = {"str": "TEXT", "int": "N"}.get(str(field.type), "X")
+                metavar = {"str": "TEXT", "str | None": "TEXT", "int": "N"}.get(str(field.type), "X")
                 flag: Any = group.add_argument(flag_of(name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
                 if choices := field.metadata["choices"]:
                     flag.completer = lambda choices=choices, **_: choices  # at the tab key

@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("float32", "float16", "int8"), default="float32", help="(default: float32)")
     parser.add_argument("--dim", type=int, default=0, metavar="N", help="the first N numbers alone, for Matryoshka models")
     parser.add_argument("--normalize", action="store_true", help="vectors of length 1 (default: as the model folder says)")
+    parser.add_argument("--side", type=int, choices=(1, 2), help="1: with the prompt of first sentences, 2: of second ones; "
+                        "needed where these differ")  # fmt: skip
     add_encoder_flags(parser)
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     given = parser.parse_args(argv)
@@ -60,9 +62,15 @@ def encode(given: argparse.Namespace) -> int:
 
     source_file = open_texts(source, given.column)
     model = load_encoder(given.model, given.backend, given.device)
+    if given.side is None and not model.one_prompt:
+        raise InputError(
+            f"The model has the prompt {model.prompts[1]!r:.100} before first sentences and {model.prompts[2]!r:.100} before "
+            "second ones: say which of them the texts are, by --side 1 or --side 2"
+        )
+    side = given.side or 1
     form = Form(given.dtype, given.dim, given.normalize)
     npy = target if target.suffix.lower() == ".npy" else target.with_name(f".{target.name}.npy")
-    vectors, scales, cut = encode_to_file(model, source_file.texts, form, npy)
+    vectors, scales, cut = encode_to_file(model, source_file.texts, side, form, npy)
     try:
         source_file.require_unchanged()
     except InputError:
@@ -82,7 +90,7 @@ def encode(given: argparse.Namespace) -> int:
         npy.unlink()
     column = source_file.names[source_file.place]
     told: dict[str, Any] = {"files": [str(file) for file in written], "texts": len(vectors), "cut": cut}
-    told |= {"shape": list(vectors.shape), "dtype": given.dtype, "column": column}
+    told |= {"shape": list(vectors.shape), "dtype": given.dtype, "column": column, "prompt": model.prompts[side]}
     if given.json:
         print(json.dumps(told))
     else:

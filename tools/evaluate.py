@@ -178,7 +178,7 @@ def _similarities(
     store, scale = read_scored(
         file, model.tokenizer, model.max_length, declared, of_model, cache, skip_bad=given.on_bad_rows == "skip"
     )
-    cut = int(store.tokens.cut.sum())
+    cut = store.cut_sentences
     remark = f"labels {scale}; {cut} sentences cut at {model.max_length} tokens; {len(store.bad)} bad rows left out"
     if not scale.is_retrieval:
         return LabelledPairs.of(store, scale), pair_similarities(model, store, names=names), remark, store.agreement

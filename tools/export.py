@@ -79,7 +79,7 @@ def export(given: argparse.Namespace) -> int:
         encoders = {name: exported_encode(ExportedEncoder(new, settings, graph, 1)) for name, graph in graphs.items()}
         encoders = {"PyTorch": torch_encode(model)} | encoders
         pairs = measure or choose
-        speed = speeds(encoders, pairs.texts()) if pairs else {}
+        speed = speeds(encoders, pairs.sides(model.one_prompt)[0][1]) if pairs else {}
         pays = len(graphs) == 1 or speed[given.format] >= LEAST_GAIN * speed[runtime]
         kept = given.format if pays else runtime
         if measure:

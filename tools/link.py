@@ -98,8 +98,8 @@ def link(given: argparse.Namespace) -> int:
         for text in known.unused[:SHOWN]:
             tell(f"       not used: {printable(text)}")
     vectors, cut = [], []
-    for side in filter(None, (a, b)):
-        encoded, too_long = encode_texts(model, side.texts, what=side.path.name)
+    for number, side in enumerate(filter(None, (a, b)), 1):
+        encoded, too_long = encode_texts(model, side.texts, number, what=side.path.name)
         vectors.append(encoded)
         cut.append(too_long)
         column = f"{len(side.texts)} texts in column {printable(side.column)}"

@@ -23,7 +23,10 @@ from connection.system.plain_files import output_problem
 from connection.system.versions import require_libraries
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from connection.search.negatives import LinkedTexts, Negatives
+    from connection.search.vectors import Encoder
 
 EXAMPLES = (
     "python -m tools.mine links.csv --model-dir output/run -o triplets.csv",
@@ -89,7 +92,7 @@ def mine(given: argparse.Namespace) -> int:
     from connection.search.negatives import find_negatives, pair_rows, read_linked, triplet_rows
     from connection.search.row_files import new_rows
     from connection.search.texts import read_texts
-    from connection.search.vectors import about, encode_texts, load_encoder
+    from connection.search.vectors import about, load_encoder
 
     file = PairFile.open(resolve(given.file), given.columns, given.sheet, given.header_row, given.label_map)
     corpus = None
@@ -98,9 +101,9 @@ def mine(given: argparse.Namespace) -> int:
     linked = read_linked(file, given.label_min, given.label_max, corpus, given.on_bad_rows == "skip")
     model = load_encoder(given.model_dir, given.backend, given.device)
     tell(*about(model))
-    vectors, cut = encode_texts(model, linked.texts)
-    found = find_negatives(linked, vectors, given.negatives, given.margin, given.margin_absolute, given.range_min)
-    cosine = np.einsum("ph,ph->p", vectors[linked.first], vectors[linked.second])
+    u, v, cut = _encode(model, linked)
+    found = find_negatives(linked, u, v, given.negatives, given.margin, given.margin_absolute, given.range_min)
+    cosine = np.einsum("ph,ph->p", u[linked.first], v[linked.second])
     right, there = linked.target > 0.5, found.texts >= 0
     tell(
         f"{printable(file.path)}: {right.sum():,} connected pairs of {len(found.anchors):,} first sentences, "
@@ -128,6 +131,28 @@ def mine(given: argparse.Namespace) -> int:
             written += len(block)
     tell(f"{printable(target)}: {written:,} {given.form}")
     return 0
+
+
+def _encode(model: Encoder, linked: LinkedTexts) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the vectors of the T texts as first and as second sentences, (T, H) each, and how many were cut.
+
+    With two prompts, texts that are not on a side have zeros there.
+    """
+    import numpy as np
+
+    from connection.search.vectors import encode_texts
+
+    if model.one_prompt:
+        vectors, cut = encode_texts(model, linked.texts, 1)
+        return vectors, vectors, cut
+    sides, total = [], 0
+    for side, numbers in ((1, linked.first), (2, np.concatenate([linked.second, linked.candidates]))):
+        there = np.unique(numbers)
+        vectors = np.zeros((len(linked.texts), model.hidden_size), np.float32)
+        vectors[there], cut = encode_texts(model, [linked.texts[number] for number in there], side)
+        sides.append(vectors)
+        total += cut
+    return sides[0], sides[1], total
 
 
 def _show(linked: LinkedTexts, found: Negatives) -> None:

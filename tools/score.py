@@ -101,10 +101,10 @@ def scores_of(model: Encoder, cosine: Any) -> list[list[Any]]:
 
 
 def _score_two(model: Encoder, sentences: list[str], as_json: bool) -> int:
-    from connection.search.vectors import encode_texts
+    from connection.search.vectors import encode_pairs
 
-    vectors, cut = encode_texts(model, sentences, what="sentences")  # (2, H)
-    cosine = (vectors[:1] * vectors[1:]).sum(1).clip(-1, 1)  # (1,)
+    u, v, cut = encode_pairs(model, sentences[:1], sentences[1:], what="sentences")  # (1, H) each
+    cosine = (u * v).sum(1).clip(-1, 1)  # (1,)
     if cut:
         tell(f"{cut} of 2 sentences cut at {model.max_length} tokens")
     names = added_columns(model)
@@ -159,7 +159,7 @@ def _require_rows(file: PairRows, count: int) -> None:
 
 def _scored(model: Encoder, file: PairRows, counts: dict[str, int], problems: list[str]) -> Iterator[list[list[Any]]]:
     """Yields the rows with their scores; those without two sentences have empty ones. Adds to `counts` and `problems`."""
-    from connection.search.vectors import encode_texts
+    from connection.search.vectors import encode_pairs
 
     empty, (threshold, _) = [None] * len(added_columns(model)), threshold_of(model)
     for chunk in file.chunks():
@@ -169,9 +169,9 @@ def _scored(model: Encoder, file: PairRows, counts: dict[str, int], problems: li
         added = [list(empty) for _ in cells]
         if good:
             start = counts["rows"]
-            texts = [first[place] for place in good] + [second[place] for place in good]
-            vectors, cut = encode_texts(model, texts, what=f"rows {start + 1:,} on")  # (2G, H)
-            cosine = (vectors[: len(good)] * vectors[len(good) :]).sum(1).clip(-1, 1)
+            one, two = ([side[place] for place in good] for side in (first, second))
+            u, v, cut = encode_pairs(model, one, two, what=f"rows {start + 1:,} on")  # (G, H) each
+            cosine = (u * v).sum(1).clip(-1, 1)
             for place, row in zip(good, scores_of(model, cosine), strict=True):
                 added[place] = row
             counts["cut"] += cut

@@ -119,7 +119,7 @@ class Finder:
         """Returns the `top` rows for each query, as {key of `HEADER`: cell}; equal texts in the corpus's order."""
         from connection.search.vectors import encode_texts
 
-        vectors, cut = encode_texts(self.model, queries, what="queries")
+        vectors, cut = encode_texts(self.model, queries, 1, what="queries")
         self.cut += cut
         scores, found = self.find(vectors)
         labels = None

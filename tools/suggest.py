@@ -190,8 +190,8 @@ def _pool(model: ConnectionBert, a: Texts, b: Texts, both_lists: bool) -> Pool:
     from connection.search.vectors import encode_texts
 
     vectors = []
-    for side in (a, b):
-        encoded, cut = encode_texts(model, side.texts, what=side.path.name)
+    for number, side in enumerate((a, b), 1):
+        encoded, cut = encode_texts(model, side.texts, number, what=side.path.name)
         vectors.append(encoded)
         texts = f"{len(side.texts):,} texts in column {printable(side.column)}"
         tell(f"texts  {printable(side.path.name)}: {texts}, {cut} cut at {model.max_length} tokens")

@@ -114,17 +114,17 @@ def _look_within(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
     if null.any():
         rows = np.flatnonzero(null[store.index1] | null[store.index2])
         yield Finding.of("null-word", file, store.line[rows], f"{len(rows):,} pairs have such a word in place of a sentence")
-    cut = store.tokens.cut
-    sides = [float(cut[index].mean()) for index in (store.index1, store.index2)]
+    first_cut, second_cut = store.cut()
+    sides = [float(cut.mean()) for cut in (first_cut, second_cut)]
     if max(sides) > CUT_SHARE:
-        rows = np.flatnonzero(cut[store.index1] | cut[store.index2])
+        rows = np.flatnonzero(first_cut | second_cut)
         shares = f"{100 * sides[0]:.1f}% of the first and {100 * sides[1]:.1f}% of the second sentences"
         yield Finding.of("cut-sentences", file, store.line[rows], f"{shares} are longer than {store.tokens.max_length} tokens")
     values, counts = np.unique(store.label, return_counts=True)
     if counts.max() > ONE_LABEL_SHARE * len(store) and len(store) > 1 and not scale.is_retrieval:
         what = f"{100 * counts.max() / len(store):.0f}% of the labels are {values[counts.argmax()]:g}"
         yield Finding.of("one-label", file, [], what)
-    pieces = np.maximum(store.tokens.length - 2, 0)
+    pieces = np.maximum(store.tokens.length - 2 - store.prompt_tokens, 0)
     several = store.words > 1  # a single word may be a number or an identifier, of many pieces in any language
     unknown = store.unknown.sum() / max(1, pieces.sum())
     per_word = pieces[several].sum() / max(1, store.words[several].sum())

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +27,7 @@ from connection.data.agreement import Agreement, find_agreement
 from connection.data.findings import LINES_SHOWN
 from connection.data.pair_file import BadRow, PairChunk, PairFile, Remark
 from connection.data.text_hashes import SentenceIndex, count_words, draw_key, first_equal, hash_texts, hash_tokens, plain
-from connection.data.tokenization import TokenStore, count_unknown, encode_flat
+from connection.data.tokenization import TokenStore, count_unknown, encode_flat, prompts_of
 from connection.system.atomic_files import atomic_folder, remove, remove_leftovers
 from connection.system.errors import InputError
 from connection.system.escapes import printable
@@ -86,7 +86,8 @@ SMALL_FILE = 32 << 20  # bytes; the store of a smaller pair file stays in memory
 PAIR_ARRAYS = {"index1": np.int32, "index2": np.int32, "label": np.float32, "line": np.int64}  # (N,) each
 SENTENCE_ARRAYS = {"length": np.int32, "words": np.int32, "unknown": np.int32, "hash": np.uint64,
                    "token_hash": np.uint64}  # (S,) each  # fmt: skip
-ARRAYS = (*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", "weight", "bad.jsonl")
+SECOND_SIDE = ("ids2", "offsets2", "length2")  # of the S sentences with another prompt; empty if there is none
+ARRAYS = (*PAIR_ARRAYS, *SENTENCE_ARRAYS, "ids", "offsets", *SECOND_SIDE, "weight", "bad.jsonl")
 FILES = (*ARRAYS, "meta.json")
 
 
@@ -95,7 +96,9 @@ class PairStore:
     """N pairs over S distinct sentences."""
 
     path: Path  # the pair file
-    tokens: TokenStore  # of the S sentences
+    tokens: TokenStore  # of the S sentences, with the prompt of first sentences
+    tokens2: TokenStore  # with the prompt of second ones; the same object where both have one prompt, or none
+    prompt_tokens: int  # of the prompt in `tokens`, behind [CLS]
     index1: np.ndarray  # (N,) int32, sentence number of side 1
     index2: np.ndarray  # (N,) int32, sentence number of side 2
     label: np.ndarray  # (N,) float32, on the file's own scale
@@ -128,22 +131,45 @@ class PairStore:
         """(S,) uint64, equal for sentences of the same plain text, and for those that the model can't tell apart."""
         return self.hash[first_equal(self.token_hash)]
 
+    @property
+    def one_prompt(self) -> bool:
+        """Whether a sentence has the same tokens on both sides."""
+        return self.tokens2 is self.tokens
+
+    def cut(self, places: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the first and the second sentences of the pairs at `places` are cut at the maximum length, (n,) bool each."""
+        return self.tokens.cut[self.index1[places]], self.tokens2.cut[self.index2[places]]
+
+    @property
+    def cut_sentences(self) -> int:
+        """Number of distinct sentences that are cut; with two prompts, of distinct first ones and of distinct second ones."""
+        if self.one_prompt:
+            return int(self.tokens.cut.sum())
+        return sum(int(side.cut[np.unique(index)].sum())
+                   for side, index in ((self.tokens, self.index1), (self.tokens2, self.index2)))  # fmt: skip
+
     def token_hashes(self, key: int) -> np.ndarray:
         """(S,) uint64, the hashes of what the model sees of each sentence, with another store's key."""
-        lengths = np.diff(self.tokens.offsets)
-        return hash_seen(np.asarray(self.tokens.ids), lengths, self.unknown, self.hash, key)
+        sides = [self.tokens] if self.one_prompt else [self.tokens, self.tokens2]
+        return hash_seen([(np.asarray(side.ids), np.diff(side.offsets)) for side in sides], self.unknown, self.hash, key)
 
     def __reduce__(self) -> Any:
         """Lets another process map the same files instead of receiving a copy."""
         return (open_store, (self.folder, self.path, self.sha256, True)) if self.folder else super().__reduce__()
 
 
-def hash_seen(flat: np.ndarray, lengths: np.ndarray, unknown: np.ndarray, text_hash: np.ndarray, key: int) -> np.ndarray:
+def hash_seen(
+    sides: Sequence[tuple[np.ndarray, np.ndarray]], unknown: np.ndarray, text_hash: np.ndarray, key: int
+) -> np.ndarray:
     """Returns a hash of what the model sees of each of n sentences, (n,) uint64: of its token ids, see `hash_tokens`.
 
+    sides: the ids end to end and their lengths; with two prompts, on both sides: a longer one leaves less to see of a text.
     [UNK] stands for any word, so that sentences with it may be different texts: their hash is that of the text.
     """
-    return np.where(unknown > 0, text_hash, hash_tokens(flat, lengths, key))
+    seen = hash_tokens(*sides[0], key)
+    for side in sides[1:]:
+        seen = seen + hash_tokens(*side, key)  # overflow is intended
+    return np.where(unknown > 0, text_hash, seen)
 
 
 def load_pairs(
@@ -201,7 +227,12 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
 
     pairs = {name: array(name, dtype) for name, dtype in PAIR_ARRAYS.items()}
     sentences = {name: array(name, dtype) for name, dtype in SENTENCE_ARRAYS.items() if name != "length"}
-    tokens = TokenStore(array("ids", meta["ids"]), array("offsets", np.int64), array("length", np.int32), meta["max_length"])
+
+    def token_store(side: str = "") -> TokenStore:
+        ids, offsets = array(f"ids{side}", meta["ids"]), array(f"offsets{side}", np.int64)
+        return TokenStore(ids, offsets, array(f"length{side}", np.int32), meta["max_length"])
+
+    tokens = token_store()
     labels, known = meta["labels"], meta["bad"]
     rows = folder / "bad.jsonl" if mapped else (folder / "bad.jsonl").read_bytes()
     bad = BadRows(known["counts"], [BadRow(*row) for row in known["first"]], rows)
@@ -209,6 +240,8 @@ def open_store(folder: Path, path: Path, sha256: str, mapped: bool) -> PairStore
     return PairStore(
         path,
         tokens,
+        token_store("2") if meta["two_prompts"] else tokens,
+        meta["prompt_tokens"],
         bad=bad,
         remarks=remarks,
         remark_counts=meta["remark_counts"],
@@ -230,7 +263,9 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
     ids_type = "uint16" if len(tokenizer) <= 1 << 16 else "int32"
     dtypes: Any = {**PAIR_ARRAYS, **SENTENCE_ARRAYS, "ids": ids_type, "offsets": np.int64, "weight": np.float32}
     index, key = SentenceIndex(), draw_key()
-    total = 0
+    first_prompt, second_prompt = prompts_of(tokenizer)
+    two_prompts = first_prompt != second_prompt
+    total = total2 = 0
     labels: set[float] = set()
     written: set[float] = set()
     ratings: list[np.ndarray] = []  # of several annotators: their agreement is that of all pairs
@@ -243,23 +278,31 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
                  disable=None if progress else True, unit_scale=True)
         )  # fmt: skip
         bad = BadRowsWriter(out["bad.jsonl"])
-        out["offsets"].write(np.zeros(1, np.int64).tobytes())
+        for name in ("offsets", "offsets2")[: 1 + two_prompts]:
+            out[name].write(np.zeros(1, np.int64).tobytes())
 
         def write(chunk: PairChunk, numbers: np.ndarray, fresh: list[str]) -> None:
-            nonlocal total
-            flat, lengths, uncut = encode_flat(fresh, tokenizer, max_length)
+            nonlocal total, total2
+            flat, lengths, uncut = encode_flat(fresh, tokenizer, max_length, first_prompt)
             offsets = total + np.cumsum(lengths, dtype=np.int64)
             total += int(lengths.sum())
             unknown = count_unknown(flat, lengths, tokenizer)
+            sides, second = [(flat, lengths)], dict[str, Any]()
+            if two_prompts:  # of each sentence, on whichever sides it will be: its number stays that of its text
+                flat2, lengths2, uncut2 = encode_flat(fresh, tokenizer, max_length, second_prompt)
+                sides.append((flat2, lengths2))
+                second = {"ids2": flat2, "offsets2": total2 + np.cumsum(lengths2, dtype=np.int64), "length2": uncut2}
+                total2 += int(lengths2.sum())
             texts_hash = hash_texts([plain(text) for text in fresh])
             columns: dict[str, Any] = {
                 "index1": numbers[: len(chunk)], "index2": numbers[len(chunk) :], "label": chunk.label, "line": chunk.line,
                 "length": uncut, "words": list(map(count_words, fresh)), "unknown": unknown,
-                "hash": texts_hash, "token_hash": hash_seen(flat, lengths, unknown, texts_hash, key),
-                "ids": flat, "offsets": offsets, "weight": [] if chunk.weight is None else chunk.weight,
+                "hash": texts_hash, "token_hash": hash_seen(sides, unknown, texts_hash, key),
+                "ids": flat, "offsets": offsets, "weight": [] if chunk.weight is None else chunk.weight, **second,
             }  # fmt: skip
             for name, values in columns.items():
-                out[name].write(np.asarray(values, dtype=dtypes[name]).tobytes())
+                dtype = dtypes[name.removesuffix("2") if name in SECOND_SIDE else name]
+                out[name].write(np.asarray(values, dtype=dtype).tobytes())
             bar.update(len(chunk) + len(chunk.bad))
 
         # One chunk is read while the previous one is tokenised and written.
@@ -287,6 +330,9 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "version": VERSION,
         "ids": ids_type,
         "max_length": max_length,
+        "two_prompts": two_prompts,
+        # White space after the prompt is no token of its own: where a piece has it, it is the next word's.
+        "prompt_tokens": int(encode_flat([""], tokenizer, max_length, first_prompt.rstrip())[2][0]) - 2,
         "key": key,
         "labels": sorted(labels),
         "weighted": file.columns.weight is not None,
@@ -311,6 +357,6 @@ def content_key(version: int, file: PairFile, sha256: str, tokenizer: Any, max_l
         repr((sorted(tokenizer.get_vocab().items()), str(backend.normalizer), str(backend.pre_tokenizer))).encode()
     )
     what = [version, sha256, vocabulary.hexdigest(), max_length, low, high, repr(file.columns), file.table.form]
-    what += [prompt] if (prompt := getattr(tokenizer, "prompt", "")) else []
+    what += [list(prompts)] if any(prompts := prompts_of(tokenizer)) else []
     what.append(file.label_map)
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]

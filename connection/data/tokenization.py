@@ -41,18 +41,24 @@ class TokenStore:
         return self.length > self.max_length
 
 
-def tokenize(sentences: Sequence[str], tokenizer: Any, max_length: int) -> TokenStore:
-    """Tokenises `sentences` in memory, each as [CLS] ... [SEP] and truncated to `max_length` tokens in all."""
-    flat, lengths, uncut = encode_flat(sentences, tokenizer, max_length)
+def prompts_of(tokenizer: Any) -> tuple[str, str]:
+    """Returns the texts that stand before first and before second sentences: a model's tokenizer has its `prompts`."""
+    return getattr(tokenizer, "prompts", ("", ""))
+
+
+def tokenize(sentences: Sequence[str], tokenizer: Any, max_length: int, prompt: str = "") -> TokenStore:
+    """Tokenises `sentences` in memory, each as [CLS] prompt ... [SEP] and truncated to `max_length` tokens in all."""
+    flat, lengths, uncut = encode_flat(sentences, tokenizer, max_length, prompt)
     return TokenStore(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), uncut, max_length)
 
 
-def encode_flat(sentences: Sequence[str], tokenizer: Any, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def encode_flat(
+    sentences: Sequence[str], tokenizer: Any, max_length: int, prompt: str = ""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns token ids end to end (total,), lengths (n,), and lengths before truncation (n,), all int32.
 
-    A model's tokenizer has its `prompt`, which is put before each sentence.
+    prompt: is put before each sentence.
     """
-    prompt = getattr(tokenizer, "prompt", "")
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()

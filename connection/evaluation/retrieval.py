@@ -6,12 +6,17 @@ of an unconnected pair (a triplet's negative) the rank is 0. All figures follow 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from connection.data.pair_store import PairStore
 from connection.evaluation.ranking import DEPTH, RECALL_AT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from connection.data.tokenization import TokenStore
 
 SCORES_AT_ONCE = 16 << 20  # scores in memory at a time
 EQUAL = 1e-6  # cosines that differ by less are equal: float32 has no more
@@ -30,24 +35,32 @@ def search_answers(model: Any, store: PairStore, places: np.ndarray | slice, con
     one, two = store.index1[places], store.index2[places]
     same, first, text = np.unique(store.same[np.concatenate([one, two])], return_index=True, return_inverse=True)
     sentences = np.concatenate([one, two])[first]  # (S,), one of each text
-    vectors = model.encode_tokens([store.tokens[sentence] for sentence in sentences], progress=said)
-    vectors = normalize(model.finish(vectors.float()), dim=-1)  # (S, H)
-    if not torch.isfinite(vectors).all():
-        return np.full((len(one), 2), np.nan)
     query, answer = text[: len(one)], text[len(one) :]
-    candidates = np.unique(answer)
+    queries, candidates = np.unique(query), np.unique(answer)
+
+    def encoded(tokens: TokenStore, texts: np.ndarray, side: int) -> Tensor:
+        vectors = model.encode_tokens([tokens[sentence] for sentence in sentences[texts]], progress=said, side=side)
+        return normalize(model.finish(vectors.float()), dim=-1)
+
+    if store.one_prompt:
+        vectors = encoded(store.tokens, np.arange(len(same)), 1)  # (S, H)
+        asking, answering = vectors[queries], vectors[candidates]  # (queries, H), (M, H)
+    else:
+        asking, answering = encoded(store.tokens, queries, 1), encoded(store.tokens2, candidates, 2)
+    if not (torch.isfinite(asking).all() and torch.isfinite(answering).all()):
+        return np.full((len(one), 2), np.nan)
     column = np.full(len(same), -1)
     column[candidates] = np.arange(len(candidates))
     order = np.argsort(query, kind="stable")
     starts = np.flatnonzero(np.diff(query[order], prepend=-1))  # of each query's pairs
     found = np.zeros((len(one), 2))
-    corpus, per_block = vectors[candidates].T, max(1, SCORES_AT_ONCE // max(1, len(candidates)))
+    corpus, per_block = answering.T, max(1, SCORES_AT_ONCE // max(1, len(candidates)))
     while len(starts):
         block = starts[starts < starts[0] + per_block]
         starts = starts[len(block) :]
         rows = order[block[0] : starts[0] if len(starts) else None]  # all pairs of some queries
         asked, line = np.unique(query[rows], return_inverse=True)
-        scores = (vectors[asked] @ corpus).numpy()  # (Q, M)
+        scores = (asking[np.searchsorted(queries, asked)] @ corpus).numpy()  # (Q, M)
         found[rows, 0] = scores[line, column[answer[rows]]]
         own = column[asked]
         scores[np.flatnonzero(own >= 0), own[own >= 0]] = -np.inf

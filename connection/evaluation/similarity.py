@@ -54,12 +54,20 @@ def pair_similarities(
     progress bar says.
     """
     one, two = store.index1[places], store.index2[places]
-    sentences, where = np.unique(np.concatenate([one, two]), return_inverse=True)
-    vectors = model.encode_tokens([store.tokens[sentence] for sentence in sentences], progress=said).numpy()  # (S, H)
+    if store.one_prompt:
+        sentences, where = np.unique(np.concatenate([one, two]), return_inverse=True)
+        vectors = model.encode_tokens([store.tokens[sentence] for sentence in sentences], progress=said, side=1).numpy()
+        sides = [(vectors, where[: len(one)]), (vectors, where[len(one) :])]  # (S, H) and (N,)
+    else:
+        sides = []
+        for side, tokens, index in ((1, store.tokens, one), (2, store.tokens2, two)):
+            sentences, where = np.unique(index, return_inverse=True)
+            encoded = model.encode_tokens([tokens[sentence] for sentence in sentences], progress=said, side=side)
+            sides.append((encoded.numpy(), where))
     found = {name: np.empty(len(one)) for name in names}
     for start in range(0, len(one), PAIRS_AT_ONCE):
         row_slice = slice(start, start + PAIRS_AT_ONCE)
-        u, v = (vectors[side[row_slice]].astype(float) for side in (where[: len(one)], where[len(one) :]))
+        u, v = (vectors[where[row_slice]].astype(float) for vectors, where in sides)
         u, v = (model.finish(torch.from_numpy(x)).numpy() for x in (u, v))
         for name in names:
             found[name][row_slice] = SIMILARITIES[name](u, v)
@@ -104,7 +112,9 @@ def remembered_cosines(cache: Path, model: Any, splits: Mapping[str, Any], of_mo
     found = {}
     for split, data in splits.items():
         digest, store, places = of_model.copy(), data.store, data.places
-        for array in (store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]):
+        arrays = [store.tokens.ids, store.tokens.offsets, store.index1[places], store.index2[places]]
+        arrays += [] if store.one_prompt else [store.tokens2.ids, store.tokens2.offsets]
+        for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
         file = cache / f"cosines-{digest.hexdigest()[:32]}"
         cosines = processes.from_first(functools.partial(_kept, file, len(store.index1[places])))

@@ -46,13 +46,13 @@ def find_slices(
     result of `count_negated`; None if the text is not available.
     """
     one, two = store.index1[places], store.index2[places]
-    cut = (store.tokens.length[one] > store.tokens.max_length) | (store.tokens.length[two] > store.tokens.max_length)
+    first_cut, second_cut = store.cut(places)
     kinds: dict[str, Groups] = {
         "all": (["all pairs"], np.zeros(len(one), np.int64)),
         "label": _label_bands(pairs),
         "length": _lengths(np.maximum(store.words[one], store.words[two])),
         "overlap": _overlaps(store, one, two),
-        "truncation": (["both whole", "one or both cut"], cut.astype(np.int64)),
+        "truncation": (["both whole", "one or both cut"], (first_cut | second_cut).astype(np.int64)),
     }
     if negated is not None:
         kinds["negation"] = (["in neither", "in one", "in both"], negated.astype(np.int64))
@@ -136,10 +136,14 @@ def _lengths(words: np.ndarray) -> Groups:
 
 
 def token_overlap(store: PairStore, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """The Jaccard index of the distinct word pieces of sentences `one` and `two`, (N,) each: (N,) float64 in [0, 1]."""
+    """The Jaccard index of the distinct word pieces of sentences `one` and `two`, (N,) each: (N,) float64 in [0, 1].
+
+    [CLS], prompt and [SEP] are none.
+    """
+    begin = 1 + store.prompt_tokens
     share = np.empty(len(one))
     for row, sides in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
-        a, b = (set(store.tokens[side][1:-1].tolist()) for side in sides)  # without [CLS] and [SEP]
+        a, b = (set(store.tokens[side][begin:-1].tolist()) for side in sides)
         share[row] = len(a & b) / max(1, len(a | b))
     return share
 

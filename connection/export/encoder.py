@@ -60,7 +60,8 @@ class ExportedEncoder:
         self.vectors = (openvino_runtime if graph.suffix == ".xml" else onnx_runtime)(graph, threads)
         self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self.tokenizer.encode_special_tokens = settings["special_tokens_are_text"]
-        self.max_length, self.hidden_size, self.prompt = settings["max_length"], settings["hidden_size"], settings["prompt"]
+        self.max_length, self.hidden_size, prompt = settings["max_length"], settings["hidden_size"], settings["prompt"]
+        self.prompts = (prompt, *settings.get("prompts", [prompt, prompt]))  # of no side, of first and of second sentences
         ends: list[Any] = [settings.get(name) for name in ("label_min", "label_max")]
         self.labels = None if None in ends else (float(ends[0]), float(ends[1]))
         self.calibration = Calibration.from_json(settings)
@@ -74,6 +75,9 @@ class ExportedEncoder:
             settings: Any = read_json(folder / SETTINGS)
             fine = isinstance(settings, dict) and settings.get("version") == VERSION
             if not fine or any(type(settings.get(name)) is not kind for name, kind in KINDS.items()):
+                raise InputError(damaged)
+            prompts = settings.get("prompts", ["", ""])
+            if type(prompts) is not list or [type(prompt) for prompt in prompts] != [str, str]:
                 raise InputError(damaged)
             files = next((files for files in GRAPHS.values() if files[0] in settings["sha256"]), GRAPHS["onnx"])
             for name in (*files, TOKENIZER):
@@ -91,9 +95,17 @@ class ExportedEncoder:
         """One-line description for the user."""
         return f"{self.folder}: {self.settings['summary']}, {self.settings['format']}"
 
-    def encode_block(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the vectors of some thousand texts, (N, H) float32, and which of them were cut, (N,) bool."""
-        rows, cut = self.rows(texts)
+    @property
+    def one_prompt(self) -> bool:
+        """Whether the same text, or none, stands before first and before second sentences."""
+        return self.prompts[1] == self.prompts[2]
+
+    def encode_block(self, texts: Sequence[str], side: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the vectors of some thousand texts, (N, H) float32, and which of them were cut, (N,) bool.
+
+        side: 1 or 2, whose prompt stands before the texts.
+        """
+        rows, cut = self.rows([self.prompts[side] + text for text in texts])
         vectors = np.empty((len(rows), self.hidden_size), np.float32)
         by_length = np.argsort([len(row) for row in rows], kind="stable")  # similar lengths together: little padding
         for start in range(0, len(rows), TEXTS_AT_ONCE):
@@ -102,9 +114,9 @@ class ExportedEncoder:
         return vectors, cut
 
     def rows(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
-        """Returns the tokens of each text, [CLS] and [SEP] included, and which texts were cut, (N,) bool."""
+        """Returns the tokens of each text, [CLS] and [SEP] included, and which texts were cut, (N,) bool. Adds no prompt."""
         begin, end = self.settings["cls"], self.settings["sep"]
-        encoded = self.tokenizer.encode_batch_fast([self.prompt + text for text in texts], add_special_tokens=False)
+        encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         rows = [[begin, *encoding.ids[: self.max_length - 2], end] for encoding in encoded]
         return rows, np.array([len(encoding.ids) > self.max_length - 2 for encoding in encoded])
 

@@ -32,7 +32,7 @@ class Largest(NamedTuple):
 
 
 def measure_channels(model: Any, texts: Sequence[str]) -> list[Largest]:
-    """Return the largest values in each layer of a ConnectionBert, over some texts."""
+    """Return the largest values in each layer of a ConnectionBert, over some texts with their prompts."""
     layers = model.encoder.encoder.layer
     found: dict[nn.Module, Tensor] = {}
 
@@ -46,7 +46,7 @@ def measure_channels(model: Any, texts: Sequence[str]) -> list[Largest]:
     try:
         with torch.inference_mode():
             for start in range(0, len(texts), TEXTS_AT_ONCE):
-                some = [model.encoding.prompt + text for text in texts[start : start + TEXTS_AT_ONCE]]
+                some = texts[start : start + TEXTS_AT_ONCE]
                 cut = {"truncation": True, "max_length": model.max_length}
                 model.encoder(**model.tokenizer(some, padding=True, return_tensors="pt", **cut))
     finally:

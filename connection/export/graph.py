@@ -52,6 +52,11 @@ def require_exportable(model: Any) -> None:
             f"{model.folder} can't be exported: that can be done with a BERT whose activation is GELU, and it is "
             f"{model.family.name} with {model.encoder.config.to_dict().get('hidden_act')}"
         )
+    if not (model.include_prompt or model.one_prompt):
+        raise InputError(
+            f"{model.folder} can't be exported: its two prompts are left out of the pooling (include_prompt), and a graph does "
+            "not know which of them a sentence has"
+        )
 
 
 class SentenceEncoder(nn.Module):
@@ -71,7 +76,8 @@ class SentenceEncoder(nn.Module):
         states = self.norm(self.words(input_ids) + self.position[: input_ids.shape[1]])  # (N, T) -> (N, T, H)
         for layer in self.layers:
             states = layer(states, attention_mask)
-        return states, self.model.finish(self.model.pooled(states, attention_mask))
+        pooled = self.model.pooled_tokens(attention_mask, 1)  # of both sides: see `require_exportable`
+        return states, self.model.finish(self.model.pooled(states, pooled))
 
     def words(self, input_ids: Tensor) -> Tensor:
         """Return the words' embeddings. (N, T) -> (N, T, H)."""

@@ -32,9 +32,14 @@ class Pairs:
     labels: np.ndarray
     name: str
 
-    def texts(self) -> list[str]:
-        """Returns the distinct texts of both sides."""
-        return list(dict.fromkeys(self.one + self.two))
+    def sides(self, one_prompt: bool) -> list[tuple[int, list[str]]]:
+        """Returns what is to be encoded, (side, distinct texts): with one prompt for both sides, all texts as of side 1."""
+        sides = [(1, self.one + self.two)] if one_prompt else [(1, self.one), (2, self.two)]
+        return [(side, list(dict.fromkeys(texts))) for side, texts in sides]
+
+    def prompted(self, prompts: Sequence[str]) -> list[str]:
+        """Returns the distinct texts of both sides with their prompts. prompts: of no side, of side 1 and of side 2."""
+        return list(dict.fromkeys([prompts[1] + text for text in self.one] + [prompts[2] + text for text in self.two]))
 
 
 def pairs_of_file(path: Path, columns: str, falls: bool) -> tuple[Pairs, Pairs]:
@@ -60,29 +65,43 @@ def pairs_of_file(path: Path, columns: str, falls: bool) -> tuple[Pairs, Pairs]:
     return first, second
 
 
-Encode = Callable[[Sequence[str]], np.ndarray]  # texts -> (N, H)
+@dataclasses.dataclass(frozen=True)
+class Encode:
+    """A way from texts and their side, 1 or 2, to vectors (N, H)."""
+
+    vectors: Callable[[Sequence[str], int], np.ndarray]
+    one_prompt: bool  # whether the side makes no difference
 
 
 def cosines(encode: Encode, pairs: Pairs) -> np.ndarray:
     """Returns the cosine of each pair, (N,), to 6 digits: noise of float32 ranks no pairs."""
-    return _of_pairs(encode(pairs.texts()), pairs)
+    return _of_pairs(_vectors(encode, pairs), encode, pairs)
 
 
-def _of_pairs(vectors: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """As `cosines`, from the vectors of `pairs.texts()`."""
-    place = {text: number for number, text in enumerate(pairs.texts())}
-    one, two = (vectors[[place[text] for text in side]].astype(float) for side in (pairs.one, pairs.two))
+def _vectors(encode: Encode, pairs: Pairs) -> np.ndarray:
+    """Returns the vectors of `pairs.sides()`, one after the other, (M, H)."""
+    return np.concatenate([encode.vectors(texts, side) for side, texts in pairs.sides(encode.one_prompt)])
+
+
+def _of_pairs(vectors: np.ndarray, encode: Encode, pairs: Pairs) -> np.ndarray:
+    """As `cosines`, from the vectors that `_vectors` returns."""
+    asked = [(side, text) for side, texts in pairs.sides(encode.one_prompt) for text in texts]
+    place = {key: number for number, key in enumerate(asked)}
+    second = 1 if encode.one_prompt else 2
+    one, two = (
+        vectors[[place[side, text] for text in texts]].astype(float) for side, texts in ((1, pairs.one), (second, pairs.two))
+    )
     return SIMILARITIES["cosine"](one, two).round(6)
 
 
 def torch_encode(model: ConnectionBert) -> Encode:
     """Returns the model's own way from texts to vectors, in fp32."""
-    return lambda texts: model.encode(texts, progress=False, precision="fp32")
+    return Encode(lambda texts, side: model.encode(texts, progress=False, precision="fp32", side=side), model.one_prompt)
 
 
 def exported_encode(encoder: ExportedEncoder) -> Encode:
     """Returns an exported model's way from texts to vectors."""
-    return lambda texts: encoder.encode_block(texts)[0]
+    return Encode(lambda texts, side: encoder.encode_block(texts, side)[0], encoder.one_prompt)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +121,8 @@ class Figures:
 
 def compare(source: Encode, exported: Encode, pairs: Pairs) -> Figures:
     """Returns the figures of an export on pairs."""
-    a, b = (encode(pairs.texts()).astype(float) for encode in (source, exported))
-    before, after = (100 * spearman(_of_pairs(vectors, pairs), pairs.labels) for vectors in (a, b))
+    a, b = (_vectors(encode, pairs).astype(float) for encode in (source, exported))
+    before, after = (100 * spearman(_of_pairs(vectors, source, pairs), pairs.labels) for vectors in (a, b))
     return Figures(float(SIMILARITIES["cosine"](a, b).min()), before, after, len(pairs.labels))
 
 
@@ -117,7 +136,7 @@ def speeds(encoders: dict[str, Encode], texts: Sequence[str]) -> dict[str, float
         for turn in range(ROUNDS + 1):
             for name, encode in encoders.items():
                 clock = time.process_time()
-                encode(texts)
+                encode.vectors(texts, 1)
                 taken[name] += [len(texts) / max(1e-9, time.process_time() - clock)] * (turn > 0)
     finally:
         torch.set_num_threads(threads)

@@ -50,7 +50,7 @@ def write_graphs(
     write(plain_encoder(model, attention), fp32)
     if kind == runtime or not choose:
         return {runtime: fp32}, {}
-    write(EvenEncoder(model, attention, measure_channels(model, choose.texts())), even)
+    write(EvenEncoder(model, attention, measure_channels(model, choose.prompted(model.prompts))), even)
     figures = {}
     if runtime == "onnx":
 
@@ -60,7 +60,7 @@ def write_graphs(
         in_fp32 = search(even, int8, cosines_of(fp32), cosines_of, exact, tell)
         figures = {"products": len(products(even)), "in_fp32": len(in_fp32)}
     else:
-        quantize_openvino(even, int8, ExportedEncoder(folder, settings, fp32, 1), choose.texts())
+        quantize_openvino(even, int8, ExportedEncoder(folder, settings, fp32, 1), choose.prompted(model.prompts))
     return {runtime: fp32, kind: int8}, figures
 
 
@@ -85,7 +85,8 @@ def write_settings(model: ConnectionBert, folder: Path, kind: str, figures: Mapp
         "cls": model.tokenizer.cls_token_id,
         "sep": model.tokenizer.sep_token_id,
         "pad": model.tokenizer.pad_token_id,
-        "prompt": model.encoding.prompt,
+        "prompt": model.prompts[0],
+        "prompts": model.prompts[1:],
         "special_tokens_are_text": bool(model.tokenizer.split_special_tokens),
         "label_min": low,
         "label_max": high,

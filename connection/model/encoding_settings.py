@@ -8,10 +8,11 @@ programs if it changes no vector of `encode()`, or refused by name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from connection.data.prompts import FIRST, SECOND, check_prompt, side_prompts, with_side_prompts
 from connection.model.checks.folder_entries import read_json
 from connection.model.checks.model_folder import ModelFolder
 from connection.system.errors import InputError
@@ -23,7 +24,6 @@ TEXT_FILES = tuple(
 MODEL_FILE = "config_sentence_transformers.json"
 NO_LIMIT = 1_000_000  # the library writes 10^30 as the maximum length of a tokenizer that has none
 LEAST_LENGTH = 3  # [CLS], one token, [SEP]
-LONGEST_PROMPT = 10_000  # characters
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 LAST_STATES = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 # What may stand in an entry of keyword arguments: it concerns where and how fast the library computes.
@@ -39,9 +39,10 @@ class EncodingSettings:
     """The settings of a folder for texts and vectors. A plain BERT has the defaults.
 
     max_length: in tokens; None if the folder sets none. lower_case: texts are lower-cased before anything else. prompts: texts
-    to put before a text, by name. default_prompt_name: of the prompt that `encode()` uses. similarity: how the vectors are to
-    be compared; it is kept for other programs, this project goes by the cosine. truncate_dim: vectors are cut to so many
-    numbers. kept: entries of sentence_bert_config.json for other programs. requirements: versions that the folder asks for.
+    to put before a text, by name (connection/data/prompts.py). default_prompt_name: of the prompt that `encode()` uses.
+    similarity: how the vectors are to be compared; it is kept for other programs, this project goes by the cosine.
+    truncate_dim: vectors are cut to so many numbers. kept: entries of sentence_bert_config.json for other programs.
+    requirements: versions that the folder asks for.
     """
 
     max_length: int | None = None
@@ -58,11 +59,32 @@ class EncodingSettings:
         """The text that stands before each text; "" if there is none."""
         return "" if self.default_prompt_name is None else self.prompts.get(self.default_prompt_name, "")
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The prompts of first and of second sentences."""
+        return side_prompts(self.prompts, self.prompt)
+
+    def with_sides(self, first: str | None, second: str | None) -> EncodingSettings:
+        """These settings with other prompts of first and of second sentences. None: as it is.
+
+        If both are the same text, it is the default prompt too; else there is none.
+        """
+        if first is None and second is None:
+            return self
+        first, second = (own if given is None else given for given, own in zip((first, second), self.sides, strict=True))
+        default = FIRST if first and first == second else None
+        return replace(self, prompts=with_side_prompts(self.prompts, first, second), default_prompt_name=default)
+
     def remarks(self) -> list[str]:
         """Remarks for the user about settings that they might not expect."""
         remarks = []
-        if self.prompt:
-            remarks.append(f"the folder's prompt {self.prompt!r:.100} stands before every text, in training too")
+        first, second = self.sides
+        if first != second:
+            places = [(first, "first sentence of a pair"), (second, "second one")]
+            stands = [f"{prompt!r:.100} stands before each {where}" for prompt, where in places if prompt]
+            remarks.append(f"the prompt {', and '.join(stands)}, in training too")
+        elif first:
+            remarks.append(f"the prompt {first!r:.100} stands before every text, in training too")
         if self.truncate_dim:
             remarks.append(f"vectors are cut to their first {self.truncate_dim} numbers, as the folder says (truncate_dim)")
         if self.similarity not in (None, "cosine"):
@@ -78,11 +100,14 @@ class EncodingSettings:
     def as_files(self, max_length: int) -> dict[str, dict[str, Any]]:
         """The content of the files that say this, by name; max_length: of the model as it is used."""
         files = {TEXT_FILES[0]: {"max_seq_length": max_length, "do_lower_case": self.lower_case, **self.kept}}
-        model: dict[str, Any] = {"prompts": dict(self.prompts), "default_prompt_name": self.default_prompt_name}
+        prompts = dict(self.prompts)
+        if self.sides != (prompts.get(FIRST, ""), prompts.get(SECOND[0], "")):  # what encode_query and encode_document take
+            prompts |= dict(zip((FIRST, SECOND[0]), self.sides, strict=True))
+        model: dict[str, Any] = {"prompts": prompts, "default_prompt_name": self.default_prompt_name}
         model |= {"similarity_fn_name": self.similarity} if self.similarity else {}
         model |= {"truncate_dim": self.truncate_dim} if self.truncate_dim else {}
         model |= {"requirements": self.requirements} if self.requirements else {}
-        if self.prompts or len(model) > 2:
+        if prompts or len(model) > 2:
             files[MODEL_FILE] = {"model_type": "SentenceTransformer"} | model
         return files
 
@@ -192,8 +217,10 @@ def _model_settings(folder: ModelFolder) -> dict[str, Any]:
             f"{file}: default_prompt_name is {default!r:.100}, which is none of the prompts {list(prompts)!r:.200}"
         )
     for name, prompt in prompts.items():
-        if len(prompt) > LONGEST_PROMPT:
-            raise InputError(f"{file}: the prompt {name!r:.100} has {len(prompt):,} characters, more than {LONGEST_PROMPT:,}")
+        try:
+            check_prompt(prompt)
+        except InputError as error:
+            raise InputError(f"{file}: {name!r:.100} is {error}") from None
     similarity = content.get("similarity_fn_name")
     require(similarity in (None, *SIMILARITIES), "similarity_fn_name", similarity, f"one of {', '.join(SIMILARITIES)}")
     size = content.get("truncate_dim")

@@ -71,7 +71,7 @@ def write_card(
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"code": inline_code, "thousands": "{:,}".format}
     base, name = _name(record["model_dir"]), _name(record["output_dir"])
-    plain = model.pooling in ("mean", "cls") and model.include_prompt and not model.encoding.prompt
+    plain = model.pooling in ("mean", "cls") and model.include_prompt and not any(model.prompts)
     knots = model.calibration.knots
     places = sorted({round(n * (len(knots[0]) - 1) / (KNOTS_SHOWN - 1)) for n in range(KNOTS_SHOWN)}) if knots else []
     gain = results.get("gain", {}).get("test")

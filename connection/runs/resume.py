@@ -23,6 +23,7 @@ from connection.system.versions import describe
 SAME = {
     "model_sha256": "the model in --model-dir (SHA-256)", "label_min": "label scale from", "label_max": "label scale to",
     "pooling": "pooling", "loss": "objective", "matryoshka_dims": "Matryoshka dimensions", "device": "device",
+    "prompt1": "prompt of first sentences", "prompt2": "prompt of second sentences",
 }  # fmt: skip
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 

@@ -113,7 +113,11 @@ class TrainingRun:
 
     def load_model(self) -> ConnectionBert:
         """Load the model to start from, on the CPU. Raises `InputError` if its folder is refused."""
-        self.model = ConnectionBert.load(self.settings.model_dir, self.settings.asked_pooling, self.settings.max_length)
+        settings = self.settings
+        prompts = settings.prompt1, settings.prompt2
+        self.model = ConnectionBert.load(settings.model_dir, settings.asked_pooling, settings.max_length, prompts)
+        if prompts == (None, None) and any(self.model.encoding.sides):
+            self.model.notes.append("to train without the folder's prompts: --prompt1= --prompt2=")
         return self.model
 
     def read_data(self) -> dict[str, ConnectionDataset]:
@@ -146,6 +150,7 @@ class TrainingRun:
         self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
         used = {"pooling": model.pooling, "loss": self.loss, "loss_reason": self._why_loss}
         used |= {"matryoshka_dims": ",".join(map(str, self.dims)), "weight_column": prepared.weight_column}
+        used |= dict(zip(("prompt1", "prompt2"), model.encoding.sides, strict=True))
         self.record = run_record(settings, prepared, base_digest.hexdigest(), self._machine | used)
         remarks = self._remarks + (require_same(self._checkpoint, self.record) if self._checkpoint else [])
         if self.first:

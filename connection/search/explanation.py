@@ -58,7 +58,7 @@ class Explanation:
     def minus(self, base: Explanation) -> Explanation:
         """Returns what another model's explanation of the same words lacks. Raises `InputError` if its words are others."""
         if (self.first, self.second) != (base.first, base.second):
-            raise InputError("the base model's tokenizer or maximum length makes other words of these texts.")
+            raise InputError("the base model's tokenizer, maximum length or prompts make other words of these texts.")
         return dataclasses.replace(self, contributions=self.contributions - base.contributions)
 
     def as_json(self) -> dict[str, Any]:
@@ -99,19 +99,24 @@ def explain(model: ConnectionBert, first: str, second: str) -> Explanation:
         problem = "not UTF-8" if any("\ud800" <= letter <= "\udfff" for letter in text) else text_problem(text)
         if problem:
             raise InputError(f"The {name} text can't be explained, it is {problem}: give a sentence.")
-    store = tokenize([first, second], model.tokenizer, model.max_length)
-    tokens = pack([store[0], store[1]], model.tokenizer.pad_token_id, packed=False).to(model.device)
+    stores = [
+        tokenize([text], model.tokenizer, model.max_length, prompt)
+        for text, prompt in zip((first, second), model.prompts[1:], strict=True)
+    ]
+    tokens = pack([store[0] for store in stores], model.tokenizer.pad_token_id, packed=False).to(model.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
         states, mask = model.token_states(tokens)  # (2, T, H), (2, T)
-    mask = model.pooled_tokens(mask)
+    mask = model.pooled_tokens(mask, 1, 2)
     model.train(was_training)
     parts = model.cut(token_parts(model.pooling, states.double(), mask).flatten(0, 1)).unflatten(0, mask.shape)
     norms = parts.sum(dim=1).norm(dim=1)  # (2,)
     pairs = (parts[0] @ parts[1].T / (norms[0] * norms[1]).clamp(min=1e-12)).cpu().numpy()  # (T, T)
-    (words1, of1), (words2, of2) = (_words(model, text, mask[side]) for side, text in enumerate((first, second)))
-    return Explanation(words1, words2, of1 @ pairs @ of2.T, int(store.cut.sum()))  # (n, T) (T, T) (T, m) -> (n, m)
+    wholes = [prompt + text for prompt, text in zip(model.prompts[1:], (first, second), strict=True)]
+    (words1, of1), (words2, of2) = (_words(model, whole, mask[side]) for side, whole in enumerate(wholes))
+    cut = sum(int(store.cut[0]) for store in stores)
+    return Explanation(words1, words2, of1 @ pairs @ of2.T, cut)  # (n, T) (T, T) (T, m) -> (n, m)
 
 
 def token_parts(pooling: str, states: Tensor, mask: Tensor) -> Tensor:
@@ -128,10 +133,12 @@ def token_parts(pooling: str, states: Tensor, mask: Tensor) -> Tensor:
     return torch.cat(parts, dim=2)
 
 
-def _words(model: ConnectionBert, text: str, pooled: Tensor) -> tuple[tuple[str, ...], np.ndarray]:
-    """The W words of a text that have pooled tokens, (T,) of 0 and 1, and whether each token is of the word: (W, T) float64."""
+def _words(model: ConnectionBert, whole: str, pooled: Tensor) -> tuple[tuple[str, ...], np.ndarray]:
+    """The W words that have pooled tokens, (T,) of 0 and 1, and whether each token is of the word: (W, T) float64.
+
+    whole: a text with its prompt.
+    """
     tokenizer, mask = model.tokenizer, pooled.cpu().numpy()
-    whole = model.encoding.prompt + text
     encoded = tokenizer.backend_tokenizer.encode(whole, add_special_tokens=False)
     last = int(np.flatnonzero(mask)[-1])  # [SEP]
     words, of_token = [tokenizer.cls_token], [0]

@@ -35,22 +35,23 @@ class Index:
     cut: int  # of these, how many are longer than the maximum length
 
 
-def open_index(folder: Path, model: Encoder, texts: Sequence[str]) -> Index:
+def open_index(folder: Path, model: Encoder, texts: Sequence[str], side: int = 2) -> Index:
     """Open the index of a corpus; make it, or encode what is new in the corpus, if need be.
 
-    Raises `InputError` if the folder is no index, is damaged, or is another model's.
+    side: 1 or 2, whose prompt stands before the texts. Raises `InputError` if the folder is no index, is damaged, or is another
+    model's or another prompt's.
     """
-    identity = digest_of(model).hexdigest()
+    identity, prompt = digest_of(model, side).hexdigest(), model.prompts[side]
     keys = np.array([hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] for text in texts], "V16")
     distinct, first, rows = np.unique(keys, return_index=True, return_inverse=True)
-    known, vectors = _read(folder, identity, model.hidden_size)
+    known, vectors = _read(folder, identity, prompt, model.hidden_size)
     there = np.searchsorted(known, distinct) if len(known) else np.zeros(len(distinct), np.int64)
     there = np.minimum(there, max(0, len(known) - 1))
     old = known[there] == distinct if len(known) else np.zeros(len(distinct), bool)
     fresh = np.flatnonzero(~old)
     if not len(fresh) and len(known) == len(distinct):
         return Index(folder, vectors, rows, 0, 0)
-    encoded, cut = encode_texts(model, [texts[first[row]] for row in fresh], what="new texts")
+    encoded, cut = encode_texts(model, [texts[first[row]] for row in fresh], side, what="new texts")
     with atomic_folder(folder) as new:
         merged = np.lib.format.open_memmap(new / VECTORS, "w+", np.float32, (len(distinct), model.hidden_size))
         for start in range(0, len(distinct), AT_ONCE):
@@ -61,11 +62,12 @@ def open_index(folder: Path, model: Encoder, texts: Sequence[str]) -> Index:
         merged.flush()
         del merged
         np.save(new / TEXTS, distinct)
-        write_json(new / FILE, {"version": VERSION, "model": identity, "texts": len(distinct), "numbers": model.hidden_size})
+        told = {"version": VERSION, "model": identity, "texts": len(distinct), "numbers": model.hidden_size, "prompt": prompt}
+        write_json(new / FILE, told)
     return Index(folder, np.load(folder / VECTORS, mmap_mode="r"), rows, len(fresh), cut)
 
 
-def _read(folder: Path, identity: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(folder: Path, identity: str, prompt: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns keys (D,) and vectors (D, H) of an index; none if there is no folder, or an empty one."""
     nothing = np.zeros(0, "V16"), np.zeros((0, size), np.float32)
     if is_link(folder) or (folder.exists() and not folder.is_dir()):
@@ -77,6 +79,11 @@ def _read(folder: Path, identity: str, size: int) -> tuple[np.ndarray, np.ndarra
         same = told["version"] == VERSION and told["model"] == identity
     except (OSError, ValueError, LookupError, TypeError):
         raise InputError(f"--index {folder} holds no index, or a damaged one: give another folder, or remove it") from None
+    if not same and told.get("prompt", "") != prompt:
+        raise InputError(
+            f"--index {folder} is of texts with the prompt {told.get('prompt', '')!r:.100}, and the model has {prompt!r:.100} "
+            "before them: give another folder, or remove it"
+        )
     if not same:
         raise InputError(f"--index {folder} is of another model: give another folder, or remove it")
     try:

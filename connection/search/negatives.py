@@ -73,21 +73,21 @@ class Negatives(NamedTuple):
 
 
 def find_negatives(
-    linked: LinkedTexts, vectors: np.ndarray, count: int, relative: float, absolute: float, skip: int = 0
+    linked: LinkedTexts, u: np.ndarray, v: np.ndarray, count: int, relative: float, absolute: float, skip: int = 0
 ) -> Negatives:
     """Returns the nearest candidates of each first sentence of a connected pair, without those that may be right.
 
-    vectors (T, H) float32: of all texts, of length 1. A candidate is left out if the file links it with the sentence, by a
-    label above the lower end of the scale; if it is the sentence itself; and if its cosine is above `relative` times that of
-    the right answer, or less than `absolute` below it: of several right answers, of the furthest one. So it is in NV-Retriever
-    (Moreira et al. 2024, arXiv 2407.15831, "TopK-PercPos"), and where the right answer's cosine is negative as in
-    sentence-transformers' `mine_hard_negatives`. skip: how many of the nearest that are left are not taken.
+    u, v (T, H) float32: of the texts as first and as second sentences, of length 1. A candidate is left out if the file links
+    it with the sentence, by a label above the lower end of the scale; if it is the sentence itself; and if its cosine is above
+    `relative` times that of the right answer, or less than `absolute` below it: of several right answers, of the furthest one.
+    So it is in NV-Retriever (Moreira et al. 2024, arXiv 2407.15831, "TopK-PercPos"), and where the right answer's cosine is
+    negative as in sentence-transformers' `mine_hard_negatives`. skip: how many of the nearest that are left are not taken.
     """
     from connection.search.top_k import top_k
 
     right = linked.target > 0.5
     anchors, asked = np.unique(linked.first[right], return_inverse=True)
-    cosine = np.einsum("ph,ph->p", vectors[linked.first[right]], vectors[linked.second[right]])
+    cosine = np.einsum("ph,ph->p", u[linked.first[right]], v[linked.second[right]])
     furthest = np.full(len(anchors), np.inf, np.float32)
     np.minimum.at(furthest, asked, cosine)
     ceiling = np.minimum(furthest - (1 - relative) * np.abs(furthest), furthest - absolute)
@@ -95,10 +95,10 @@ def find_negatives(
     known = linked.target > 0
     left_out = np.concatenate([linked.first[known] * width + linked.second[known], anchors * (width + 1)])
     found = Negatives(anchors, np.full((len(anchors), count), -1, np.int64), np.full((len(anchors), count), np.nan, np.float32))
-    corpus = vectors[linked.candidates]
+    corpus = v[linked.candidates]
     left, k = np.arange(len(anchors)), 4 * (skip + count)
     while len(left):
-        scores, rows = top_k(vectors[anchors[left]], corpus, k)  # (L, k)
+        scores, rows = top_k(u[anchors[left]], corpus, k)  # (L, k)
         texts = linked.candidates[rows]
         keep = (scores <= ceiling[left, None]) & ~np.isin(anchors[left, None] * width + texts, left_out)
         rank = np.cumsum(keep, axis=1) - skip

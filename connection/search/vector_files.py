@@ -37,19 +37,20 @@ class Form:
 
 
 def encode_to_file(
-    model: Encoder, texts: Callable[[], Iterable[str]], form: Form, target: Path
+    model: Encoder, texts: Callable[[], Iterable[str]], side: int, form: Form, target: Path
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Encode N texts, each distinct one once, to a .npy file. Returns the vectors, their scales and how many texts were cut.
 
-    texts: begins a new pass over them; two are made, and 16 bytes of each text are kept. The vectors (N, dim) are those in the
-    file, mapped into memory; the scales (N,) float32 are of int8 alone: vector n is scales[n] times its numbers. While the file
-    is written it is called .NAME.part; the same call goes on with such a file after a kill, and the result is the same to the
-    last bit. Raises `InputError` if another process writes it, or there is no text.
+    texts: begins a new pass over them; two are made, and 16 bytes of each text are kept. side: 1 or 2, whose prompt stands
+    before them. The vectors (N, dim) are those in the file, mapped into memory; the scales (N,) float32 are of int8 alone:
+    vector n is scales[n] times its numbers. While the file is written it is called .NAME.part; the same call goes on with such
+    a file after a kill, and the result is the same to the last bit. Raises `InputError` if another process writes it, or there
+    is no text.
     """
     size = model.hidden_size if not form.dim else form.dim
     if size > model.hidden_size:
         raise InputError(f"--dim {form.dim}: the model's vectors have {model.hidden_size} numbers")
-    places, new, identity = _distinct(texts(), _identity(model, form))
+    places, new, identity = _distinct(texts(), _identity(model, side, form))
     count = int(new.sum())
     part, note = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.part.json")
     note.touch()
@@ -63,7 +64,7 @@ def encode_to_file(
         with tqdm(total=count, initial=done, desc="encode", unit="text", disable=None, leave=False) as bar:
             while block := list(itertools.islice(left, TEXTS_AT_ONCE)):
                 rows = slice(done, done + len(block))
-                encoded, is_cut = encode_block(model, block)
+                encoded, is_cut = encode_block(model, block, side)
                 encoded = unit(encoded[:, :size]) if form.normalized else encoded[:, :size]
                 vectors[rows], scales[rows] = quantized(encoded, form.dtype)
                 vectors.flush()
@@ -123,9 +124,9 @@ def _write_rows(file: Any, vectors: np.ndarray, places: np.ndarray) -> None:
         file.write(np.ascontiguousarray(vectors[places[start : start + TEXTS_AT_ONCE]]).tobytes())
 
 
-def _identity(model: Encoder, form: Form) -> Any:
+def _identity(model: Encoder, side: int, form: Form) -> Any:
     """Begins the digest of all that determines the vectors: the model and their form."""
-    digest = digest_of(model)
+    digest = digest_of(model, side)
     digest.update(json.dumps(dataclasses.asdict(form)).encode())
     return digest
 

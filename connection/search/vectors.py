@@ -41,58 +41,64 @@ def about(model: Encoder) -> list[str]:
     return [f"model  {printable(model.summary)}", *(f"       note: {printable(note)}" for note in model.notes)]
 
 
-def encode_block(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def encode_block(model: Encoder, texts: Sequence[str], side: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the vectors of some thousand texts as `ConnectionBert.encode` in fp32, (N, H), and which were cut, (N,) bool.
 
+    side: 1 or 2, whose prompt stands before the texts.
     Of several processes, each encodes its share (connection/search/sharing.py): the others are in `help_encoding`.
     """
     if count() == 1:
-        return _encode(model, texts)
-    return _encode_shares(model, from_first(lambda: [*texts]))
+        return _encode(model, texts, side)
+    return _encode_shares(model, *from_first(lambda: ([*texts], side)))
 
 
 def help_encoding(model: Encoder) -> None:
     """In all processes but the first: encode a share of what the first one has to encode, until it is done."""
-    while (texts := from_first(list[str])) is not None:
-        _encode_shares(model, texts)
+    nothing: tuple[list[str], int] | None = None
+    while asked := from_first(lambda: nothing):
+        _encode_shares(model, *asked)
 
 
-def _encode_shares(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _encode_shares(model: Encoder, texts: Sequence[str], side: int) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
     vectors, cut = np.empty((0, model.hidden_size), np.float32), np.zeros(0, bool)
     if own := texts[share(len(texts))]:
-        vectors, cut = _encode(model, own)
+        vectors, cut = _encode(model, own, side)
     all_vectors, all_cut = (
         torch.cat(gather(torch.from_numpy(part))).numpy() for part in (np.ascontiguousarray(vectors), cut.astype(np.uint8))
     )
     return all_vectors, all_cut.astype(bool)
 
 
-def _encode(model: Encoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _encode(model: Encoder, texts: Sequence[str], side: int) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(model, ExportedEncoder):
-        return model.encode_block(texts)
+        return model.encode_block(texts, side)
     from connection.data.tokenization import tokenize
 
-    store = tokenize(texts, model.tokenizer, model.max_length)
-    return model.finish(model.encode_tokens([store[row] for row in range(len(store))])).numpy(), store.cut
+    store = tokenize(texts, model.tokenizer, model.max_length, model.prompts[side])
+    return model.finish(model.encode_tokens([store[row] for row in range(len(store))], side=side)).numpy(), store.cut
 
 
-def digest_of(model: Encoder) -> Any:
-    """Returns a SHA-256 (hashlib object) of all that determines the vectors of given texts."""
+def digest_of(model: Encoder, side: int) -> Any:
+    """Returns a SHA-256 (hashlib object) of all that determines the vectors of given texts of a side, its prompt included."""
     if isinstance(model, ExportedEncoder):
-        return model.digest()
+        digest = model.digest()
+        if not model.one_prompt:
+            digest.update(model.prompts[side].encode())
+        return digest
     from connection.evaluation.similarity import model_digest
 
     digest = model_digest(model)
-    digest.update(json.dumps([model.encoding.prompt, model.normalized]).encode())
+    digest.update(json.dumps([model.prompts[side], model.normalized]).encode())
     return digest
 
 
-def encode_texts(model: Encoder, texts: Sequence[str], what: str = "texts") -> tuple[np.ndarray, int]:
+def encode_texts(model: Encoder, texts: Sequence[str], side: int, what: str = "texts") -> tuple[np.ndarray, int]:
     """Returns the vectors of N texts, (N, H) float32 of length 1, and how many texts were cut at the maximum length.
 
-    Each distinct text is encoded once. what: the texts' name on the progress bar.
+    Each distinct text is encoded once. side: 1 or 2, whose prompt stands before the texts. what: the texts' name on the
+    progress bar.
     """
     numbers: dict[str, int] = {}
     places = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)  # (N,) of each text in `distinct`
@@ -102,10 +108,19 @@ def encode_texts(model: Encoder, texts: Sequence[str], what: str = "texts") -> t
     with tqdm(total=len(distinct), desc=f"encode {what}", unit="text", disable=None, leave=False) as bar:
         for start in range(0, len(distinct), TEXTS_AT_ONCE):
             part = slice(start, start + TEXTS_AT_ONCE)
-            encoded, cut[part] = encode_block(model, distinct[part])
+            encoded, cut[part] = encode_block(model, distinct[part], side)
             vectors[part] = unit(encoded)
             bar.update(len(encoded))
     return vectors[places], int(cut[places].sum())
+
+
+def encode_pairs(model: Encoder, first: Sequence[str], second: Sequence[str], what: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the vectors of N first and of N second sentences, (N, H) each as of `encode_texts`, and how many were cut."""
+    if model.one_prompt:  # a text on both sides is encoded once
+        vectors, cut = encode_texts(model, [*first, *second], 1, what)
+        return vectors[: len(first)], vectors[len(first) :], cut
+    (u, cut1), (v, cut2) = encode_texts(model, first, 1, what), encode_texts(model, second, 2, what)
+    return u, v, cut1 + cut2
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -33,9 +33,10 @@ class OwnParts(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        lengths = np.diff(self.data.store.tokens.offsets)
+        lengths, lengths2 = (np.diff(side.offsets) for side in (self.data.store.tokens, self.data.store.tokens2))
         for rows in self.batches:
-            tokens = lengths[self.data.sentences(np.array(rows)).numpy()].sum(0)  # (2, B) -> (B,)
+            first, second = self.data.sentences(np.array(rows)).numpy()  # (B,) each
+            tokens = lengths[first] + lengths2[second]  # (B,)
             cuts = even_cuts(tokens, processes.count())
             yield rows[cuts[processes.rank()] : cuts[processes.rank() + 1]]
 

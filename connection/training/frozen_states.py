@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from connection.data.tokenization import TokenStore
+from connection.data.pair_store import PairStore
 from connection.model.packing import pack
 from connection.system import processes
 from connection.system.sealed_files import make_private
@@ -30,7 +30,7 @@ TOKENS_AT_ONCE = 4096  # of a batch: few enough for a CPU's caches, and enough f
 
 def states_bytes(model: ConnectionBert, data: ConnectionDataset, dtype: torch.dtype) -> int:
     """Return the size of the states of a Dataset's distinct sentences."""
-    tokens = int(np.diff(data.store.tokens.offsets)[_sentences(data)].sum())
+    tokens = int(_lengths(data)[_sentences(data)].sum())
     return tokens * int(model.encoder.config.hidden_size) * dtype.itemsize
 
 
@@ -41,9 +41,8 @@ def keep_states(model: ConnectionBert, data: ConnectionDataset, folder: Path | N
     processes. folder: for a file that is memory-mapped; its space is free again when the process ends, however that happens.
     None: the table is kept in memory.
     """
-    bert, store = model.packed_bert, data.store.tokens
+    bert, store, lengths = model.packed_bert, data.store, _lengths(data)
     assert bert
-    lengths = np.diff(store.offsets)
     sentences = _sentences(data)
     sentences = sentences[np.argsort(-lengths[sentences], kind="stable")]
     ends = np.cumsum(lengths[sentences])  # in the table
@@ -60,22 +59,33 @@ def keep_states(model: ConnectionBert, data: ConnectionDataset, folder: Path | N
                 table.add(states)
             bar.update(sum(map(len, turn)))
     bert.keep(table.whole())
-    data.use_states(first_rows)
+    data.use_states(np.broadcast_to(first_rows.reshape(-1, len(store.tokens)), (2, len(store.tokens))))
+
+
+def _lengths(data: ConnectionDataset) -> np.ndarray:
+    """The number of tokens of each of S sentences, (S,); with another prompt on the second side, those with it after them."""
+    store = data.store
+    sides = [store.tokens] if store.one_prompt else [store.tokens, store.tokens2]
+    return np.concatenate([np.diff(tokens.offsets) for tokens in sides])
 
 
 def _sentences(data: ConnectionDataset) -> np.ndarray:
-    """The numbers of the sentences in a Dataset's pairs, ascending, (n,)."""
-    used = np.zeros(len(data.store.tokens), bool)
-    used[data.store.index1[data.places]] = used[data.store.index2[data.places]] = True
+    """The numbers of the sentences in a Dataset's pairs, ascending, (n,); numbers above S are those of `_lengths`."""
+    store, lengths = data.store, _lengths(data)
+    used = np.zeros(len(lengths), bool)
+    second = len(lengths) - len(store.tokens)  # 0 with one prompt
+    used[store.index1[data.places]] = used[second + store.index2[data.places]] = True
     return np.flatnonzero(used)
 
 
 @torch.no_grad()
-def _states(bert: PackedBert, store: TokenStore, sentences: np.ndarray) -> Tensor:
+def _states(bert: PackedBert, store: PairStore, sentences: np.ndarray) -> Tensor:
     """The states of n sentences end to end, (tokens, H) on the CPU."""
     if not len(sentences):
         return torch.empty(0, bert.hidden, dtype=bert.dtype)
-    batch = pack([store[sentence] for sentence in sentences], 0).to(bert.device)
+    count = len(store.tokens)
+    tokens = [store.tokens[number] if number < count else store.tokens2[number - count] for number in sentences]
+    batch = pack(tokens, 0).to(bert.device)
     return bert.frozen_states(batch)[batch.slots[batch.attention_mask.bool()]].cpu()
 
 

@@ -47,7 +47,7 @@ def load(path, tokenizer, cache, max_length=16):
 
 def contents(store):
     return [
-        (store.tokens[a].tolist(), store.tokens[b].tolist(), label)
+        (store.tokens[a].tolist(), store.tokens2[b].tolist(), label)
         for a, b, label in zip(store.index1, store.index2, store.label, strict=True)
     ]
 
@@ -345,6 +345,7 @@ UNIX = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows;
 
 
 def test_a_changed_bit_anywhere_in_a_cached_store_builds_it_again(tokenizer, tmp_path, mapped, capsys):
+    tokenizer.prompts = ("the day: ", "the night: ")  # without two prompts, the files of the second side are empty
     path, cache = write_pairs(tmp_path / "p.csv", [*PAIRS, ("", "no text", 1)]), tmp_path / "cache"
     first = load(path, tokenizer, cache)
     whole, rows = contents(first), list(first.bad.rows())

@@ -20,8 +20,10 @@ from connection.export import int8, verification
 from connection.export.encoder import FORMATS, GRAPHS, SETTINGS, TOKENIZER, ExportedEncoder
 from connection.export.even_ranges import EvenEncoder, EvenLayer, measure_channels
 from connection.export.graph import Layer, onnxruntime_attention, plain_encoder, torch_attention, write_onnx
-from connection.export.verification import Figures, Pairs
+from connection.export.verification import Figures, Pairs, compare, exported_encode, torch_encode
 from connection.export.writing import keep_graph, write_graphs, write_settings, write_tokenizer
+from connection.search.vectors import digest_of
+from connection.system.errors import InputError
 from connection.system.paths import ROOT
 from ConnectionBert import ConnectionBert
 from tests.conftest import MANY, run_inside, tiny_config, training_words, write_bert, write_pairs
@@ -78,16 +80,36 @@ def test_vectors_are_the_models_under_each_pooling(tiny_folder, tmp_path, poolin
     assert np.allclose(alone, vectors, atol=1e-5)
 
 
-def test_prompt_cut_vectors_and_length_1_are_kept(tiny_folder, tmp_path):
+def test_prompts_cut_vectors_and_length_1_are_kept(tiny_folder, tmp_path):
     ConnectionBert.load(tiny_folder).save(tmp_path / "saved")
     file = tmp_path / "saved" / "config_sentence_transformers.json"
-    more = {"prompts": {"query": "the city sees: "}, "default_prompt_name": "query", "truncate_dim": 5}
+    more = {"prompts": {"query": "the city sees: ", "passage": "not a book. "}, "truncate_dim": 5}
     file.write_text(json.dumps(more))
     model = ConnectionBert.load(tmp_path / "saved")
     model.normalized, model.labels = True, (5.0, 0.0)
     encoder = exported(model, tmp_path / "new")
-    assert np.allclose(encoder.encode_block(TEXTS)[0], model.encode(TEXTS, progress=False, precision="fp32"), atol=1e-5)
+    for side in (1, 2):
+        vectors = model.encode(TEXTS, progress=False, precision="fp32", side=side)
+        assert np.allclose(encoder.encode_block(TEXTS, side)[0], vectors, atol=1e-5)
     assert (encoder.hidden_size, encoder.labels, encoder.max_length) == (5, (5.0, 0.0), model.max_length)
+    assert len({digest_of(encoder, side).hexdigest() for side in (1, 2)}) == 2
+    pairs = Pairs(["a dog", "a cat"], ["a cat", "the man"], np.array([1, 0]), "")
+    assert pairs.prompted(model.prompts) == [f"the city sees: {text}" for text in ("a dog", "a cat")] + [
+        f"not a book. {text}" for text in ("a cat", "the man")
+    ]
+    found = compare(torch_encode(model), exported_encode(encoder), pairs)
+    assert found.least_cosine > 0.9999
+    assert verification.cosines(exported_encode(encoder), pairs) == pytest.approx(
+        model.similarity(pairs.one, pairs.two), abs=1e-4
+    )
+    assert digest_of(model, 1).hexdigest() != digest_of(model, 2).hexdigest()
+
+
+def test_two_prompts_that_are_left_out_of_the_pooling_are_refused(tiny_folder, tmp_path):
+    model = ConnectionBert.load(tiny_folder, prompts=("the city ", "a "))
+    model.include_prompt = False
+    with pytest.raises(InputError, match="its two prompts are left out of the pooling"):
+        exported(model, tmp_path / "new")
 
 
 def test_other_programs_find_the_token_states_in_the_graph(tiny_folder, tmp_path):

@@ -144,12 +144,14 @@ def test_everything_that_is_kept_stands_in_the_saved_files(peer, tmp_path):
     model = ConnectionBert.load(peer)
     model.save(tmp_path / "saved")
     saved = {name: json.loads((tmp_path / "saved" / name).read_text()) for name in (MODEL, BERT, POOLING)}
-    assert wanted.items() <= saved[MODEL].items()
+    # The default prompt was put before all, so it is what encode_query and encode_document take of the saved folder.
+    prompts = {"query": "not a book. ", "document": "not a book. ", "mine": "not a book. "}
+    assert (wanted | {"prompts": prompts}).items() <= saved[MODEL].items()
     assert {"do_lower_case": True, "query_length": 9, "document_length": 8, "max_seq_length": 64}.items() == saved[BERT].items()
     assert saved[POOLING]["include_prompt"] is False
     other = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert (other.similarity_fn_name, other.truncate_dim, other.default_prompt_name) == ("dot", 9, "mine")
-    assert other.prompts == {"document": "", **PROMPTS["prompts"]}
+    assert other.prompts == prompts
     notes = "; ".join(model.notes)
     assert "'not a book. ' stands before every text, in training too" in notes
     assert "similarity is dot" in notes
@@ -176,7 +178,7 @@ def test_prompt_and_cut_count_in_training_and_in_what_is_measured(peer):
     model = ConnectionBert.load(peer)
     ones, twos = [pair[0] for pair in PAIRS], [pair[1] for pair in PAIRS]
     expected = model.similarity(ones, twos)
-    tokens = tokenize(ones + twos, load_tokenizer(peer), 64)
+    tokens = tokenize(ones + twos, load_tokenizer(peer), 64, PROMPTS["prompts"]["mine"])
     batch = pack([tokens[row] for row in range(len(tokens))], model.tokenizer.pad_token_id)
     model.train()
     model.prepare_training("fp32", True, 0, dropout=0.0)
@@ -186,7 +188,7 @@ def test_prompt_and_cut_count_in_training_and_in_what_is_measured(peer):
     assert np.allclose(made, expected, atol=1e-5)
     model.eval()
 
-    store: Any = SimpleNamespace(index1=np.arange(8), index2=np.arange(8, 16), tokens=tokens)
+    store: Any = SimpleNamespace(index1=np.arange(8), index2=np.arange(8, 16), tokens=tokens, one_prompt=True)
     assert np.allclose(pair_similarities(model, store)["cosine"], expected, atol=1e-5)
 
 
@@ -216,7 +218,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "another kind of model": ({MODEL: {"model_type": "CrossEncoder"}}, MODEL, "a 'CrossEncoder'"),
     "an unknown default": ({MODEL: {"default_prompt_name": "absent"}}, MODEL, "is 'absent', which is none of"),
     "prompts that are none": ({MODEL: {"prompts": {"query": 5}}}, MODEL, "prompts should be an object of texts"),
-    "an endless prompt": ({MODEL: {"prompts": {"query": "x " * 10_000}}}, MODEL, "has 20,000 characters"),
+    "an endless prompt": ({MODEL: {"prompts": {"query": "x " * 10_000}}}, MODEL, "a prompt of 20,000 characters"),
     "a prompt without room beside it": (
         {MODEL: {"prompts": {"query": "dog " * 70}, "default_prompt_name": "query"}}, "prompt", "fills the maximum length"),
     "another similarity": ({MODEL: {"similarity_fn_name": "maxsim"}}, MODEL, "similarity_fn_name should be one of cosine"),

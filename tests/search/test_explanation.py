@@ -276,7 +276,7 @@ def test_a_base_with_another_tokenizer_is_no_base(tiny_folder, tmp_path, tiny_en
     short.save(tmp_path / "short")
     shown = run_inside(command.main, tiny_folder, FIRST, SECOND, "--base", tmp_path / "short")
     assert shown.returncode == 2
-    assert "makes other words of these texts" in shown.stderr
+    assert "make other words of these texts" in shown.stderr
 
 
 def test_help_has_two_examples():

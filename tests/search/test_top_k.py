@@ -37,12 +37,12 @@ def test_texts_become_vectors_of_length_1_each_distinct_text_once(tiny_folder, m
     seen: list[int] = []
     real = bert.encode_tokens
 
-    def counted(tokens, *words):
+    def counted(tokens, *words, **named):
         seen.append(len(tokens))
-        return real(tokens, *words)
+        return real(tokens, *words, **named)
 
     monkeypatch.setattr(bert, "encode_tokens", counted)
-    vectors, cut = encode_texts(bert, texts)
+    vectors, cut = encode_texts(bert, texts, 1)
     assert seen == [3]  # the distinct ones
     assert cut == 1
     wanted = bert.encode(texts, progress=False, precision="fp32")

@@ -100,7 +100,7 @@ def test_what_the_file_links_is_no_negative(linked):
     texts = linked(rows)
     assert {texts.texts[number] for number in texts.candidates} == {"a dog", "a cat", "a horse", "a book", "a man"}
     vectors = np.ones((len(texts.texts), 1), np.float32)
-    found = find_negatives(texts, vectors, 4, relative=1, absolute=0)
+    found = find_negatives(texts, vectors, vectors, 4, relative=1, absolute=0)
     assert [texts.texts[number] for number in found.anchors] == ["a dog"]
     assert [texts.texts[number] for number in found.texts[0] if number >= 0] == ["a man"]
 
@@ -111,10 +111,12 @@ def test_the_search_goes_on_until_there_are_enough(linked):
     texts = linked(rows)
     angle = {f"text {n}": 0.01 * n for n in range(100)} | {"right 0": 0.1, "right 1": 0.5955}
     vectors = np.array([[np.cos(angle.get(text, 0)), np.sin(angle.get(text, 0))] for text in texts.texts], np.float32)
-    found = find_negatives(texts, vectors, 3, relative=1, absolute=0)
+    found = find_negatives(texts, vectors, vectors, 3, relative=1, absolute=0)
     assert [texts.texts[number] for number in found.texts[0]] == ["text 60", "text 61", "text 62"]
     assert found.cosine[0] == pytest.approx(np.cos([0.6, 0.61, 0.62]), abs=1e-6)
-    assert find_negatives(texts, vectors, 200, relative=1, absolute=0).texts[0].tolist().count(-1) == 160  # 40 are far enough
+    assert (
+        find_negatives(texts, vectors, vectors, 200, relative=1, absolute=0).texts[0].tolist().count(-1) == 160
+    )  # 40 are far enough
 
 
 def test_a_corpus_and_labelled_pairs(tiny_folder, tmp_path):

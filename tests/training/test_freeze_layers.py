@@ -254,6 +254,22 @@ def test_without_room_the_states_are_computed_in_each_step(done, folder, pairs, 
     assert [loss for _, loss in losses] == pytest.approx([loss for _, loss in expected], rel=1e-4)
 
 
+def test_a_sentence_with_two_prompts_has_two_entries(folder, pairs, tmp_path, monkeypatch):
+    words = ["--prompt1", "the dog: ", "--prompt2", "one cat sees "]
+    kept = train(folder, pairs, tmp_path / "kept", *words)
+    assert "in memory" in kept.stdout, kept.stderr
+    monkeypatch.setattr(training_run, "place_of_states", lambda *words: ("", None))
+    assert train(folder, pairs, tmp_path / "computed", *words).returncode == 0
+    losses, expected = (result_of(tmp_path / name)[0] for name in ("kept", "computed"))
+    assert [loss for _, loss in losses] == pytest.approx([loss for _, loss in expected], rel=1e-4)
+    assert losses != result_of_one_prompt(folder, pairs, tmp_path)
+
+
+def result_of_one_prompt(folder, pairs, tmp_path):
+    assert train(folder, pairs, tmp_path / "one", "--prompt1", "the dog: ", "--prompt2", "the dog: ").returncode == 0
+    return result_of(tmp_path / "one")[0]
+
+
 def test_places_of_states(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_and_memory, "available_memory", lambda: 4 * 2**30)
     monkeypatch.setattr(disk_and_memory.shutil, "disk_usage", lambda there: SimpleNamespace(free=8 * 2**30))

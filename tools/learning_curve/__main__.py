@@ -70,7 +70,9 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
         torch.set_num_threads(settings.threads)
     if settings.precision == "auto" and earlier.get("precision") in ("bf16", "fp32"):
         settings = dataclasses.replace(settings, precision=earlier["precision"])  # measured once for all runs of a curve
-    model = ConnectionBert.load(settings.model_dir, settings.asked_pooling, settings.max_length)
+    model = ConnectionBert.load(
+        settings.model_dir, settings.asked_pooling, settings.max_length, (settings.prompt1, settings.prompt2)
+    )
     pairs = read_pairs(settings, model)
     identity = _identity(settings, model, pairs)
     inputs = [store.path for store in pairs.prepared.stores.values()]

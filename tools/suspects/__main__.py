@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FILE = "suspects.csv"
 # Flags of training. Their defaults are those of training, except the ones below.
 TRAINING = ("model_dir columns sheet header_row label_min label_max label_map on_bad_rows cache_dir batch_size learning_rate "
-            "max_length pooling loss epochs seed device precision threads").split()  # fmt: skip
+            "max_length pooling prompt1 prompt2 loss epochs seed device precision threads").split()  # fmt: skip
 READING: dict[str, Any] = {"columns": "", "sheet": "", "header_row": 0, "label_map": "", "on_bad_rows": "stop"}
 DEFAULTS: dict[str, Any] = READING | {"cache_dir": "output/cache", "max_length": 128, "seed": 42}
 EPOCHS, FOLDS = 1, 2  # as measured: docs/mistakes.md
