@@ -60,7 +60,7 @@ LABEL_QUALIFIERS = set(
 OF_LABEL = "(?:labels?|scores?|ratings?|similarity|relatedness|gold)"
 ANNOTATOR = re.compile(
     rf"{OF_LABEL}?(?:by|of)?(?:annotator|rater|coder|judge|expert|reviewer|evaluator|assessor|labell?er|worker|person|"
-    rf"bewerter|gutachter|annotateur|evaluador|평가자|評価者|标注者)(?:id)?[#]?(?:\d{{1,3}}|[a-rt-z]){OF_LABEL}?"
+    rf"bewerter|gutachter|annotateur|evaluador|평가자|評価者|标注者)s?(?:id)?[#]?(?:\d{{1,3}}|[a-rt-z]){OF_LABEL}?"
     rf"|{OF_LABEL}[#]?(?:\d{{1,3}}|[a-rt-z])"
 )  # in plain form; an s at the end is of a plural
 SHOWN = 30  # names in a message

@@ -301,6 +301,7 @@ def test_wrong_columns_are_refused(tmp_path, columns, said):
         ("sentence1,sentence2,Rater 1,Rater 2,Rater 3", "sentence1=1,sentence2=2,label=3,4,5"),
         ("sentence1,sentence2,label_1,label_2,label_3", ""),
         ("this,that,score_rater1,score_rater2,score_rater3", ""),
+        ("sentence1,sentence2,raters.a,raters.b,raters.c", ""),
         ("요구사항,테스트,평가자1,평가자2,평가자3", ""),
     ],
 )
