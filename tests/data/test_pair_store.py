@@ -175,7 +175,7 @@ def test_very_many_labels_between_0_and_1_are_not_taken_for_binary_ones(tokenize
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_either_kind_give_the_same_batches(tokenizer, tmp_path, mapped, method):
     store = load(write_pairs(tmp_path / "p.csv", PAIRS * 3), tokenizer, tmp_path / "cache")
-    dataset = ConnectionDataset(store, LabelScale(0, 5, "graded", ""), 0)
+    dataset = ConnectionDataset(store, LabelScale(0, 5, "graded", ""), 0, weight=np.arange(1, 25, dtype=np.float32))
     plain = list(make_loader(dataset, ShuffledBatches(24, 5, 1), 0, False))
     loader = make_loader(dataset, ShuffledBatches(24, 5, 1), 1, False)
     loader.multiprocessing_context = method
