@@ -332,7 +332,7 @@ def _build(folder: Path, file: PairFile, tokenizer: Any, max_length: int, low: f
         "max_length": max_length,
         "two_prompts": two_prompts,
         # White space after the prompt is no token of its own: where a piece has it, it is the next word's.
-        "prompt_tokens": int(encode_flat([""], tokenizer, max_length, first_prompt.rstrip())[2][0]) - 2,
+        "prompt_tokens": int(encode_flat([first_prompt.rstrip()], tokenizer, max_length)[2][0]) - 2 if first_prompt else 0,
         "key": key,
         "labels": sorted(labels),
         "weighted": file.columns.weight is not None,

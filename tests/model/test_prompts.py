@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.data.prompts import side_prompts
 from connection.evaluation.retrieval import search_answers
+from connection.evaluation.similarity import remembered_cosines
 from connection.evaluation.slices import token_overlap
 from connection.search.explanation import explain
 from ConnectionBert import ConnectionBert, load_tokenizer
@@ -100,9 +102,15 @@ def test_prompts_by_their_names(prompts, default, expected):
     assert side_prompts(prompts, default) == expected
 
 
-@pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize(
-    "prompts", [{"query": FIRST, "document": SECOND}, {"query": FIRST}, {"document": SECOND}, {"query": "", "mine": FIRST}]
+    ("prompts", "include"),
+    [
+        ({"query": FIRST, "document": SECOND}, True),
+        ({"query": FIRST, "document": SECOND}, False),
+        ({"query": FIRST}, False),
+        ({"document": SECOND}, True),
+        ({"query": "", "mine": FIRST}, False),
+    ],
 )
 def test_vectors_of_each_side_are_those_of_encode_query_and_encode_document(peer, tmp_path, prompts, include):
     with_prompts(peer, prompts, include=include)
@@ -135,8 +143,10 @@ def test_similarity_has_a_side_for_each_list_and_encode_knows_two(peer):
         model.encode(ONES, side=3)
 
 
-@pytest.mark.parametrize("default", [None, "mine"])
-@pytest.mark.parametrize("given", [("", ""), ("a ", None), (None, "a "), ("a ", "a "), ("", "a ")])
+@pytest.mark.parametrize(
+    ("given", "default"),
+    [(("", ""), "mine"), (("a ", None), None), ((None, "a "), "mine"), (("a ", "a "), None), (("", "a "), None)],
+)
 def test_prompts_that_are_given_replace_the_folders_and_are_read_back(peer, tmp_path, given, default):
     with_prompts(peer, {"query": FIRST, "passage": SECOND, "mine": "red "}, default)
     model = ConnectionBert.load(peer, prompts=given)
@@ -285,12 +295,21 @@ def test_retrieval_asks_with_one_prompt_and_answers_with_the_other(peer, tmp_pat
         assert found[row, 1] == 1 + (scores[row, others] >= cosine - 1e-6).sum() + len(right)
 
 
+def test_cosines_that_are_kept_are_those_of_the_second_prompt_too(peer, pair_file, tmp_path):
+    for second in (SECOND, "a "):
+        model = ConnectionBert.load(with_prompts(peer, {"query": FIRST, "document": second}))
+        data: Any = SimpleNamespace(store=store_of(pair_file, model.tokenizer), places=slice(None))
+        for _ in range(2):
+            found = remembered_cosines(tmp_path / "kept", model, {"dev": data})["dev"]
+            assert np.allclose(found, cosines_of(peer), atol=1e-5)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
 # --- a run --------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("include", [True, False])
-def test_a_run_trains_measures_and_saves_with_both_prompts(peer, pair_file, tmp_path, include):
-    with_prompts(peer, {}, include=include)
+def test_a_run_trains_measures_and_saves_with_both_prompts(peer, pair_file, tmp_path):
+    with_prompts(peer, {}, include=False)
     words = training_words(peer, pair_file, tmp_path / "run", "--prompt1", FIRST, "--prompt2", SECOND)
     shown = run_inside(driver.main, *words, "--test-file", pair_file, "--log-steps", 1)
     assert shown.returncode == 0, shown.stderr
@@ -313,8 +332,8 @@ def test_a_run_trains_measures_and_saves_with_both_prompts(peer, pair_file, tmp_
 
 def test_one_prompt_for_both_sides_is_the_default_prompt_to_the_last_bit(peer, pair_file, tmp_path):
     def losses(name: str, *flags: str) -> list[Any]:
-        words = training_words(peer, pair_file, tmp_path / name, "--loss", "multiple-negatives+cosine-mse", "--log-steps", 1)
-        shown = run_inside(driver.main, *words, *flags)
+        words = training_words(peer, pair_file, tmp_path / name, "--loss", "multiple-negatives+cosine-mse", "--epochs", 1)
+        shown = run_inside(driver.main, *words, "--log-steps", 1, *flags)
         assert shown.returncode == 0, shown.stderr
         assert ("to train without the folder's prompts: --prompt1= --prompt2=" in shown.stdout) == (name == "default")
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
