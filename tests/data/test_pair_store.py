@@ -42,7 +42,7 @@ def mapped(monkeypatch):
 
 
 def load(path, tokenizer, cache, max_length=16):
-    return load_pairs(PairFile.open(path), tokenizer, max_length, *INFINITE, cache, False)
+    return load_pairs(PairFile.open(path, weighted=True), tokenizer, max_length, *INFINITE, cache, False)
 
 
 def contents(store):
@@ -346,8 +346,10 @@ UNIX = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows;
 
 def test_a_changed_bit_anywhere_in_a_cached_store_builds_it_again(tokenizer, tmp_path, mapped, capsys):
     tokenizer.prompts = ("the day: ", "the night: ")  # without two prompts, the files of the second side are empty
-    path, cache = write_pairs(tmp_path / "p.csv", [*PAIRS, ("", "no text", 1)]), tmp_path / "cache"
+    pairs = [(*pair, 2) for pair in [*PAIRS, ("", "no text", 1)]]
+    path, cache = write_pairs(tmp_path / "p.csv", pairs, ("sentence1", "sentence2", "score", "weight")), tmp_path / "cache"
     first = load(path, tokenizer, cache)
+    assert first.weight.tolist() == [2] * 8
     whole, rows = contents(first), list(first.bad.rows())
     names = sorted(file.name for file in first.folder.iterdir())
     assert set(store_module.FILES) < set(names)
