@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from connection.data.audit import training_splits
 from connection.data.findings import KINDS, ROW_FINDINGS
 from connection.data.labels import TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.permutation import Permutation
 from connection.data.prepare import Prepared, prepare
-from connection.data.split import split_by_sentence
+from connection.data.split import rows_apart, split_by_sentence
 from connection.model.packing import PackedBatch, pack
 from connection.settings import TrainSettings
 from connection.system.batch_workers import leave_signals_to_parent
@@ -65,6 +66,7 @@ class ConnectionDataset(Dataset[Pair]):
     def __init__(self, store: PairStore, scale: LabelScale, pad_id: int, rows: np.ndarray | None = None):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
         self.packed = True  # several sentences may share a row of a batch
+        self.first_sentence = [0]  # number of the first sentence of each file that the pairs are from
 
     @classmethod
     def from_file(cls, path: str | Path, tokenizer: Any, max_length: int = 128, columns: str = "") -> ConnectionDataset:
@@ -134,6 +136,16 @@ class ConnectionDataset(Dataset[Pair]):
         places = rows if self.rows is None else self.rows[rows]
         return torch.from_numpy(np.stack([self.store.index1[places], self.store.index2[places]]).astype(np.int64))
 
+    def token_counts(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the tokens of both sides of B rows together, (B,) int64."""
+        sentences, offsets = self.sentences(rows).numpy(), self.store.tokens.offsets
+        counts: np.ndarray = (offsets[sentences + 1] - offsets[sentences]).sum(0)  # (2, B) -> (B,)
+        return counts
+
+    def shuffled(self, batch_size: int, seed: int) -> ShuffledBatches:
+        """Returns the batches of an epoch, in an order of its own each time."""
+        return ShuffledBatches(len(self), batch_size, seed, self.groups)
+
     def where(self, rows: Tensor) -> str:
         """Returns the file and the lines of some rows, for messages."""
         places = rows.numpy() if self.rows is None else self.rows[rows.numpy()]
@@ -187,16 +199,29 @@ def make_loader(
 def make_datasets(
     prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int
 ) -> tuple[dict[str, ConnectionDataset], list[str]]:
-    """Returns the Datasets "train", "dev" and "test" (if they exist), and remarks for the user.
+    """Returns the Datasets "train", "train-2" ..., "dev" and "test" (if they exist), and remarks for the user.
 
-    If there is only a training file, `fractions` of it are split off by sentence as dev and test.
+    If there are only training files, `fractions` of the first are split off by sentence as dev and test; rows of the others
+    that have one of these sentences are left out. Raises `InputError` if that leaves nothing of a file.
     """
     stores, scale = prepared.stores, prepared.scale
-    if len(stores) > 1 or not sum(fractions):
-        scales = {split: scale if split == "train" else prepared.held_out for split in stores}
-        return {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, []
+    scales = {"train": scale, **prepared.others}
+    if len(stores) > len(scales) or not sum(fractions):
+        return {split: ConnectionDataset(store, scales.get(split, prepared.held_out), pad_id) for split, store in stores.items()}, []
     rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
-    return {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}, remarks
+    data = {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}
+    held_out = np.concatenate([np.zeros(0, np.int32), *(rows[split] for split in rows if split != "train")])
+    for split, other in prepared.others.items():
+        kept = rows_apart(stores[split], stores["train"], held_out)
+        if left_out := len(stores[split]) - len(kept):
+            remarks.append(
+                f"{left_out:,} of the {len(stores[split]):,} pairs of {stores[split].path.name} are left out: they have sentences "
+                f"of the dev and test pairs, which are split off from {stores['train'].path.name}"
+            )
+        if not len(kept):
+            raise InputError(f"{remarks[-1]}. Nothing of that file is left: give a --dev-file and a --test-file, or leave it out.")
+        data[split] = ConnectionDataset(stores[split], other, pad_id, kept)
+    return data, remarks
 
 
 def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
@@ -205,7 +230,8 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     Prints how the files were read. Raises `InputError` if a file can't be read or has findings that block training, or if
     `--patience` is set and there are no dev pairs.
     """
-    files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
+    paths = [file.path for file in settings.train_files]
+    files = dict(zip(training_splits(paths), paths, strict=True)) | {"dev": settings.dev_file, "test": settings.test_file}
     files = {split: name for split, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
     prepared = prepare(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from connection.data.audit import FEW_BAD, audit
+from connection.data.audit import FEW_BAD, audit, is_training
 from connection.data.findings import SKIPPED, Finding, errors
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
@@ -19,6 +19,7 @@ from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 from connection.system.paths import resolve
 from connection.system.processes import from_first
 
@@ -28,8 +29,8 @@ class Prepared:
     """Everything known about the pair files before training."""
 
     understood: list[str]  # how each file was read, for the user
-    stores: dict[str, PairStore]  # "train", and "dev" and "test" if they have a file
-    scale: LabelScale  # of the training file
+    stores: dict[str, PairStore]  # "train", "train-2" ... if there are several, and "dev" and "test" if they have a file
+    scale: LabelScale  # of the training file, the first of several
     held_out: LabelScale  # of the dev and test files: the same but for its kind, which tells their figures
     findings: list[Finding]
     columns: str  # the value of --columns
@@ -38,11 +39,15 @@ class Prepared:
     states: dict[str, tuple[int, ...]]  # of each file as it was read: see `PairFile`
     sheet: str = ""  # the value of --sheet
     header_row: int = 0  # the value of --header-row
+    others: dict[str, LabelScale] = dataclasses.field(default_factory=dict)  # of the other training files, "train-2" ...
 
     def __str__(self) -> str:
         """Returns how the files were read, the label scale and the findings, for the user."""
-        scale = str(self.scale) if self.scale.is_retrieval else f"labels {self.scale}"
-        return "\n".join([*self.understood, scale, *map(str, self.findings)])
+        scales = {"train": self.scale, **self.others}
+        said = [str(scale) if scale.is_retrieval else f"labels {scale}" for scale in scales.values()]
+        if self.others:
+            said = [f"{printable(self.stores[split].path.name)}: {what}" for split, what in zip(scales, said, strict=True)]
+        return "\n".join([*self.understood, *said, *map(str, self.findings)])
 
     def _split_of(self, store: PairStore) -> str:
         return next(split for split, known in self.stores.items() if known is store)
@@ -104,7 +109,10 @@ class Prepared:
 
 
 def _open(path: Path, columns: str, training: bool, sheet: str = "", header_row: int = 0, label_map: str = "") -> PairFile:
-    """Opens a pair file as declared, or a held-out file for which that does not hold by its own names or content."""
+    """Opens a pair file as declared, or a file for which that does not hold by its own names or content.
+
+    training: the first training file, for which the declaration must hold.
+    """
     try:
         return PairFile.open(path, columns, sheet, header_row, label_map)
     except InputError as error:
@@ -143,7 +151,7 @@ def _held_out_scale(scale: LabelScale, files: Mapping[str, PairFile], stores: Ma
 
     Raises `InputError` if they are of both kinds, or if the training file has labels that differ and they have none.
     """
-    held_out = [split for split in files if split != "train"]
+    held_out = [split for split in files if not is_training(split)]
     without = [split for split in held_out if not files[split].columns.labelled]
     if without and (not scale.is_retrieval or (scale.low, scale.high) != (0, 1)):
         raise InputError(
@@ -178,9 +186,10 @@ def prepare(
     header_row: int = 0,
     label_map: str = "",
 ) -> Prepared:
-    """Reads and audits pair files: {"train": path}, optionally with "dev" and "test".
+    """Reads and audits pair files: {"train": path}, optionally with more training files ("train-2" ...), "dev" and "test".
 
-    The label scale is the declared range, or found from the training file. Labels of the other files must lie on it.
+    The label scale is the declared range, or found from the training file; of several, each has its own. Labels of dev and test
+    must lie on that of the first one.
     Raises one `InputError` for all files that can't be read.
     """
     opened: dict[str, PairFile] = {}
@@ -192,21 +201,24 @@ def prepare(
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
-    scale = LabelScale(0, 1, "graded", "")
+    scale, scales = LabelScale(0, 1, "graded", ""), dict[str, LabelScale]()
     bounds = dict.fromkeys(files, (-math.inf if low is None else low, math.inf if high is None else high))
     for split, file in opened.items() if not problems else ():
         try:
-            if split != "train" and stores["train"].labels:
+            if not is_training(split) and stores["train"].labels:
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
-            if split == "train":
-                scale = file.unlabelled_scale(low, high) or find_scale(low, high, stores[split].labels)
+            if is_training(split):
+                scales[split] = file.unlabelled_scale(low, high) or find_scale(low, high, stores[split].labels)
+                scale = scales["train"]
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
     held_out = _held_out_scale(scale, opened, stores)
-    understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
+    understood = [_understood(file, stores[split]) for split, file in opened.items()]
+    understood += [remark for split, found in scales.items() for remark in _unseen_end(stores[split], found)]
     states = {split: file.state for split, file in opened.items()}
-    findings = from_first(lambda: audit(stores, scale, held_out))
-    return Prepared(understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row)
+    del scales["train"]
+    findings = from_first(lambda: audit(stores, scale, held_out, scales))
+    return Prepared(understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row, scales)

@@ -33,10 +33,8 @@ class OwnParts(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        lengths = np.diff(self.data.store.tokens.offsets)
         for rows in self.batches:
-            tokens = lengths[self.data.sentences(np.array(rows)).numpy()].sum(0)  # (2, B) -> (B,)
-            cuts = even_cuts(tokens, processes.count())
+            cuts = even_cuts(self.data.token_counts(np.array(rows)), processes.count())
             yield rows[cuts[processes.rank()] : cuts[processes.rank() + 1]]
 
 
