@@ -207,7 +207,9 @@ def make_datasets(
     stores, scale = prepared.stores, prepared.scale
     scales = {"train": scale, **prepared.others}
     if len(stores) > len(scales) or not sum(fractions):
-        return {split: ConnectionDataset(store, scales.get(split, prepared.held_out), pad_id) for split, store in stores.items()}, []
+        return {
+            split: ConnectionDataset(store, scales.get(split, prepared.held_out), pad_id) for split, store in stores.items()
+        }, []
     rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
     data = {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}
     held_out = np.concatenate([np.zeros(0, np.int32), *(rows[split] for split in rows if split != "train")])
@@ -215,11 +217,13 @@ def make_datasets(
         kept = rows_apart(stores[split], stores["train"], held_out)
         if left_out := len(stores[split]) - len(kept):
             remarks.append(
-                f"{left_out:,} of the {len(stores[split]):,} pairs of {stores[split].path.name} are left out: they have sentences "
-                f"of the dev and test pairs, which are split off from {stores['train'].path.name}"
+                f"{left_out:,} of the {len(stores[split]):,} pairs of {stores[split].path.name} are left out: they have "
+                f"sentences of the dev and test pairs, which are split off from {stores['train'].path.name}"
             )
         if not len(kept):
-            raise InputError(f"{remarks[-1]}. Nothing of that file is left: give a --dev-file and a --test-file, or leave it out.")
+            raise InputError(
+                f"{remarks[-1]}. Nothing of that file is left: give a --dev-file and a --test-file, or leave it out."
+            )
         data[split] = ConnectionDataset(stores[split], other, pad_id, kept)
     return data, remarks
 

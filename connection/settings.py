@@ -215,8 +215,10 @@ class TrainSettings:
     def pair_files(self) -> list[tuple[str, str]]:
         """Return the flag and the path of each pair file that is named."""
         training = [("--train-file", file.path) for file in self.train_files]
-        return training + [("--dev-file", self.dev_file)] * bool(self.dev_file) + [("--test-file", self.test_file)] * bool(
-            self.test_file
+        return (
+            training
+            + [("--dev-file", self.dev_file)] * bool(self.dev_file)
+            + [("--test-file", self.test_file)] * bool(self.test_file)
         )
 
     @property
@@ -293,7 +295,9 @@ def _settings(
         problems.append("--extend: goes with --resume, of one seed at a time")
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
-    if resolve(parse_training_files(values["train_file"])[0].path) != ROOT / BUNDLED["train_file"]:  # whose dev and test pairs say nothing about others
+    if (
+        resolve(parse_training_files(values["train_file"])[0].path) != ROOT / BUNDLED["train_file"]
+    ):  # whose dev and test pairs say nothing about others
         values |= {name: "" for name in ("dev_file", "test_file") if name not in given and values[name] == BUNDLED[name]}
     for remark in () if values["quiet"] else remarks:
         print(remark)

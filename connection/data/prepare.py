@@ -46,6 +46,7 @@ class Prepared:
         scales = {"train": self.scale, **self.others}
         said = [str(scale) if scale.is_retrieval else f"labels {scale}" for scale in scales.values()]
         if self.others:
+            said = [said[0], *(what.partition("; figures")[0] for what in said[1:])]  # which are of the first file's kind
             said = [f"{printable(self.stores[split].path.name)}: {what}" for split, what in zip(scales, said, strict=True)]
         return "\n".join([*self.understood, *said, *map(str, self.findings)])
 
@@ -138,12 +139,12 @@ def _understood(file: PairFile, store: PairStore) -> str:
     return "\n".join(lines)
 
 
-def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
-    """Returns a remark if the training file has no label at an end of a scale that was not declared."""
+def _unseen_end(store: PairStore, scale: LabelScale, named: str = "training label") -> list[str]:
+    """Returns a remark if the training file has no label (`named`) at an end of a scale that was not declared."""
     ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.labels[0], store.labels[-1]), strict=True)
             if end != label] if store.labels and scale.how != DECLARED and not scale.is_retrieval else []  # fmt: skip
     flags = "if this scale is wrong, give --label-min and --label-max"
-    return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
+    return [f"note: no {named} is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
 
 
 def _held_out_scale(scale: LabelScale, files: Mapping[str, PairFile], stores: Mapping[str, PairStore]) -> LabelScale:
@@ -217,8 +218,12 @@ def prepare(
         raise InputError("\n".join(problems))
     held_out = _held_out_scale(scale, opened, stores)
     understood = [_understood(file, stores[split]) for split, file in opened.items()]
-    understood += [remark for split, found in scales.items() for remark in _unseen_end(stores[split], found)]
+    for split, found in scales.items():
+        name = printable(stores[split].path.name)
+        understood += _unseen_end(stores[split], found, *[f"label of {name}"] * (len(scales) > 1))
     states = {split: file.state for split, file in opened.items()}
     del scales["train"]
     findings = from_first(lambda: audit(stores, scale, held_out, scales))
-    return Prepared(understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row, scales)
+    return Prepared(
+        understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row, scales
+    )

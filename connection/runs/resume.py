@@ -24,7 +24,8 @@ from connection.training.training_files import parse_training_files
 # key in settings.json whose value must be the same when a run is resumed: its name in messages
 SAME = {
     "model_sha256": "the model in --model-dir (SHA-256)", "label_min": "label scale from", "label_max": "label scale to",
-    "pooling": "pooling", "loss": "objective", "train_ratios": "ratios of the training files", "matryoshka_dims": "Matryoshka dimensions", "device": "device",
+    "pooling": "pooling", "loss": "objective", "matryoshka_dims": "Matryoshka dimensions", "device": "device",
+    "train_ratios": "ratios of the training files",
 }  # fmt: skip
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -122,14 +123,16 @@ def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
     Raises `InputError` if the pairs, the model or a value named in `SAME` have changed.
     """
     try:
-        recorded = {"train_ratios": [1.0]} | checkpoint.values["settings"]
+        recorded: dict[str, Any] = {"train_ratios": [1.0]} | checkpoint.values["settings"]
         then = {key: recorded[key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
         parts = {part: then["parts_sha256"].get(part) for part in (*then["parts_sha256"], *record["parts_sha256"])}
         versions = {name: then["versions"].get(name) for name in record["versions"]} | {"git commit": then["git_commit"]}
     except DAMAGED as error:
         raise InputError(f"{checkpoint.folder} is of another version of this project, or changed: {error!r:.200}") from None
     paths = _training_paths(record["train_file"])
-    files = {part: record.get(f"{part}_file") for part in ("dev", "test")} | dict(zip(training_splits(paths), paths, strict=True))
+    files = {part: record.get(f"{part}_file") for part in ("dev", "test")} | dict(
+        zip(training_splits(paths), paths, strict=True)
+    )
     problems = [
         f"the {part} pairs ({files.get(part) or 'none'}) are not those of the run so far"
         for part, digest in parts.items()

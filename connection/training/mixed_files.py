@@ -57,8 +57,8 @@ class MixedDataset(ConnectionDataset):
 class MixedBatches(ShuffledBatches):
     """Yields the batches of all files, each of one file, in an order that depends only on seed and epoch.
 
-    A file's rows, shuffled anew whenever all have been shown, run on from epoch to epoch: of a ratio of 0.5 an epoch has one half
-    and the next the other. `rows`: the rows (or triplets) of an epoch, a file's rounded up.
+    A file's rows, shuffled anew whenever all have been shown, run on from epoch to epoch: with a ratio of 0.5 an epoch has one
+    half and the next the other. `rows`: the rows (or triplets) of an epoch, a file's rounded up.
     """
 
     def __init__(self, data: MixedDataset, batch_size: int, seed: int):

@@ -208,7 +208,7 @@ class FileObjective(NamedTuple):
 class PerFile(nn.Module):
     """The objective of a batch's training file. A batch is of one file, and the numbers of its sentences tell of which.
 
-    objectives: the different ones; `which`: the index of each file's; `first`: the number of each file's first sentence, ascending.
+    objectives: the different ones; `which`: the index of each file's; `first`: the number of each file's first sentence.
     """
 
     def __init__(self, objectives: Sequence[nn.Module], which: Sequence[int], first: Sequence[int]):
@@ -229,7 +229,11 @@ def make_objectives(files: Sequence[FileObjective], scale: float, dims: Sequence
     losses = list(dict.fromkeys(file.loss for file in files))
     classes = {loss: sorted({target for file in files if file.loss == loss for target in file.targets}) for loss in losses}
     made = [make_objective(loss, scale, dims, hidden_size, classes[loss]) for loss in losses]
-    return made[0] if len(made) == 1 else PerFile(made, [losses.index(file.loss) for file in files], [file.first for file in files])
+    return (
+        made[0]
+        if len(made) == 1
+        else PerFile(made, [losses.index(file.loss) for file in files], [file.first for file in files])
+    )
 
 
 def _make(name: str, scale: float, hidden_size: int, classes: Sequence[float]) -> Loss:
