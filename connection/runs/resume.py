@@ -155,5 +155,5 @@ def run_record(settings: TrainSettings, prepared: Prepared, model_sha256: str, u
     asked = as_json(settings)
     scale = {"label_min": prepared.scale.low, "label_max": prepared.scale.high}
     digests = {"model_sha256": model_sha256, "parts_sha256": parts}
-    digests |= {"train_ratios": [file.ratio for file in settings.train_files]}
-    return asked | scale | used | described | digests | {"asked": asked, "given": sorted(settings.given)}
+    ratios = {"train_ratios": [file.ratio for file in settings.train_files]}
+    return asked | scale | used | described | digests | ratios | {"asked": asked, "given": sorted(settings.given)}

@@ -89,7 +89,7 @@ def _objective(parts: list[str]) -> tuple[int, str]:
         except InputError as error:
             wrong = InputError(f"{':'.join(parts)}: {error}")
         else:
-            return start, loss
+            return start, loss.strip()
     if wrong:
         raise wrong
     return len(parts), ""
