@@ -357,7 +357,7 @@ def _checked(field: Any, raw: Any) -> tuple[Any, str]:
             return None, "needs a value"
         if other := [text for text in raw if not isinstance(text, str)]:
             return None, f"{other[0]!r:.100} is not text"
-        raw = tuple(raw) if len({*raw}) > 1 else raw[0]
+        raw = tuple(raw) if len(raw) > 1 else raw[0]
         try:
             meta["check"](raw)
         except InputError as error:

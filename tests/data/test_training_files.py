@@ -69,6 +69,7 @@ def test_a_path_that_is_there_is_that_path(tmp_path):
         ("nli.csv:cosent+nothing", "'nothing' is no objective"),
         (":0.5", "a path is empty"),
         (["own.csv", "./own.csv:2"], "./own.csv is given twice; a ratio shows it more often"),
+        (["own.csv", "own.csv"], "own.csv is given twice"),
         (["own.csv", "nli.csv:0"], "0 is no ratio"),
         ([], "needs a value"),
         (["own.csv", 3], "3 is not text"),
