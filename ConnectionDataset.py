@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from connection.data.audit import training_splits
 from connection.data.balance import weigh_pairs
 from connection.data.findings import KINDS, ROW_FINDINGS
 from connection.data.labels import TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.permutation import Permutation
 from connection.data.prepare import Prepared, prepare
-from connection.data.split import split_by_sentence
+from connection.data.split import rows_apart, split_by_sentence
 from connection.model.packing import PackedBatch, pack
 from connection.settings import TrainSettings
 from connection.system.batch_workers import leave_signals_to_parent
@@ -79,6 +80,7 @@ class ConnectionDataset(Dataset[Pair]):
         self.weight = weight  # (N,) float32 above 0, how often each pair counts; None: each once
         self.packed = True  # several sentences may share a row of a batch
         self.first_rows: np.ndarray | None = None  # see `use_states`
+        self.first_sentence = [0]  # number of the first sentence of each file that the pairs are from
 
     @classmethod
     def from_file(cls, path: str | Path, tokenizer: Any, max_length: int = 128, columns: str = "") -> ConnectionDataset:
@@ -151,8 +153,10 @@ class ConnectionDataset(Dataset[Pair]):
         tokens = pack([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id, self.packed)
         target = torch.tensor([item.target for item in items], dtype=torch.float32)
         rows = np.array([item.row for item in items])
-        weight = None if self.weight is None else torch.from_numpy(self.weight[rows])
-        return PairBatch(tokens, target, torch.from_numpy(rows), self.sentences(rows), weight)
+        weight = self.weights(rows)
+        return PairBatch(
+            tokens, target, torch.from_numpy(rows), self.sentences(rows), None if weight is None else torch.from_numpy(weight)
+        )
 
     def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
         """Divides a batch into micro-batches of `size` pairs, which the encoder reads one at a time; `size` 0: into one."""
@@ -163,6 +167,20 @@ class ConnectionDataset(Dataset[Pair]):
         """Returns the sentence numbers in the store of both sides of B rows, (2, B) int64."""
         places = rows if self.rows is None else self.rows[rows]
         return torch.from_numpy(np.stack([self.store.index1[places], self.store.index2[places]]).astype(np.int64))
+
+    def weights(self, rows: np.ndarray) -> np.ndarray | None:
+        """Returns how often each of B rows counts, (B,) float32; None: each once."""
+        return None if self.weight is None else self.weight[rows]
+
+    def token_counts(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the tokens of both sides of B rows together, (B,) int64."""
+        (first, second), tokens, tokens2 = self.sentences(rows).numpy(), self.store.tokens.offsets, self.store.tokens2.offsets
+        counts: np.ndarray = tokens[first + 1] - tokens[first] + tokens2[second + 1] - tokens2[second]
+        return counts
+
+    def shuffled(self, batch_size: int, seed: int) -> ShuffledBatches:
+        """Returns the batches of an epoch, in an order of its own each time."""
+        return ShuffledBatches(len(self), batch_size, seed, self.groups)
 
     def where(self, rows: Tensor) -> str:
         """Returns the file and the lines of some rows, for messages."""
@@ -217,21 +235,41 @@ def make_loader(
 def make_datasets(
     prepared: Prepared, pad_id: int, fractions: tuple[float, float], seed: int, balance: bool = False
 ) -> tuple[dict[str, ConnectionDataset], list[str]]:
-    """Returns the Datasets "train", "dev" and "test" (if they exist), and remarks for the user.
+    """Returns the Datasets "train", "train-2" ..., "dev" and "test" (if they exist), and remarks for the user.
 
-    If there is only a training file, `fractions` of it are split off by sentence as dev and test. Training pairs alone have
-    weights: those of the file, and of --balance.
+    If there are only training files, `fractions` of the first are split off by sentence as dev and test; rows of the others
+    that have one of these sentences are left out. Training pairs alone have weights: those of their file, and of --balance.
+    Raises `InputError` if nothing is left of a file.
     """
     stores, scale = prepared.stores, prepared.scale
-    if len(stores) > 1 or not sum(fractions):
-        scales = {split: scale if split == "train" else prepared.held_out for split in stores}
-        data, remarks = {split: ConnectionDataset(store, scales[split], pad_id) for split, store in stores.items()}, list[str]()
+    scales = {"train": scale, **prepared.others}
+    remarks: list[str] = []
+    if len(stores) > len(scales) or not sum(fractions):
+        data = {
+            split: ConnectionDataset(store, scales.get(split, prepared.held_out), pad_id) for split, store in stores.items()
+        }
     else:
         rows, remarks = split_by_sentence(stores["train"], *fractions, seed, scale.kind)
         data = {split: ConnectionDataset(stores["train"], scale, pad_id, rows[split]) for split in rows}
-    train = data["train"]
-    train.rows, train.weight, said = weigh_pairs(train.store, train.rows, scale, balance)
-    return data, remarks + said
+        held_out = np.concatenate([np.zeros(0, np.int32), *(rows[split] for split in rows if split != "train")])
+        for split, other in prepared.others.items():
+            kept = rows_apart(stores[split], stores["train"], held_out)
+            if left_out := len(stores[split]) - len(kept):
+                remarks.append(
+                    f"{left_out:,} of the {len(stores[split]):,} pairs of {stores[split].path.name} are left out: they have "
+                    f"sentences of the dev and test pairs, which are split off from {stores['train'].path.name}"
+                )
+            if not len(kept):
+                raise InputError(
+                    f"{remarks[-1]}. Nothing of that file is left: give a --dev-file and a --test-file, or leave it out."
+                )
+            data[split] = ConnectionDataset(stores[split], other, pad_id, kept)
+    for split, own in scales.items():
+        part, alone = data[split], len(scales) == 1
+        balanced = balance and (alone or not own.is_retrieval)  # of several files, those that have labels
+        part.rows, part.weight, said = weigh_pairs(part.store, part.rows, own, balanced)
+        remarks += said if alone else [f"{part.store.path.name}: {remark}" for remark in said]
+    return data, remarks
 
 
 def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, dict[str, ConnectionDataset], list[str]]:
@@ -240,7 +278,8 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     Prints how the files were read. Raises `InputError` if a file can't be read or has findings that block training, or if
     `--patience` is set and there are no dev pairs.
     """
-    files = {"train": settings.train_file, "dev": settings.dev_file, "test": settings.test_file}
+    paths = [file.path for file in settings.train_files]
+    files = dict(zip(training_splits(paths), paths, strict=True)) | {"dev": settings.dev_file, "test": settings.test_file}
     files = {split: name for split, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
     prepared = prepare(

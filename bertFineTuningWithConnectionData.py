@@ -128,24 +128,24 @@ def fine_tune(settings: TrainSettings) -> int:
     from connection.training.distributed import own_parts
     from connection.training.gradient_cache import OutOfMemoryRetry
     from connection.training.moving_average import WeightAverage
-    from connection.training.objectives import make_objective
+    from connection.training.objectives import make_objectives
     from connection.training.optimizer import make_optimizer
     from connection.training.schedule import make_schedule
-    from ConnectionDataset import ShuffledBatches, make_loader
+    from ConnectionDataset import make_loader
 
     with TrainingRun.open(settings) as run:
         settings = run.settings  # a resumed run keeps the settings it was started with
         model = run.load_model()
         model.freeze(settings.freeze_embeddings, settings.freeze_layers)
         data = run.read_data()
-        batches = ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed, data["train"].groups)
+        batches = data["train"].shuffled(settings.batch_size, settings.seed)  # each of one file, where there are several
         run.begin(batches)  # opens the run folder, evaluates the base model
 
         weights = model.prepare_training(
             run.precision, settings.packing, settings.seed, settings.gradient_checkpointing, settings.dropout
         )
         run.keep_frozen_states()  # of --freeze-layers: computed once, each epoch then computes the other layers alone
-        objective = make_objective(run.loss, settings.scale, run.dims, model.hidden_size, run.targets).to(run.device)
+        objective = make_objectives(run.objectives, settings.scale, run.dims, model.hidden_size).to(run.device)
         optimizer = make_optimizer(nn.ModuleList([model, objective]), weights, settings.weight_decay, settings.layer_decay)
         average = WeightAverage(model, settings.ema)
         schedule = make_schedule(settings.schedule, run.steps, settings.warmup_ratio)

@@ -21,6 +21,7 @@ from connection.system.flags import Flags, flag_words, nearest
 from connection.system.paths import ROOT, resolve
 from connection.training.flag_habits import translate
 from connection.training.loss_choice import FITS, parse_dims, parse_loss
+from connection.training.training_files import TrainingFile, parse_training_files
 
 # The pairs that come with the project, as the constants of the training command name them.
 BUNDLED = {f"{split}_file": f"data/requirements-{split}.csv" for split in ("train", "dev", "test")}
@@ -78,8 +79,11 @@ class TrainSettings:
         "folder of the local BERT (or RoBERTa, MPNet ...): config.json, vocab.txt, and model.safetensors or pytorch_model.bin",
         role=CONTENT,
     )
-    train_file: str = setting(
-        "labelled training pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel; text formats may be gzipped", role=CONTENT
+    train_file: str | tuple[str, ...] = setting(
+        "labelled training pairs: CSV, TSV, JSON Lines, JSON, Parquet or Excel; text formats may be gzipped. Several: the flag "
+        "once for each PATH[:RATIO][:OBJECTIVE], as in nli.csv:0.5:multiple-negatives",
+        check=parse_training_files,
+        role=CONTENT,
     )
     dev_file: str = setting(
         "labelled dev pairs, to choose the best weights; with --train-file the default file is not used", role=CONTENT
@@ -220,6 +224,20 @@ class TrainSettings:
         return self.seed if self.split_seed is None else self.split_seed
 
     @property
+    def train_files(self) -> tuple[TrainingFile, ...]:
+        return parse_training_files(self.train_file)
+
+    @property
+    def pair_files(self) -> list[tuple[str, str]]:
+        """Return the flag and the path of each pair file that is named."""
+        training = [("--train-file", file.path) for file in self.train_files]
+        return (
+            training
+            + [("--dev-file", self.dev_file)] * bool(self.dev_file)
+            + [("--test-file", self.test_file)] * bool(self.test_file)
+        )
+
+    @property
     def asked_pooling(self) -> str | None:
         """Return the pooling set by a flag or an edited constant; None: use the model folder's own."""
         return self.pooling if "pooling" in self.given or self.pooling != "mean" else None
@@ -240,7 +258,9 @@ def as_json(settings: TrainSettings) -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in setting_fields()}
 
 
-TYPES = {"str": str, "str | None": str, "int": int, "float": float, "float | None": float, "int | None": int, "bool": bool}
+SEVERAL = "str | tuple[str, ...]"  # a flag that may be given more than once
+TYPES = {"str": str, "str | None": str, SEVERAL: str, "int": int, "float": float, "float | None": float, "int | None": int,
+         "bool": bool}  # fmt: skip
 NOT_GIVEN = object()  # stored by argparse for a flag without its value: `--epochs --seed 1`
 
 
@@ -265,8 +285,15 @@ def make_settings(given: Mapping[str, Any], constants: Mapping[str, Any]) -> Tra
     """Return settings with the values `given` by name, and the others from `constants`. Raises as `read_settings` does."""
     names = [field.name for field in setting_fields()]
     problems = [f"{name}: no such setting{nearest(name, names)}" for name in given if name not in names]
-    paths = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in given.items() if name in names}
+    paths = {name: _as_text(value) for name, value in given.items() if name in names}
     return _settings(paths, constants, problems)
+
+
+def _as_text(value: Any) -> Any:
+    """Return a path, or each of several, as text; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return [_as_text(part) for part in value]
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
 def _settings(
@@ -287,7 +314,9 @@ def _settings(
         problems.append("--extend: goes with --resume, of one seed at a time")
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
-    if resolve(values["train_file"]) != ROOT / BUNDLED["train_file"]:  # whose dev and test pairs say nothing about others
+    if (
+        resolve(parse_training_files(values["train_file"])[0].path) != ROOT / BUNDLED["train_file"]
+    ):  # whose dev and test pairs say nothing about others
         values |= {name: "" for name in ("dev_file", "test_file") if name not in given and values[name] == BUNDLED[name]}
     for remark in () if values["quiet"] else remarks:
         print(remark)
@@ -329,8 +358,11 @@ def _flag_parser(constants: Mapping[str, Any], description: str) -> Flags:
             if field.type == "bool":
                 group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, help=help_text)
             else:  # values stay text here, so that all invalid ones can be reported together
-                metavar = {"str": "TEXT", "str | None": "TEXT", "int": "N"}.get(str(field.type), "X")
-                flag: Any = group.add_argument(flag_of(name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text)
+                metavar = {"str": "TEXT", "str | None": "TEXT", "int": "N", SEVERAL: "TEXT"}.get(str(field.type), "X")
+                action = "append" if field.type == SEVERAL else "store"
+                flag: Any = group.add_argument(
+                    flag_of(name), nargs="?", const=NOT_GIVEN, metavar=metavar, help=help_text, action=action
+                )
                 if choices := field.metadata["choices"]:
                     flag.completer = lambda choices=choices, **_: choices  # at the tab key
     return parser
@@ -339,6 +371,17 @@ def _flag_parser(constants: Mapping[str, Any], description: str) -> Flags:
 def _checked(field: Any, raw: Any) -> tuple[Any, str]:
     """Return `raw` in the field's type, and the problem with it ('' if there is none)."""
     meta, kind = field.metadata, TYPES[field.type]
+    if field.type == SEVERAL and isinstance(raw, list | tuple):
+        if not raw or any(text is NOT_GIVEN for text in raw):
+            return None, "needs a value"
+        if other := [text for text in raw if not isinstance(text, str)]:
+            return None, f"{other[0]!r:.100} is not text"
+        raw = tuple(raw) if len(raw) > 1 else raw[0]
+        try:
+            meta["check"](raw)
+        except InputError as error:
+            return None, str(error)
+        return raw, ""
     if raw is NOT_GIVEN:
         return None, "needs a value"
     if raw is None and field.type.endswith("None"):

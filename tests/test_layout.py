@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "system": (),
     "data": ("system",),
     "model": ("system", "data"),
-    "settings": ("system", "data", "training.loss_choice", "training.flag_habits"),
+    "settings": ("system", "data", "training.loss_choice", "training.training_files", "training.flag_habits"),
     "ConnectionBert": MODEL,
     "ConnectionDataset": (*MODEL, "settings"),
     "evaluation": (*MODEL, "ConnectionBert", "ConnectionDataset"),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ftfy import fix_encoding
@@ -34,18 +35,39 @@ DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 MOST_BYTES = 64 << 20  # of one file's findings, which hold only the first lines of each
 
 
-def audit(stores: Mapping[str, PairStore], scale: LabelScale, held_out: LabelScale | None = None) -> list[Finding]:
-    """Returns all findings, errors first. `stores` has "train" and, if they exist, "dev" and "test".
+def training_splits(files: Sequence[Any]) -> list[str]:
+    """Returns the names of the parts that are trained on: "train", and "train-2", "train-3" ... where there are more files."""
+    return ["train", *(f"train-{number}" for number in range(2, len(files) + 1))][: len(files)]
 
-    held_out: the scale of dev and test, where it is not that of the training file.
+
+def is_training(split: str) -> bool:
+    """Returns whether a part is trained on: see `training_splits`."""
+    return split == "train" or split.startswith("train-")
+
+
+def audit(
+    stores: Mapping[str, PairStore],
+    scale: LabelScale,
+    held_out: LabelScale | None = None,
+    others: Mapping[str, LabelScale] | None = None,
+) -> list[Finding]:
+    """Returns all findings, errors first. `stores` has "train" and, if they exist, "train-2" ..., "dev" and "test".
+
+    held_out: the scale of dev and test, where it is not that of the (first) training file. others: the scales of the other
+    training files.
     """
     findings: list[Finding] = []
+    scales = {"train": scale, **(others or {})}
     for split, store in stores.items():
-        findings += _within(store, scale if split == "train" else held_out or scale)
-        if split != "train":
-            if not (held_out or scale).is_retrieval:
-                findings += _labels_of_held_out(store, stores["train"], drift=not scale.is_retrieval)
-            findings += find_overlap(stores["train"], store, "leaked-pair", "shared-sentence")
+        findings += _within(store, scales.get(split, held_out or scale))
+        before = [name for name in scales if name != split] if split not in scales else [*scales][: [*scales].index(split)]
+        for name in before:
+            if split in scales:
+                findings += find_repeats(stores[name], scales[name], store, scales[split])
+            else:
+                findings += find_overlap(stores[name], store, "leaked-pair", "shared-sentence")
+        if split not in scales and not (held_out or scale).is_retrieval:
+            findings += _labels_of_held_out(store, stores["train"], drift=not scale.is_retrieval)
     if "dev" in stores and "test" in stores:
         findings += find_overlap(stores["dev"], stores["test"], "dev-test-pair", "dev-test-sentence")
     return sorted(findings, key=lambda finding: finding.severity)  # "error" sorts before "warning"
@@ -224,6 +246,31 @@ def find_duplicates(store: PairStore, scale: LabelScale) -> Iterator[Finding]:
         if len(rows):
             what = f"{example} (more than {100 * CONTRADICTION:.0f}% of the scale apart)" if name == "contradiction" else ""
             yield Finding.of(name, str(store.path), store.line[rows], what or f"{len(rows):,} pairs appear earlier in the file")
+
+
+def find_repeats(before: PairStore, scale: LabelScale, store: PairStore, own: LabelScale) -> Iterator[Finding]:
+    """Yields the pairs of a training file that are also in one before it, and those of them whose targets contradict.
+
+    scale, own: the label scales of the file before and of this one, which need not be the same: targets are compared.
+    """
+    known, keys = _keys(before, before.hash), _keys(store, store.hash)
+    common = _common(known, keys)  # ascending
+    if not len(common):
+        return
+    there, rows = np.flatnonzero(np.isin(known, common)), np.flatnonzero(np.isin(keys, common))
+    place, target = np.searchsorted(common, known[there]), scale.target(before.label[there])
+    low, high = np.full(len(common), np.inf, np.float32), np.full(len(common), -np.inf, np.float32)
+    np.minimum.at(low, place, target)
+    np.maximum.at(high, place, target)
+    place, target = np.searchsorted(common, keys[rows]), own.target(store.label[rows])
+    clash = np.maximum(target - low[place], high[place] - target) > CONTRADICTION
+    for name, found in (("contradiction", rows[clash]), ("duplicate", rows[~clash])):
+        if len(found):
+            same = there[known[there] == keys[found[0]]]
+            far = same[np.abs(scale.target(before.label[same]) - own.target(store.label[found[:1]])).argmax()]
+            labels = [f" ({label:g})" * (name == "contradiction") for label in (store.label[found[0]], before.label[far])]
+            where = f"line {store.line[found[0]]}{labels[0]} is line {before.line[far]}{labels[1]} of {before.path}"
+            yield Finding.of(name, str(store.path), store.line[found], f"e.g. {where}")
 
 
 def find_overlap(store: PairStore, held_out: PairStore, of_pairs: str, of_sentences: str) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from connection.data.audit import FEW_BAD, audit
+from connection.data.audit import FEW_BAD, audit, is_training
 from connection.data.findings import SKIPPED, Finding, errors, findings_json
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
@@ -19,6 +19,7 @@ from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
 from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
+from connection.system.escapes import printable
 from connection.system.paths import resolve
 from connection.system.processes import from_first
 
@@ -28,8 +29,8 @@ class Prepared:
     """Everything known about the pair files before training."""
 
     understood: list[str]  # how each file was read, for the user
-    stores: dict[str, PairStore]  # "train", and "dev" and "test" if they have a file
-    scale: LabelScale  # of the training file
+    stores: dict[str, PairStore]  # "train", "train-2" ... if there are several, and "dev" and "test" if they have a file
+    scale: LabelScale  # of the training file, the first of several
     held_out: LabelScale  # of the dev and test files: the same but for its kind, which tells their figures
     findings: list[Finding]
     columns: str  # the value of --columns
@@ -39,11 +40,16 @@ class Prepared:
     sheet: str = ""  # the value of --sheet
     header_row: int = 0  # the value of --header-row
     weight_column: str = ""  # the name of the training file's column of weights; "": each pair counts once
+    others: dict[str, LabelScale] = dataclasses.field(default_factory=dict)  # of the other training files, "train-2" ...
 
     def __str__(self) -> str:
         """Returns how the files were read, the label scale and the findings, for the user."""
-        scale = str(self.scale) if self.scale.is_retrieval else f"labels {self.scale}"
-        return "\n".join([*self.understood, scale, *map(str, self.findings)])
+        scales = {"train": self.scale, **self.others}
+        said = [str(scale) if scale.is_retrieval else f"labels {scale}" for scale in scales.values()]
+        if self.others:
+            said = [said[0], *(what.partition("; figures")[0] for what in said[1:])]  # which are of the first file's kind
+            said = [f"{printable(self.stores[split].path.name)}: {what}" for split, what in zip(scales, said, strict=True)]
+        return "\n".join([*self.understood, *said, *map(str, self.findings)])
 
     @property
     def agreement(self) -> dict[str, dict[str, Any]]:
@@ -66,7 +72,7 @@ class Prepared:
     def reopen(self, store: PairStore) -> PairFile:
         """Opens the pair file of a store again, to read its text. Raises `InputError` if it is missing or has changed."""
         split = self._split_of(store)
-        file = _open(store.path, self.columns, split == "train", self.sheet, self.header_row, self.label_map)
+        file = _open(store.path, self.columns, split, self.sheet, self.header_row, self.label_map)
         if file.state != self.states[split]:
             raise InputError(f"{store.path} was changed after it was read")
         return file
@@ -115,12 +121,15 @@ class Prepared:
         return total
 
 
-def _open(path: Path, columns: str, training: bool, sheet: str = "", header_row: int = 0, label_map: str = "") -> PairFile:
-    """Opens a pair file as declared, or a held-out file for which that does not hold by its own names or content."""
+def _open(path: Path, columns: str, split: str, sheet: str = "", header_row: int = 0, label_map: str = "") -> PairFile:
+    """Opens a pair file as declared, or a file for which that does not hold by its own names or content.
+
+    For "train", the first training file, the declaration must hold. Training files may have a column of weights.
+    """
     try:
-        return PairFile.open(path, columns, sheet, header_row, label_map, weighted=training)
+        return PairFile.open(path, columns, sheet, header_row, label_map, weighted=is_training(split))
     except InputError as error:
-        if training or not (columns or sheet or header_row):
+        if split == "train" or not (columns or sheet or header_row):
             raise
         try:
             return PairFile.open(path, label_map=label_map)
@@ -148,12 +157,12 @@ def _understood(file: PairFile, store: PairStore) -> str:
     return "\n".join(lines)
 
 
-def _unseen_end(store: PairStore, scale: LabelScale) -> list[str]:
-    """Returns a remark if the training file has no label at an end of a scale that was not declared."""
+def _unseen_end(store: PairStore, scale: LabelScale, named: str = "training label") -> list[str]:
+    """Returns a remark if the training file has no label (`named`) at an end of a scale that was not declared."""
     ends = [f"{end:g}" for end, label in zip((scale.low, scale.high), (store.written[0], store.written[-1]), strict=True)
             if end != label] if store.labels and scale.how != DECLARED and not scale.is_retrieval else []  # fmt: skip
     flags = "if this scale is wrong, give --label-min and --label-max"
-    return [f"note: no training label is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
+    return [f"note: no {named} is {' or '.join(ends)}, an end of the scale that was found; {flags}"] if ends else []
 
 
 def _held_out_scale(scale: LabelScale, files: Mapping[str, PairFile], stores: Mapping[str, PairStore]) -> LabelScale:
@@ -161,7 +170,7 @@ def _held_out_scale(scale: LabelScale, files: Mapping[str, PairFile], stores: Ma
 
     Raises `InputError` if they are of both kinds, or if the training file has labels that differ and they have none.
     """
-    held_out = [split for split in files if split != "train"]
+    held_out = [split for split in files if not is_training(split)]
     without = [split for split in held_out if not files[split].columns.labelled]
     if without and (not scale.is_retrieval or (scale.low, scale.high) != (0, 1)):
         raise InputError(
@@ -196,9 +205,10 @@ def prepare(
     header_row: int = 0,
     label_map: str = "",
 ) -> Prepared:
-    """Reads and audits pair files: {"train": path}, optionally with "dev" and "test".
+    """Reads and audits pair files: {"train": path}, optionally with more training files ("train-2" ...), "dev" and "test".
 
-    The label scale is the declared range, or found from the training file. Labels of the other files must lie on it.
+    The label scale is the declared range, or found from the training file; of several, each has its own. Labels of dev and test
+    must lie on that of the first one.
     Raises one `InputError` for all files that can't be read.
     """
     opened: dict[str, PairFile] = {}
@@ -206,31 +216,37 @@ def prepare(
     problems: list[str] = []
     for split, name in files.items():
         try:
-            opened[split] = _open(resolve(name), columns, split == "train", sheet, header_row, label_map)
+            opened[split] = _open(resolve(name), columns, split, sheet, header_row, label_map)
         except InputError as error:
             problems.append(str(error))
     low, high = label_range
-    scale = LabelScale(0, 1, "graded", "")
+    scale, scales = LabelScale(0, 1, "graded", ""), dict[str, LabelScale]()
     bounds = dict.fromkeys(files, (-math.inf if low is None else low, math.inf if high is None else high))
     for split, file in opened.items() if not problems else ():
         try:
-            if split != "train" and stores["train"].labels:
+            if not is_training(split) and stores["train"].labels:
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
-            if split == "train":
+            if is_training(split):
                 store = stores[split]
-                scale = file.unlabelled_scale(low, high) or find_scale(
+                scales[split] = file.unlabelled_scale(low, high) or find_scale(
                     low, high, store.written, means=store.labels, mapped=file.mapped
                 )
+                scale = scales["train"]
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
     held_out = _held_out_scale(scale, opened, stores)
-    understood = [_understood(file, stores[split]) for split, file in opened.items()] + _unseen_end(stores["train"], scale)
+    understood = [_understood(file, stores[split]) for split, file in opened.items()]
+    for split, found in scales.items():
+        name = printable(stores[split].path.name)
+        understood += _unseen_end(stores[split], found, *[f"label of {name}"] * (len(scales) > 1))
     states = {split: file.state for split, file in opened.items()}
-    findings = from_first(lambda: audit(stores, scale, held_out))
+    weights = [opened[split].columns.weight_name for split in scales]
+    del scales["train"]
+    findings = from_first(lambda: audit(stores, scale, held_out, scales))
     return Prepared(
         understood, stores, scale, held_out, findings, columns, label_map, bounds, states, sheet, header_row,
-        opened["train"].columns.weight_name,
+        ", ".join(filter(None, weights)), scales,
     )  # fmt: skip

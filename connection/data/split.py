@@ -48,6 +48,17 @@ def split_by_sentence(
     return rows, remarks
 
 
+def rows_apart(store: PairStore, held_out: PairStore, rows: np.ndarray) -> np.ndarray:
+    """Returns the rows of `store` (int32, ascending) without any sentence of these `rows` of another file.
+
+    The negatives of a triplet go with it.
+    """
+    seen = np.unique([held_out.index1[rows], held_out.index2[rows]])
+    known = np.isin(store.hash, held_out.hash[seen]) | np.isin(store.token_hashes(held_out.key), held_out.token_hash[seen])
+    shared = known[store.index1] | known[store.index2]
+    return np.flatnonzero(~np.isin(store.line, store.line[shared])).astype(np.int32)
+
+
 def _split(
     store: PairStore, root: np.ndarray, index: np.ndarray, wanted: dict[str, int], seed: int, retrieval: bool
 ) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:

@@ -125,8 +125,11 @@ def _told(run: Run) -> dict[str, Any]:
         },
     }  # fmt: skip
     gain = results.get("gain", {}).get("test")
-    known = [str(settings.get(name) or "") for name in ("model_dir", "train_file", "output_dir")]
-    model, data, output = (_name(without_folders(path, run)) for path in known)
+    files: Any = settings.get("train_file") or ""
+    known = [str(settings.get("model_dir") or ""), *([files] if isinstance(files, str) else files)]
+    known.append(str(settings.get("output_dir") or ""))
+    model, *names, output = (_name(without_folders(path, run)) for path in known)
+    data = ", ".join(names)
     place = without_folders(str(run.folder), run)
     at = _inside(run.folder)
     fields = {field.name: field for field in setting_fields()}

@@ -15,10 +15,11 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from connection.data.audit import is_training
 from connection.data.prepare import Prepared
 from connection.evaluation.ranking import RECALL_AT
 from connection.reports.errors_csv import texts_of
-from connection.reports.results import RunResults
+from connection.reports.results import RunResults, SplitData
 from connection.reports.tables import before_and_after, figures_table, gain_sentence
 from connection.system.atomic_files import atomic_file
 from connection.system.errors import InputError
@@ -87,6 +88,7 @@ def write_card(
         figures=figures_table(before_and_after(results) if "test" in results["final"] else {}).to_dict("split"),
         verdict=gain_sentence(gain) if gain else "",
         splits=results["splits"],
+        training=training_parts(results),
         results=results,
         record=record,
         asked=record["asked"],
@@ -117,9 +119,15 @@ def card_examples(prepared: Prepared, train: ConnectionDataset, count: int) -> l
     return [(first, second, float(labels[rows[place]])) for place, first, second in found]
 
 
+def training_parts(results: RunResults) -> list[SplitData]:
+    """Return what the training files were."""
+    return [part for split, part in results["splits"].items() if is_training(split)]
+
+
 def _front_matter(name: str, base: str, record: dict[str, Any], results: RunResults) -> ModelCardData:
     """What a hub reads: base model, tags and, for model-index, the figures on the test pairs."""
-    losses = [LOSSES[term] for term in parse_loss(record["loss"])]
+    # One objective, or that of each training file; several may be the same.
+    losses = list(dict.fromkeys(LOSSES[term] for loss in record["loss"].split(", ") for term in parse_loss(loss)))
     if record["matryoshka_dims"]:
         losses.insert(0, "MatryoshkaLoss")
     return ModelCardData(
@@ -128,7 +136,7 @@ def _front_matter(name: str, base: str, record: dict[str, Any], results: RunResu
         pipeline_tag="sentence-similarity",
         tags=[
             *("sentence-transformers", "sentence-similarity", "feature-extraction", "dense"),
-            f"dataset_size:{results['splits']['train']['pairs']}",
+            f"dataset_size:{sum(part['pairs'] for part in training_parts(results))}",
             *(f"loss:{loss}" for loss in losses),
         ],
         model_name=name,

@@ -55,6 +55,8 @@ class SplitData(TypedDict):
     pairs: int
     cut_sentences: int  # sides of pairs that are longer than the maximum length
     labels: list[list[float]]  # how often each label occurs: see `count_labels`
+    ratio: NotRequired[float]  # of one of several training files: how many times an epoch shows each row
+    loss: NotRequired[str]  # likewise: its objective
 
 
 class RunResults(TypedDict, total=False):
@@ -64,7 +66,7 @@ class RunResults(TypedDict, total=False):
     final: dict[str, Figures]  # by split; of the fine-tuned model
     gain: dict[str, Gain]  # only "test"
     slices: dict[str, dict[str, list[dict[str, Any]]]]  # by split, then by kind: see `connection.evaluation.slices.find_slices`
-    splits: dict[str, SplitData]  # by split, "train" too
+    splits: dict[str, SplitData]  # by split, "train" too; of several training files "train", "train-2" ...
     agreement: dict[str, dict[str, Any]]  # by file of several annotators: see `connection.data.agreement.Agreement`
     epochs: int  # planned
     epoch_figures: list[EpochFigures]  # one row for each finished epoch

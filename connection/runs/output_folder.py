@@ -11,7 +11,7 @@ from pathlib import Path
 from connection.model.checks.model_folder import check_folder, model_of
 from connection.runs.event_files import FOLDER as EVENTS
 from connection.runs.event_files import require_tensorboard
-from connection.settings import TrainSettings, flag_of
+from connection.settings import TrainSettings
 from connection.system.errors import InputError
 from connection.system.folder_lock import FILE as LOCK
 from connection.system.paths import output_folder, resolve
@@ -49,11 +49,11 @@ def require_free(path: Path, settings: TrainSettings, going_on: bool = False) ->
         raise InputError(
             f"--model-dir lies in --output-dir {path}, whose model/ this run would replace: give another --output-dir"
         )
-    for name in ("train_file", "dev_file", "test_file"):
-        file = resolve(getattr(settings, name)) if getattr(settings, name) else path
+    for flag, name in settings.pair_files:
+        file = resolve(name)
         if file.is_relative_to(path) and re.match(ENTRIES, "/".join(file.relative_to(path).parts[:1]), re.IGNORECASE):
             raise InputError(
-                f"{flag_of(name)} {file} is one of the files that this run would replace: copy it out of --output-dir {path} "
+                f"{flag} {file} is one of the files that this run would replace: copy it out of --output-dir {path} "
                 "first, or give another --output-dir"
             )
     try:
@@ -99,9 +99,8 @@ def _check_model(settings: TrainSettings) -> None:
 
 
 def _check_files(settings: TrainSettings) -> None:
-    named = [(flag_of(name), getattr(settings, name)) for name in ("train_file", "dev_file", "test_file")]
     if missing := [
-        f"{resolve(given)} does not exist ({flag})." for flag, given in named if given and not resolve(given).exists()
+        f"{resolve(name)} does not exist ({flag})." for flag, name in settings.pair_files if not resolve(name).exists()
     ]:
         raise InputError("\n".join(missing))
 

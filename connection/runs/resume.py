@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from connection.data.audit import training_splits
 from connection.data.prepare import Prepared
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.output_folder import ENTRIES, SEEDS
@@ -18,12 +19,14 @@ from connection.system.paths import output_folder, resolve
 from connection.system.plain_files import require_no_links
 from connection.system.processes import copy_from_first, from_first, is_restarted, rank
 from connection.system.versions import describe
+from connection.training.training_files import parse_training_files
 
 # key in settings.json whose value must be the same when a run is resumed: its name in messages
 SAME = {
     "model_sha256": "the model in --model-dir (SHA-256)", "label_min": "label scale from", "label_max": "label scale to",
     "pooling": "pooling", "loss": "objective", "matryoshka_dims": "Matryoshka dimensions", "device": "device",
     "prompt1": "prompt of first sentences", "prompt2": "prompt of second sentences",
+    "train_ratios": "ratios of the training files",
 }  # fmt: skip
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -101,13 +104,18 @@ def _values(settings: TrainSettings, record: dict[str, Any]) -> tuple[dict[str, 
                 also = "; for more of them give --extend too" if more else ""
                 problems.append(f"{flag_of(name)}: {value!r} now, {values[name]!r} in the run so far{also}")
     problems += [
-        f"{flag_of(name)}: {values[name]} is not there, seen from {Path.cwd()}; say where it is now"
+        f"{flag_of(name)}: {path} is not there, seen from {Path.cwd()}; say where it is now"
         for name in sorted(names_of(CONTENT))
-        if values[name] and not resolve(values[name]).exists()
+        for path in (_training_paths(values[name]) if name == "train_file" else [values[name]])
+        if path and not resolve(path).exists()
     ]
     if settings.extend and not problems and values["epochs"] < then["epochs"] + (not is_restarted()):
         problems.append(f"--extend: --epochs must be above the {then['epochs']} of the run so far")
     return values, problems
+
+
+def _training_paths(value: Any) -> list[str]:
+    return [file.path for file in parse_training_files(value)] if value else []
 
 
 def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
@@ -116,13 +124,18 @@ def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
     Raises `InputError` if the pairs, the model or a value named in `SAME` have changed.
     """
     try:
-        then = {key: checkpoint.values["settings"][key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
+        recorded: dict[str, Any] = {"train_ratios": [1.0]} | checkpoint.values["settings"]
+        then = {key: recorded[key] for key in (*SAME, "parts_sha256", "versions", "git_commit")}
         parts = {part: then["parts_sha256"].get(part) for part in (*then["parts_sha256"], *record["parts_sha256"])}
         versions = {name: then["versions"].get(name) for name in record["versions"]} | {"git commit": then["git_commit"]}
     except DAMAGED as error:
         raise InputError(f"{checkpoint.folder} is of another version of this project, or changed: {error!r:.200}") from None
+    paths = _training_paths(record["train_file"])
+    files = {part: record.get(f"{part}_file") for part in ("dev", "test")} | dict(
+        zip(training_splits(paths), paths, strict=True)
+    )
     problems = [
-        f"the {part} pairs ({record[f'{part}_file'] or 'none'}) are not those of the run so far"
+        f"the {part} pairs ({files.get(part) or 'none'}) are not those of the run so far"
         for part, digest in parts.items()
         if record["parts_sha256"].get(part) != digest
     ]
@@ -143,4 +156,5 @@ def run_record(settings: TrainSettings, prepared: Prepared, model_sha256: str, u
     asked = as_json(settings)
     scale = {"label_min": prepared.scale.low, "label_max": prepared.scale.high}
     digests = {"model_sha256": model_sha256, "parts_sha256": parts}
-    return asked | scale | used | described | digests | {"asked": asked, "given": sorted(settings.given)}
+    ratios = {"train_ratios": [file.ratio for file in settings.train_files]}
+    return asked | scale | used | described | digests | ratios | {"asked": asked, "given": sorted(settings.given)}

@@ -234,7 +234,7 @@ def _undamaged(folder: Path) -> Iterator[None]:
 
 def _require_same(folders: list[Path]) -> None:
     """Raises `RunError` if the runs differ in more than the seed."""
-    compared = [*sorted(names_of(RESULT, MACHINE) - {"seed"}), "model_sha256", "parts_sha256"]
+    compared = [*sorted(names_of(RESULT, MACHINE) - {"seed"}), "model_sha256", "parts_sha256", "train_ratios"]
     records = [read_json(folder / "settings.json") for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         if differ := [name for name in compared if record.get(name) != records[0].get(name)]:

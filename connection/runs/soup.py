@@ -11,7 +11,6 @@ from connection.runs.training_run import TrainingRun
 from connection.settings import TrainSettings
 from connection.training.moving_average import WeightAverage
 from ConnectionBert import ConnectionBert
-from ConnectionDataset import ShuffledBatches
 
 
 def make_soup(settings: TrainSettings, models: Mapping[int, Path]) -> int:
@@ -24,7 +23,7 @@ def make_soup(settings: TrainSettings, models: Mapping[int, Path]) -> int:
     with TrainingRun.open(settings) as run:
         model = run.load_model()
         data = run.read_data()
-        run.begin(ShuffledBatches(len(data["train"]), settings.batch_size, settings.seed, data["train"].groups))
+        run.begin(data["train"].shuffled(settings.batch_size, settings.seed))
         run.watch(len(models), WeightAverage(model, 0))
         mean: dict[str, torch.Tensor] = {}
         for number, (seed, folder) in enumerate(models.items(), 1):

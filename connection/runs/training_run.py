@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from connection.data.audit import is_training
 from connection.data.labels import POSITIVES, TRIPLETS
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
@@ -59,7 +60,9 @@ from connection.system.signals import StopSignals
 from connection.training.distributed import count_once
 from connection.training.frozen_states import keep_states, states_bytes
 from connection.training.loss_choice import choose_dims, choose_loss
+from connection.training.mixed_files import MixedDataset
 from connection.training.moving_average import WeightAverage
+from connection.training.objectives import FileObjective
 from connection.training.optimizer import AdamW
 from connection.training.state import STOP_AT_SKIPPED, Progress, RunState
 from ConnectionBert import ConnectionBert
@@ -71,8 +74,8 @@ BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remainin
 class TrainingRun:
     """A run as its training loop sees it.
 
-    `settings`: for a resumed run, those it was begun with. `loss`, `dims` and `targets` are the objective, its Matryoshka
-    dimensions and the distinct training targets; `read_data` sets them.
+    `settings`: for a resumed run, those it was begun with. `objectives` and `dims` are what each training file is trained
+    towards, and the Matryoshka dimensions; `read_data` sets them.
     """
 
     def __init__(
@@ -121,16 +124,33 @@ class TrainingRun:
         return self.model
 
     def read_data(self) -> dict[str, ConnectionDataset]:
-        """Return the Datasets "train" and, if there are pairs for them, "dev" and "test". Chooses the objective.
+        """Return the Datasets "train" and, if there are pairs for them, "dev" and "test". Chooses the objectives.
+
+        "train" has the pairs of all training files.
 
         Raises `InputError` if a file can't be read or trained on, or if the objective does not fit the training labels.
         """
         settings = self.settings
-        self._prepared, self.data, self._remarks = read_datasets(settings, self.model.tokenizer)
-        scale = self._prepared.scale
-        self.targets = scale.target(np.array(self._prepared.stores["train"].labels)).tolist()
-        self.loss, self._why_loss = choose_loss(settings.loss, scale.kind, self.targets, settings.batch_size)
-        self.dims = choose_dims(settings.matryoshka_dims, self.loss, self.model.hidden_size)
+        self._prepared, self.parts, self._remarks = read_datasets(settings, self.model.tokenizer)
+        files = settings.train_files
+        self._training = {split: part for split, part in self.parts.items() if is_training(split)}
+        self.data = {split: part for split, part in self.parts.items() if split not in self._training}
+        self.data["train"] = self.parts["train"]
+        if len(files) > 1 or files[0].ratio != 1:
+            self.data["train"] = MixedDataset(list(self._training.values()), [file.ratio for file in files])
+        self.objectives, reasons = [], []
+        for part, file, first in zip(self._training.values(), files, self.data["train"].first_sentence, strict=True):
+            targets = part.scale.target(np.array(part.store.labels)).tolist()
+            try:
+                loss, why = choose_loss(file.loss or settings.loss, part.scale.kind, targets, settings.batch_size)
+                self.dims = choose_dims(settings.matryoshka_dims, loss, self.model.hidden_size)
+            except InputError as error:
+                raise InputError(f"{part.store.path}: {error}" if len(files) > 1 else str(error)) from None
+            self.objectives.append(FileObjective(loss, targets, first))
+            reasons.append(f"{part.store.path.name}: {loss}, {why}" if len(files) > 1 else why)
+        losses = [objective.loss for objective in self.objectives]
+        self.loss = losses[0] if len({*losses}) == 1 else ", ".join(losses)
+        self._why_loss = "; ".join(reasons)
         return self.data
 
     def begin(self, batches: ShuffledBatches) -> None:
@@ -143,8 +163,8 @@ class TrainingRun:
         self.steps_per_epoch, self.steps = len(batches), len(batches) * settings.epochs
         model.to(self.device)
         if not self._checkpoint:
-            remark = require_label_order(model, self.data["train"])
-            self._remarks += [remark] * bool(remark)
+            remarks = [require_label_order(model, part) for part in self._training.values()]
+            self._remarks += filter(None, remarks)
         base_digest = model_digest(model)
         self._require_same_files(base_digest.hexdigest())
         self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
@@ -158,12 +178,15 @@ class TrainingRun:
         else:
             saved = self._checkpoint is not None and self._checkpoint.has_model
             self.folder = NoFolder(output_folder(settings.output_dir), saved)
-        summaries = {split: part.summary for split, part in self.data.items()}
+        summaries = {split: part.summary for split, part in self.parts.items()}
         print_start(model.summary, model.notes, summaries, remarks, self._why_precision, self.record)
         if self.device.type == "cpu":
-            tokens = prepared.stores["train"].tokens
-            a_row = len(self.data["train"]) / batches.rows
-            print(memory_remark(settings, self.precision, model.encoder.config, model.parameter_count, tokens, a_row), end="")
+            for part in self._training.values():
+                config, a_row = model.encoder.config, len(part) / part.shuffled(settings.batch_size, settings.seed).rows
+                tokens = part.store.tokens
+                if said := memory_remark(settings, self.precision, config, model.parameter_count, tokens, a_row):
+                    print(said, end="")
+                    break
 
         model.labels, model.calibration = (prepared.scale.low, prepared.scale.high), Calibration()
         print("measuring the base model ...", flush=True)
@@ -210,8 +233,8 @@ class TrainingRun:
         if not model.frozen_layers:
             return
         what = f"the states of the {model.frozen_layers} frozen layer(s)"
-        if not model.packed_bert:
-            print(f"note: {what} are computed in each step: they are kept for BERT alone, with --packing")
+        if not model.packed_bert or isinstance(data, MixedDataset):
+            print(f"note: {what} are computed in each step: they are kept for BERT alone, with --packing and one training file")
             return
         size = states_bytes(model, data, model.packed_bert.dtype)
         where, folder = from_first(lambda: place_of_states(size, cache, local_count()))
@@ -337,7 +360,7 @@ class TrainingRun:
 
     def _report(self, results: RunResults) -> None:
         """Write model card and report, and print the end of the run: in the first process, for which the others wait."""
-        examples = card_examples(self._prepared, self.data["train"], self.settings.card_examples)
+        examples = card_examples(self._prepared, self.parts["train"], self.settings.card_examples)
         write_card(self.folder.model, self.model, self.record, results, examples)
         write_report(self.folder.path)
         print_end(results, self.steps, self.stop.name)
@@ -473,7 +496,7 @@ class TrainingRun:
                     "cut_sentences": part.cut_sentences,
                     "labels": count_labels(part.store.label[part.places], part.scale.low, part.scale.high),
                 }
-                for split, part in self.data.items()
+                for split, part in self.parts.items()
             },
             **({"agreement": self._prepared.agreement} if self._prepared.agreement else {}),
             "epochs": self.settings.epochs,
@@ -489,6 +512,9 @@ class TrainingRun:
         }
         if self.soup:
             results["soup"] = self.soup
+        if isinstance(train := self.data["train"], MixedDataset):
+            for split, ratio, objective in zip(self._training, train.ratios, self.objectives, strict=True):
+                results["splits"][split] |= {"ratio": ratio, "loss": objective.loss}
         if "test" in self.data and not self.stop.asked:
             cosine = self._cosines(self._best_model(), self.data["test"], "best weights, test pairs")
             cosines |= {} if cosine is None else {"test": cosine}

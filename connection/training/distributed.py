@@ -33,11 +33,8 @@ class OwnParts(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        lengths, lengths2 = (np.diff(side.offsets) for side in (self.data.store.tokens, self.data.store.tokens2))
         for rows in self.batches:
-            first, second = self.data.sentences(np.array(rows)).numpy()  # (B,) each
-            tokens = lengths[first] + lengths2[second]  # (B,)
-            cuts = even_cuts(tokens, processes.count())
+            cuts = even_cuts(self.data.token_counts(np.array(rows)), processes.count())
             yield rows[cuts[processes.rank()] : cuts[processes.rank() + 1]]
 
 

@@ -18,8 +18,10 @@ objective.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -238,6 +240,45 @@ def make_objective(loss: str, scale: float, dims: Sequence[int], hidden_size: in
     """
     terms = [(_make(name, scale, hidden_size, classes), factor) for name, factor in parse_loss(loss).items()]
     return Matryoshka(WeightedSum(terms), dims) if dims else WeightedSum(terms)
+
+
+class FileObjective(NamedTuple):
+    """What the batches of one training file are trained towards."""
+
+    loss: str  # as `make_objective`
+    targets: Sequence[float]  # the file's distinct ones
+    first: int  # number of the file's first sentence: see `PerFile`
+
+
+class PerFile(nn.Module):
+    """The objective of a batch's training file. A batch is of one file, and the numbers of its sentences tell of which.
+
+    objectives: the different ones; `which`: the index of each file's; `first`: the number of each file's first sentence.
+    """
+
+    def __init__(self, objectives: Sequence[nn.Module], which: Sequence[int], first: Sequence[int]):
+        super().__init__()
+        self.objectives, self.which, self.first = nn.ModuleList(objectives), which, first
+
+    def forward(self, u: Tensor, v: Tensor, target: Tensor, sentences: Tensor, weight: Tensor | None = None) -> Tensor:
+        file = bisect.bisect_right(self.first, int(sentences[0, 0])) - 1
+        value: Tensor = self.objectives[self.which[file]](u, v, target, sentences, weight)
+        return value
+
+
+def make_objectives(files: Sequence[FileObjective], scale: float, dims: Sequence[int], hidden_size: int) -> nn.Module:
+    """Build the objective of one training file, or of several: then each batch has that of its own.
+
+    Files with the same `loss` share it, with the weights that it may have: softmax has the classes of all of them.
+    """
+    losses = list(dict.fromkeys(file.loss for file in files))
+    classes = {loss: sorted({target for file in files if file.loss == loss for target in file.targets}) for loss in losses}
+    made = [make_objective(loss, scale, dims, hidden_size, classes[loss]) for loss in losses]
+    return (
+        made[0]
+        if len(made) == 1
+        else PerFile(made, [losses.index(file.loss) for file in files], [file.first for file in files])
+    )
 
 
 def _make(name: str, scale: float, hidden_size: int, classes: Sequence[float]) -> Loss:

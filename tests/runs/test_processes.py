@@ -93,7 +93,9 @@ def difference(one, two):
 
 
 def test_two_processes_train_as_one(tmp_path, words, script):
-    """50 steps in two processes, then the last two ones in one process."""
+    """50 steps of two training files in two processes, then the last two ones in one process."""
+    write_pairs(tmp_path / "train.csv", ROWS[:61])
+    words += ["--train-file", f"{write_pairs(tmp_path / 'other.csv', ROWS[61:101])}:1:cosent"]
     assert run_inside(driver.main, *words, "--output-dir", tmp_path / "one").returncode == 0
     shown = torchrun(script, 1, 50, "torchrun", signal.SIGTERM, *words, "--output-dir", tmp_path / "two")
     assert shown.stdout.count("measuring the base model") == 1, shown.stderr

@@ -56,6 +56,8 @@ def learning_curve(given: argparse.Namespace, words: list[str]) -> int:
     settings = read_settings(words, driver_constants(), "")
     if refused := sorted({"overwrite", "print_model", "resume", "extend", "keep_checkpoints"} & settings.given):
         raise InputError(f"{', '.join(map(flag_of, refused))}: of the training command alone; a curve takes its other flags")
+    if len(settings.train_files) > 1 or settings.train_files[0].path != settings.train_file:
+        raise InputError("--train-file: a curve is of one training file, as PATH alone")
     if not 1 <= given.seeds <= MOST_SEEDS:
         raise InputError(f"--seeds {given.seeds}: give 1 to {MOST_SEEDS}")
     folder = output_folder(given.output_dir)
