@@ -267,6 +267,7 @@ def test_each_file_has_its_own_weights_and_labels_are_balanced_where_there_are_s
     data, _ = make_datasets(prepared, 0, (0, 0), 0, balance=True)
     assert data["train"].weight is not None
     assert data["train-3"].weight is None
+    assert data["train-2"].weight is not None
     assert data["train-2"].weight.tolist() == [2, 2]
 
 
