@@ -57,9 +57,11 @@ class Pairs(NamedTuple):
     target: Tensor
     rows: Tensor
     sentences: Tensor
+    weight: None = None
 
     def to(self, device: torch.device) -> Pairs:
-        return Pairs(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:]))
+        target, rows, sentences = (tensor.to(device, non_blocking=True) for tensor in self[1:4])
+        return Pairs(self.tokens.to(device), target, rows, sentences)
 
 
 def sentences(count: int, seed: int) -> list[np.ndarray]:

@@ -24,7 +24,8 @@ def make_soup(settings: TrainSettings, models: Mapping[int, Path]) -> int:
         model = run.load_model()
         data = run.read_data()
         run.begin(data["train"].shuffled(settings.batch_size, settings.seed))
-        run.watch(len(models), WeightAverage(model, 0))
+        run.watch(WeightAverage(model, 0))
+        run.show_bar(len(models))
         mean: dict[str, torch.Tensor] = {}
         for number, (seed, folder) in enumerate(models.items(), 1):
             one = ConnectionBert.load(folder).state_dict()

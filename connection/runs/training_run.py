@@ -249,6 +249,7 @@ class TrainingRun:
     def restore_or_seed(self, objective: nn.Module, optimizer: AdamW, average: WeightAverage) -> None:
         """Seed the random numbers; restore a resumed run's checkpoint. From here on, a signal ends the run after a step."""
         settings, progress = self.settings, self.progress
+        self.watch(average)
         self.state = RunState(self.model, objective, optimizer, average, progress)
         count_once(objective)
         self._checkpoints = Checkpoints(self.folder.path / "checkpoints", settings.keep_checkpoints)
@@ -263,13 +264,16 @@ class TrainingRun:
                 self._written = self._place()
         if rank() >= self.state.processes:
             self.state.seed_random(settings.seed)
-        self.watch(self.steps, average)
+        self.show_bar(self.steps)
 
-    def watch(self, steps: int, average: WeightAverage) -> None:
-        """Show a bar of this many steps; `average` is what is evaluated. From here on, a signal ends the run after a step."""
+    def watch(self, average: WeightAverage) -> None:
+        """Let a signal end the run after a step from here on. `average` is what is evaluated."""
         self.average = average
         self.stop = StopSignals()
         self._held.callback(self.stop.restore)
+
+    def show_bar(self, steps: int) -> None:
+        """Show the progress in this many steps."""
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between updates: few lines in a log file
         self._bar = self._held.enter_context(
             tqdm(

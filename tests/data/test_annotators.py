@@ -431,7 +431,7 @@ def test_a_run_trains_on_the_mean_and_reports_the_agreement(tiny_folder, tmp_pat
 def test_annotators_and_weights_are_read_side_by_side(tmp_path):
     file = tmp_path / "both.csv"
     file.write_text("sentence1,sentence2,A,B,often\nA dog,A cat,1,3,2\nA man,A boy,,4,0.5\nOne,Two,x,5,-1\nUp,Down,2,2,-1\n")
-    opened = PairFile.open(file, "sentence1=1,sentence2=2,weight=often,label=A,B")
+    opened = PairFile.open(file, "sentence1=1,sentence2=2,weight=often,label=A,B", weighted=True)
     (chunk,) = opened.chunks()
     assert chunk.label.tolist() == [2, 4]
     assert chunk.weight is not None

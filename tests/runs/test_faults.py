@@ -213,7 +213,7 @@ def test_killed_at_any_file_operation_a_run_has_a_whole_checkpoint_and_a_whole_m
 def broken_loss(monkeypatch, broken_steps, kind="loss"):
     calls = []
 
-    def loss_of(u, v, target, sentences):
+    def loss_of(u, v, target, sentences, weight=None):
         calls.append(1)
         loss = cosine_mse(u, v, target, sentences)
         if len(calls) not in broken_steps:

@@ -371,7 +371,7 @@ def test_an_earlier_model_stays_until_the_new_run_saves_its_own(tiny_folder, tmp
              "--loss", "cosine-mse"]  # fmt: skip
     assert driver.main([str(word) for word in [*flags, "--epochs", "1"]]) == 0
     before = ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False)
-    monkeypatch.setattr("connection.training.objectives.cosine_mse", lambda u, v, target, sentences: (u * math.nan).sum())
+    monkeypatch.setattr("connection.training.objectives.cosine_mse", lambda u, v, *words: (u * math.nan).sum())
     assert driver.main([str(word) for word in [*flags, "--overwrite"]]) == 1
     assert "Nothing was saved" in capsys.readouterr().err
     assert np.array_equal(before, ConnectionBert.load(tmp_path / "run" / "model").encode(["a dog"], progress=False))
@@ -431,7 +431,7 @@ def test_a_non_finite_step_stops_the_run_and_saves_nothing_of_it(tiny_folder, tm
     """Step 3, in the second epoch, is broken: model/ keeps the first epoch's finite weights, and the rows are named."""
     calls = []
 
-    def broken(u, v, target, sentences):
+    def broken(u, v, target, sentences, weight=None):
         calls.append(1)
         loss = cosine_mse(u, v, target, sentences)
         if len(calls) < 3:
