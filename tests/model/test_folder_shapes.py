@@ -224,7 +224,12 @@ def test_the_tokenizers_library_is_pinned_and_recorded():
 
 
 def test_a_run_of_before_a_library_was_recorded_resumes_without_a_remark():
-    record = dict.fromkeys(SAME, 1) | {"parts_sha256": {}, "git_commit": "a", "versions": {"torch": "1", "tokenizers": "2"}}
+    record = dict.fromkeys(SAME, 1) | {
+        "parts_sha256": {},
+        "git_commit": "a",
+        "train_file": "a.csv",
+        "versions": {"torch": "1", "tokenizers": "2"},
+    }
     checkpoint: Any = SimpleNamespace(notes=[], folder=Path("step-1"))
     checkpoint.values = {"settings": record | {"versions": {"torch": "1"}}}
     assert require_same(checkpoint, record) == []

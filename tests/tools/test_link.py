@@ -169,7 +169,7 @@ def test_decisions_train_a_model_that_links_better(tiny_folder, partners, tmp_pa
     """The round trip: candidates, decisions, training, links."""
     lists, decisions = partners[0], partners[1](tiny_folder)
     file = write_pairs(tmp_path / "decisions.csv", decisions, ("sentence1", "sentence2", "label", "id1", "id2"))
-    shown = run_inside(driver.main, *training_words(tiny_folder, file, tmp_path / "run", "--train-file", file, "--epochs", 8))
+    shown = run_inside(driver.main, *training_words(tiny_folder, file, tmp_path / "run", "--epochs", 8))
     assert shown.returncode == 0, shown.stderr
     figures = []
     for model in (tiny_folder, tmp_path / "run"):
