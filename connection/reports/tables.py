@@ -131,7 +131,8 @@ def seeds_table(results: RunResults) -> pd.DataFrame:
         rows.append(row(name, [cast(float, results["over_seeds"][split].get(key)) for split in splits]))
     if soup := results.get("soup"):
         figures = [deciding(results["final"].get(split, {})) for split in splits]
-        rows.append(row(f"average of the weights of {', '.join(map(str, soup))}", figures))
+        named = f"average of the weights of {', '.join(map(str, soup))}"
+        rows.append(row(named if len(soup) > 1 else f"{soup[0]} alone: no average was better on dev", figures))
     return pd.DataFrame(rows)
 
 

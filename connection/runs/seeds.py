@@ -102,8 +102,9 @@ class _Seeds:
                 results: RunResults = {"seeds": rows, "over_seeds": over_seeds(rows)}
                 print("", render(seeds_table(read_results(self.output) if self.run else results)), sep="\n", file=aloud())
             if self.run:
-                soup = self.best.name == SOUP
-                whose = "the average of the weights" if soup else f"that of {self.best.name}"
+                averaged = read_results(self.output).get("soup", [])
+                alone = f"that of seed-{averaged[0]}" if averaged else f"that of {self.best.name}"
+                whose = f"the average of the weights of {len(averaged)} seeds" if len(averaged) > 1 else alone
                 print(f"\nThe model is {whose}; each seed's figures are in its own folder.", file=aloud())
                 if not status:
                     print_next(self.run.model)
