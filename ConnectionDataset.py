@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from connection.data.audit import training_splits
 from connection.data.balance import weigh_pairs
 from connection.data.findings import KINDS, ROW_FINDINGS
 from connection.data.labels import TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
 from connection.data.permutation import Permutation
 from connection.data.prepare import Prepared, prepare
-from connection.data.split import rows_apart, split_by_sentence
+from connection.data.split import rows_apart, split_by_sentence, training_splits
 from connection.model.packing import PackedBatch, pack
 from connection.settings import TrainSettings
 from connection.system.batch_workers import leave_signals_to_parent
@@ -279,7 +278,7 @@ def read_datasets(settings: TrainSettings, tokenizer: Any) -> tuple[Prepared, di
     `--patience` is set and there are no dev pairs.
     """
     paths = [file.path for file in settings.train_files]
-    files = dict(zip(training_splits(paths), paths, strict=True)) | {"dev": settings.dev_file, "test": settings.test_file}
+    files = dict(zip(training_splits(len(paths)), paths, strict=True)) | {"dev": settings.dev_file, "test": settings.test_file}
     files = {split: name for split, name in files.items() if name}
     cache, label_range = resolve(settings.cache_dir), (settings.label_min, settings.label_max)
     prepared = prepare(

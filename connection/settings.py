@@ -200,7 +200,9 @@ class TrainSettings:
     quiet: bool = setting("print warnings, errors and the last lines only", role=START)
     seed: int = setting("random seed of the data order and of dropout", low=0, high=2**31 - 1)
     seeds: int = setting("runs with consecutive seeds; the model of the best run on dev is kept", low=1, high=1000, role=START)
-    soup: bool = setting("with --seeds: keep the average of their models' weights, as far as that is better on dev", role=START)
+    soup: bool = setting(
+        "with --seeds: keep the average of their models' weights, as far as that is better on dev", role=NEUTRAL
+    )
     split_seed: int | None = setting(
         "random seed of the split into train, dev and test; None: same as --seed", low=0, high=2**31 - 1
     )
@@ -314,9 +316,8 @@ def _settings(
         problems.append("--extend: goes with --resume, of one seed at a time")
     if problems:
         raise InputError.listing("These settings can't be used (--help lists all of them):", problems, limit=len(problems))
-    if (
-        resolve(parse_training_files(values["train_file"])[0].path) != ROOT / BUNDLED["train_file"]
-    ):  # whose dev and test pairs say nothing about others
+    first = parse_training_files(values["train_file"])[0]
+    if resolve(first.path) != ROOT / BUNDLED["train_file"]:  # whose dev and test pairs say nothing about others
         values |= {name: "" for name in ("dev_file", "test_file") if name not in given and values[name] == BUNDLED[name]}
     for remark in () if values["quiet"] else remarks:
         print(remark)
@@ -377,17 +378,12 @@ def _checked(field: Any, raw: Any) -> tuple[Any, str]:
         if other := [text for text in raw if not isinstance(text, str)]:
             return None, f"{other[0]!r:.100} is not text"
         raw = tuple(raw) if len(raw) > 1 else raw[0]
-        try:
-            meta["check"](raw)
-        except InputError as error:
-            return None, str(error)
-        return raw, ""
     if raw is NOT_GIVEN:
         return None, "needs a value"
     if raw is None and field.type.endswith("None"):
         return None, ""
     if kind is bool or kind is str:
-        if not isinstance(raw, kind):
+        if not isinstance(raw, (kind, tuple) if field.type == SEVERAL else kind):
             return None, f"{raw!r} is not {'True or False' if kind is bool else 'text'}"
         if meta["choices"] and raw not in meta["choices"]:
             return None, f"{raw!r} is none of {', '.join(meta['choices'])}"

@@ -158,7 +158,7 @@ def _encode(model: Encoder, linked: LinkedTexts) -> tuple[np.ndarray, np.ndarray
 def _show(linked: LinkedTexts, found: Negatives) -> None:
     """Print the nearest negatives of all: the first to look at."""
     nearest = (-found.cosine[:, 0]).argsort(kind="stable")[:SHOWN]  # NaN last
-    from connection.data.pair_file import shorten
+    from connection.data.row_texts import shorten
 
     tell("nearest, to be looked at: are they really no answers?")
     for number in nearest[found.texts[nearest, 0] >= 0].tolist():

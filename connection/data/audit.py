@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from ftfy import fix_encoding
@@ -33,16 +32,6 @@ RESOLUTION = 0.01  # of the scale: the least difference of labels that must surv
 NULL_WORDS = ("nan", "none", "null", "n/a", "#n/a", "<na>", "\\n", "#null!")  # in plain form: words for a missing value
 DRIFT = 0.15  # Kolmogorov-Smirnov statistic
 MOST_BYTES = 64 << 20  # of one file's findings, which hold only the first lines of each
-
-
-def training_splits(files: Sequence[Any]) -> list[str]:
-    """Returns the names of the parts that are trained on: "train", and "train-2", "train-3" ... where there are more files."""
-    return ["train", *(f"train-{number}" for number in range(2, len(files) + 1))][: len(files)]
-
-
-def is_training(split: str) -> bool:
-    """Returns whether a part is trained on: see `training_splits`."""
-    return split == "train" or split.startswith("train-")
 
 
 def audit(

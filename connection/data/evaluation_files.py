@@ -95,7 +95,7 @@ def read_scored(
             f"{store.path}: without {len(store.bad):,} bad rows, all {len(store):,} pairs are labelled {store.labels[0]:g}, "
             "which says nothing of the others: mend the bad rows."
         )
-    scale = find_scale(low, high, store.written, means=store.labels, mapped=file.mapped)
+    scale = file.find_scale(low, high, store.written, store.labels)
     if scale.is_retrieval:  # its labels are asked about, though they are all the same
         scale = dataclasses.replace(scale, kind="binary" if abs(scale.high - scale.low) == 1 else "graded")
     if of_model and declared == (None, None) and (scale.kind != "binary" or of_model[0] > of_model[1]):

@@ -7,18 +7,15 @@ import functools
 import itertools
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from ftfy.badness import is_bad
 
-from connection.data.column_names import visible
+from connection.data.bad_rows import BadRow, Remark
 from connection.data.columns import Columns
 from connection.data.findings import LARGEST
-from connection.data.formats.cells import NO_TEXT
 from connection.data.formats.delimited import SAMPLE_ROWS
 from connection.data.formats.packed import readable
 from connection.data.formats.saved_dataset import is_saved, open_saved
@@ -26,71 +23,16 @@ from connection.data.formats.table import TableFile, open_table
 from connection.data.header import understand
 from connection.data.label_column import LabelColumn, Ratings, certain_number, read_columns, read_ratings
 from connection.data.label_words import parse_label_map
-from connection.data.labels import NO_LABELS, LabelScale, is_label
+from connection.data.labels import NO_LABELS, LabelScale, find_scale
+from connection.data.row_shape import RowShape
+from connection.data.row_texts import FILLERS, holds_rows, is_text, shorten, text_problem, too_many_marks
 from connection.data.unlabelled import pairs_of_row
 from connection.data.weight_column import read_weight, weight_problem, without_weight
 from connection.system.csv_output import from_cell
 from connection.system.errors import InputError
 from connection.system.escapes import printable
 
-UNSEEN = {"Cc", "Cf", "Co", "Zs", "Zl", "Zp", "Mn", "Me"}  # invisible Unicode categories: alone, they give no token
-FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u1734\ufffd"  # Hangul fillers, blank Braille pattern, replacement character
 LINE_END = re.compile("(?:_x000[9AD]_)+")  # of Excel's own files, in a table that was made from one
-ODD_QUOTES = ("\u201c", "\u201e", "\u00ab", "\u2018", "`")
-MOST_MARKS = 500  # combining marks in a row; putting n of them in order takes n * n steps
-
-
-class BadRow(NamedTuple):
-    """A row that can't be used for training."""
-
-    line: int
-    finding: str  # the finding's name: "ragged-row", "blank-text", "bad-label", "unclear-label", "bad-weight"
-    what: str  # column and value, for messages
-    cells: list[str]
-
-
-class Remark(NamedTuple):
-    """What is odd about a row that is used, or left out for certain."""
-
-    line: int
-    finding: str  # the finding's name: "swallowed-rows", "mojibake", "repeated-header", "line-end-code"
-    text: str  # an example, or ""
-
-
-def is_text(cell: str) -> bool:
-    """Returns whether a cell has more than white space, controls, zero-width characters, lone accents and fillers."""
-    return not cell.startswith(NO_TEXT) and any(
-        unicodedata.category(letter) not in UNSEEN and letter not in FILLERS for letter in cell
-    )
-
-
-def too_many_marks(cell: str) -> bool:
-    """Returns whether a cell has so many combining marks in a row that ordering them would take minutes."""
-    if len(cell) <= MOST_MARKS or cell.isascii():
-        return False
-    return any(
-        marks and sum(1 for _ in run) > MOST_MARKS for marks, run in itertools.groupby(map(unicodedata.combining, cell), bool)
-    )
-
-
-def text_problem(cell: str) -> str:
-    if cell.startswith(NO_TEXT):
-        return cell[1:]
-    if too_many_marks(cell):
-        return f"over {MOST_MARKS} combining marks in a row"
-    return "" if is_text(cell) else "nothing but invisible characters" if cell.strip() else "blank"
-
-
-def holds_rows(text: str, delimiter: str, width: int) -> bool:
-    """Returns whether two or more lines of a cell have a whole row's delimiters: a quote is open above and closed below."""
-    return bool(delimiter) and sum(line.count(delimiter) == width - 1 for line in text.split("\n")) >= 2
-
-
-def shorten(text: str, longest: int = 60) -> str:
-    """Returns a cell in quotes for a sample row, with "..." if it was cut; of one that is no text, what it is."""
-    if text.startswith(NO_TEXT):
-        return f"({text[1:]})"
-    return repr(text) if len(text) <= longest else f"{text[: longest - 3]!r}..."
 
 
 ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 16 << 20  # limits of a chunk, which bound the memory of its text
@@ -155,11 +97,6 @@ class PairFile:
         """The files whose bytes are read: the pair file, or those in a folder of a saved dataset."""
         return self.table.files
 
-    @property
-    def mapped(self) -> list[float]:
-        """The numbers that --label-map gives to words."""
-        return [*parse_label_map(self.label_map).values()]
-
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
         require_state(self.path, self.files, self.state)
@@ -174,6 +111,16 @@ class PairFile:
         if (low, high) != (None, None):
             raise InputError(f"--label-min and --label-max: {self.path} has no labels")
         return LabelScale(0, 1, self.columns.kind, NO_LABELS)
+
+    def find_scale(
+        self, low: float | None, high: float | None, written: Sequence[float], labels: Sequence[float]
+    ) -> LabelScale:
+        """Returns the label scale: that of a file without labels, or see `connection.data.labels.find_scale`.
+
+        low, high: as declared; written: the distinct labels as they stand in the file, ascending; labels: those of its pairs.
+        """
+        mapped = parse_label_map(self.label_map).values()
+        return self.unlabelled_scale(low, high) or find_scale(low, high, written, means=labels, mapped=mapped)
 
     def __str__(self) -> str:
         """Returns format, columns and three sample rows, for the user."""
@@ -194,6 +141,10 @@ class PairFile:
             lines.append(f"    {self.table.unit} {line}: {' | '.join(cut)}")
         return "\n".join(lines)
 
+    @functools.cached_property
+    def shape(self) -> RowShape:
+        return RowShape(self.columns, self.table.delimiter, self.columns.header or self.table.names is not None)
+
     def _needs_column(self, cell: str) -> bool:
         return bool(cell.strip()) and math.isnan(certain_number(cell, not self.table.delimiter))
 
@@ -205,8 +156,8 @@ class PairFile:
         """Returns how each label column is written, if labels are on the scale low..high. Takes a pass over the file."""
         if (low, high) not in self._known_label_columns:
             places = self.columns.places[2:]
-            rows = (cells for _, row in self._data() if (cells := self._fitted(row)) is not None)
-            written = ([row[place] for place in places] for row in rows if not self._is_header(row))
+            rows = (cells for _, row in self._data() if (cells := self.shape.fitted(row)) is not None)
+            written = ([row[place] for place in places] for row in rows if not self.shape.is_header(row))
             given, typed = parse_label_map(self.label_map), not self.table.delimiter
             self._known_label_columns[low, high] = read_columns(written, len(places), given, low, high, typed)
         return self._known_label_columns[low, high]
@@ -217,59 +168,6 @@ class PairFile:
     def _ratings(self, cells: Sequence[str], low: float, high: float) -> Ratings:
         """Returns the labels of a row's annotators; `cells` are those of the label columns."""
         return read_ratings(cells, self._label_columns(low, high), self.columns.annotators, low, high)
-
-    def _is_header(self, cells: list[str]) -> bool:
-        """Returns whether a row repeats the column names: several files were put together, or a page's head was copied."""
-        places, names = self.columns.places, self.columns.names
-        named = self.columns.header or self.table.names is not None
-        return (
-            named and cells[places[-1]].strip() == names[-1]
-            and all(visible(cells[place]).strip() == name for place, name in zip(places, names, strict=True))
-        )  # fmt: skip
-
-    def _ragged_because(self, cells: list[str]) -> str:
-        """Returns the cause of a row with more cells than the first one, where it shows."""
-        width = self.columns.width
-        if len(cells) > width and not self.columns.labelled:
-            return ": a comma in a text without quotes?" if self.table.delimiter == "," else ""
-        label = self.columns.places[-1]
-        last = len(cells) == width + 1 and label == width - 1
-        if last and all(cell.strip().lstrip("+-").isdecimal() for cell in cells[label:]):
-            return ": a label with a decimal comma and no quotes? Write a point, or save with semicolons"
-        if len(cells) > width and cells[0].strip()[:1] in ODD_QUOTES:
-            return f': the quotes around its cells are {cells[0].strip()[0]} and not "'
-        if label == width - 1 < len(cells) - 1 and is_label(cells[label]) and not any(map(is_label, cells[width:])):
-            return ": a column without a name? Give it one in the first row"
-        return ""
-
-    def _fitted(self, cells: list[str]) -> list[str] | None:
-        """Returns the cells of a row of any width if the columns in use are there for certain; else None.
-
-        Delimited text may hold a delimiter in a sentence, which moves all cells after it. The label tells: it must be a label,
-        stand after both sentences, and not be cut by a decimal comma.
-        """
-        width, places = self.columns.width, self.columns.places
-        if len(cells) == width:
-            return cells
-        if len(cells) > width and not any(map(str.strip, cells[width:])):  # delimiters at the end of the line
-            return cells
-        if len(cells) <= max(self.columns.used):
-            return None
-        if not self.table.delimiter:
-            return cells
-        # Nothing tells whether a delimiter in a sentence has moved the cells.
-        if not self.columns.labelled or self.columns.weight is not None:
-            return None
-        label = places[2]
-        if not is_label(cells[label]) or not (is_text(cells[places[0]]) and is_text(cells[places[1]])):
-            return None
-        if len(cells) < width:
-            return cells if label == max(places) or self.table.delimiter == "\t" else None
-        if label == max(places):
-            sure = self.table.delimiter == "\t" or (label < width - 1 and not is_label(cells[label + 1]))
-        else:
-            sure = self.table.delimiter == "\t" and len(cells) == self.columns.wider
-        return cells if sure else None
 
     def chunks(self, size: int = ROWS_AT_ONCE, low: float = -math.inf, high: float = math.inf) -> Iterator[PairChunk]:
         """Yields all rows in chunks of `size` rows, or fewer if rows are long. Labels outside the scale low..high are bad.
@@ -294,12 +192,12 @@ class PairFile:
         pairs, bad, remarks = list[tuple[int, list[str]]](), list[BadRow](), list[Remark]()
         places, names, width = self.columns.places, self.columns.names, self.columns.width
         for line, row in block:
-            cells = self._fitted(row)
+            cells = self.shape.fitted(row)
             if cells is None:
-                what = f"{len(row)} columns, the first row has {width}{self._ragged_because(row)}"
+                what = f"{len(row)} columns, the first row has {width}{self.shape.ragged_because(row)}"
                 bad.append(BadRow(line, "ragged-row", what, row))
                 continue
-            if self._is_header(cells):
+            if self.shape.is_header(cells):
                 remarks.append(Remark(line, "repeated-header", ""))
                 continue
             texts = [cells[place] for place in places]
@@ -334,9 +232,9 @@ class PairFile:
         weight, weights = self.columns.weight, list[float]()
         typed, guarded = not self.table.delimiter, self.table.is_of_spreadsheets and self.columns.written_here
         for line, row in block:
-            cells = row if len(row) == width else self._fitted(row)
+            cells = row if len(row) == width else self.shape.fitted(row)
             if cells is None:
-                what = f"{len(row)} columns, the first row has {width}{self._ragged_because(row)}"
+                what = f"{len(row)} columns, the first row has {width}{self.shape.ragged_because(row)}"
                 bad.append(BadRow(line, "ragged-row", what, row))
                 continue
             one, two, written = cells[first], cells[second], cells[third]
@@ -347,7 +245,7 @@ class PairFile:
                 one, two = (LINE_END.sub(" ", text) for text in (one, two))
                 remarks.append(Remark(line, "line-end-code", ""))
             label = known.get(key)
-            if (label is None or math.isnan(label)) and self._is_header(cells):
+            if (label is None or math.isnan(label)) and self.shape.is_header(cells):
                 remarks.append(Remark(line, "repeated-header", ""))
                 continue
             if label is None and several:

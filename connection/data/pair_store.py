@@ -14,18 +14,19 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from connection.data.agreement import Agreement, find_agreement
+from connection.data.bad_rows import BadRow, BadRows, BadRowsWriter, Remark
 from connection.data.findings import LINES_SHOWN
-from connection.data.pair_file import BadRow, PairChunk, PairFile, Remark
+from connection.data.pair_file import PairChunk, PairFile
 from connection.data.text_hashes import SentenceIndex, count_words, draw_key, first_equal, hash_texts, hash_tokens, plain
 from connection.data.tokenization import TokenStore, count_unknown, encode_flat, prompts_of
 from connection.system.atomic_files import atomic_folder, remove, remove_leftovers
@@ -34,51 +35,6 @@ from connection.system.escapes import printable
 from connection.system.paths import file_sha256
 from connection.system.processes import in_turn
 from connection.system.sealed_files import find_damage, make_private, seal_folder
-
-
-@dataclasses.dataclass(frozen=True)
-class BadRows:
-    """Summary of the bad rows of a pair file. Its memory does not grow with their number."""
-
-    counts: dict[str, int]  # number of rows by finding
-    first: list[BadRow]  # the first LINES_SHOWN of each finding in file order, without their cells
-    everything: Path | bytes  # one JSON line per row: [line, finding, what, *cells]; bytes if the pair file is small
-
-    def __len__(self) -> int:
-        return sum(self.counts.values())
-
-    def of(self, *findings: str) -> list[BadRow]:
-        """Returns the first rows of these findings."""
-        return [row for row in self.first if row.finding in findings]
-
-    def rows(self) -> Iterator[list[Any]]:
-        """Yields [line, finding, what, *cells] of each bad row, in file order."""
-        if isinstance(self.everything, bytes):
-            yield from map(json.loads, self.everything.splitlines())
-            return
-        with open(self.everything, encoding="ascii") as file:
-            yield from map(json.loads, file)
-
-
-class BadRowsWriter:
-    """Writes bad rows to a binary file as they are found."""
-
-    def __init__(self, file: IO[bytes]):
-        self.file = file
-        self.counts: Counter[str] = Counter()
-        self.first: list[BadRow] = []
-
-    def add(self, rows: Iterable[BadRow]) -> None:
-        for row in rows:
-            self.counts[row.finding] += 1
-            if self.counts[row.finding] <= LINES_SHOWN:
-                self.first.append(row._replace(cells=[]))
-            self.file.write(json.dumps([row.line, row.finding, row.what, *row.cells]).encode() + b"\n")
-
-    def summary(self) -> dict[str, Any]:
-        """Returns counts and first rows for meta.json."""
-        return {"counts": self.counts, "first": [list(row) for row in self.first]}
-
 
 VERSION = 7  # of the folder's layout and of how its content is computed
 MOST_LABELS = 1000  # distinct labels kept, the lowest and the highest included

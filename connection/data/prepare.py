@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from connection.data.audit import FEW_BAD, audit, is_training
+from connection.data.audit import FEW_BAD, audit
 from connection.data.findings import SKIPPED, Finding, errors, findings_json
 from connection.data.formats.cells import NO_TEXT
 from connection.data.label_words import help_with_words
 from connection.data.labels import DECLARED, POSITIVES, TRIPLETS, LabelScale, find_scale
 from connection.data.pair_file import PairFile
 from connection.data.pair_store import PairStore, load_pairs
+from connection.data.split import is_training
 from connection.system.csv_output import new_csv
 from connection.system.errors import InputError
 from connection.system.escapes import printable
@@ -228,10 +229,7 @@ def prepare(
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
             if is_training(split):
-                store = stores[split]
-                scales[split] = file.unlabelled_scale(low, high) or find_scale(
-                    low, high, store.written, means=store.labels, mapped=file.mapped
-                )
+                scales[split] = file.find_scale(low, high, stores[split].written, stores[split].labels)
                 scale = scales["train"]
         except InputError as error:
             problems.append(str(error))

@@ -38,7 +38,7 @@ def check_prompt(prompt: str) -> None:
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
         raise InputError("a prompt with bytes that are not UTF-8")
     if not prompt.isascii():
-        from connection.data.pair_file import too_many_marks  # late: it imports NumPy, and flags are refused at once
+        from connection.data.row_texts import too_many_marks  # late: it needs libraries, and flags are refused without them
 
         if too_many_marks(prompt):
             raise InputError("a prompt with hundreds of combining marks in a row")

@@ -13,6 +13,16 @@ FEWEST = 10  # pairs; a correlation over fewer says nothing
 AT_ONCE = 1 << 17  # pairs or sentences in one slice, which bounds memory
 
 
+def training_splits(files: int) -> list[str]:
+    """Returns the names of the parts that are trained on: "train", and "train-2", "train-3" ... where there are more files."""
+    return ["train", *(f"train-{number}" for number in range(2, files + 1))][:files]
+
+
+def is_training(split: str) -> bool:
+    """Returns whether a part is trained on: see `training_splits`."""
+    return split == "train" or split.startswith("train-")
+
+
 def split_by_sentence(
     store: PairStore, dev: float, test: float, seed: int, kind: str = ""
 ) -> tuple[dict[str, np.ndarray], list[str]]:

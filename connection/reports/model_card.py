@@ -15,8 +15,8 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from connection.data.audit import is_training
 from connection.data.prepare import Prepared
+from connection.data.split import is_training
 from connection.evaluation.ranking import RECALL_AT
 from connection.reports.errors_csv import texts_of
 from connection.reports.results import RunResults, SplitData

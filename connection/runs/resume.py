@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from connection.data.audit import training_splits
 from connection.data.prepare import Prepared
+from connection.data.split import training_splits
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.output_folder import ENTRIES, SEEDS
 from connection.settings import CONTENT, MACHINE, NEUTRAL, START, TrainSettings, as_json, check_values, flag_of, names_of
@@ -132,7 +132,7 @@ def require_same(checkpoint: Checkpoint, record: dict[str, Any]) -> list[str]:
         raise InputError(f"{checkpoint.folder} is of another version of this project, or changed: {error!r:.200}") from None
     paths = _training_paths(record["train_file"])
     files = {part: record.get(f"{part}_file") for part in ("dev", "test")} | dict(
-        zip(training_splits(paths), paths, strict=True)
+        zip(training_splits(len(paths)), paths, strict=True)
     )
     problems = [
         f"the {part} pairs ({files.get(part) or 'none'}) are not those of the run so far"

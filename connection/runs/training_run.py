@@ -19,23 +19,23 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from connection.data.audit import is_training
 from connection.data.labels import POSITIVES, TRIPLETS
 from connection.evaluation.calibration import fit_calibration
 from connection.evaluation.evaluate import Figures
 from connection.evaluation.label_order import require_label_order
 from connection.evaluation.similarity import gathered, model_digest, remembered_cosines
-from connection.evaluation.slices import count_labels
 from connection.model.calibration import Calibration
 from connection.reports.console import print_end, print_next, print_resume, print_start
 from connection.reports.html_report import write_report
 from connection.reports.model_card import card_examples, write_card
 from connection.reports.results import RunResults
 from connection.runs.checkpoints import Checkpoint, Checkpoints
-from connection.runs.disk_and_memory import checkpoints_to_come, leaves_memory, memory_remark, place_of_states, require_space
+from connection.runs.disk_and_memory import checkpoints_to_come, memory_remark, require_space
+from connection.runs.frozen_layers import keep_frozen_states
 from connection.runs.held_out import predict, score, write_figures
 from connection.runs.output_folder import require_free
 from connection.runs.resume import require_same, resumed_together, run_record
+from connection.runs.run_data import read_run_data
 from connection.runs.run_folder import NoFolder, RunFolder
 from connection.settings import TrainSettings
 from connection.system.batch_workers import BatchWorkers
@@ -50,7 +50,6 @@ from connection.system.processes import (
     from_first,
     gather,
     joined,
-    local_count,
     note_begun,
     rank,
     threads_per_process,
@@ -58,15 +57,11 @@ from connection.system.processes import (
 from connection.system.quiet import aloud
 from connection.system.signals import StopSignals
 from connection.training.distributed import count_once
-from connection.training.frozen_states import keep_states, states_bytes
-from connection.training.loss_choice import choose_dims, choose_loss
-from connection.training.mixed_files import MixedDataset
 from connection.training.moving_average import WeightAverage
-from connection.training.objectives import FileObjective
 from connection.training.optimizer import AdamW
 from connection.training.state import STOP_AT_SKIPPED, Progress, RunState
 from ConnectionBert import ConnectionBert
-from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches, read_datasets
+from ConnectionDataset import ConnectionDataset, Pair, PairBatch, ShuffledBatches
 
 BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"  # fits into 80 columns
 
@@ -130,27 +125,9 @@ class TrainingRun:
 
         Raises `InputError` if a file can't be read or trained on, or if the objective does not fit the training labels.
         """
-        settings = self.settings
-        self._prepared, self.parts, self._remarks = read_datasets(settings, self.model.tokenizer)
-        files = settings.train_files
-        self._training = {split: part for split, part in self.parts.items() if is_training(split)}
-        self.data = {split: part for split, part in self.parts.items() if split not in self._training}
-        self.data["train"] = self.parts["train"]
-        if len(files) > 1 or files[0].ratio != 1:
-            self.data["train"] = MixedDataset(list(self._training.values()), [file.ratio for file in files])
-        self.objectives, reasons = [], []
-        for part, file, first in zip(self._training.values(), files, self.data["train"].first_sentence, strict=True):
-            targets = part.scale.target(np.array(part.store.labels)).tolist()
-            try:
-                loss, why = choose_loss(file.loss or settings.loss, part.scale.kind, targets, settings.batch_size)
-                self.dims = choose_dims(settings.matryoshka_dims, loss, self.model.hidden_size)
-            except InputError as error:
-                raise InputError(f"{part.store.path}: {error}" if len(files) > 1 else str(error)) from None
-            self.objectives.append(FileObjective(loss, targets, first))
-            reasons.append(f"{part.store.path.name}: {loss}, {why}" if len(files) > 1 else why)
-        losses = [objective.loss for objective in self.objectives]
-        self.loss = losses[0] if len({*losses}) == 1 else ", ".join(losses)
-        self._why_loss = "; ".join(reasons)
+        self._pairs = read_run_data(self.settings, self.model)
+        self.data, self.objectives, self.dims = self._pairs.data, self._pairs.objectives, self._pairs.dims
+        self._remarks = self._pairs.remarks
         return self.data
 
     def begin(self, batches: ShuffledBatches) -> None:
@@ -159,16 +136,16 @@ class TrainingRun:
         Raises `InputError`, before anything is written, if the folder is in use, its disk has too little room, or the data of
         a resumed run have changed.
         """
-        settings, model, prepared = self.settings, self.model, self._prepared
+        settings, model, prepared = self.settings, self.model, self._pairs.prepared
         self.steps_per_epoch, self.steps = len(batches), len(batches) * settings.epochs
         model.to(self.device)
         if not self._checkpoint:
-            remarks = [require_label_order(model, part) for part in self._training.values()]
+            remarks = [require_label_order(model, part) for part in self._pairs.training.values()]
             self._remarks += filter(None, remarks)
         base_digest = model_digest(model)
         self._require_same_files(base_digest.hexdigest())
         self._machine = {"device": str(self.device), "precision": self.precision, "threads": torch.get_num_threads()}
-        used = {"pooling": model.pooling, "loss": self.loss, "loss_reason": self._why_loss}
+        used = {"pooling": model.pooling, "loss": self._pairs.loss, "loss_reason": self._pairs.why_loss}
         used |= {"matryoshka_dims": ",".join(map(str, self.dims)), "weight_column": prepared.weight_column}
         used |= dict(zip(("prompt1", "prompt2"), model.encoding.sides, strict=True))
         self.record = run_record(settings, prepared, base_digest.hexdigest(), self._machine | used)
@@ -178,10 +155,10 @@ class TrainingRun:
         else:
             saved = self._checkpoint is not None and self._checkpoint.has_model
             self.folder = NoFolder(output_folder(settings.output_dir), saved)
-        summaries = {split: part.summary for split, part in self.parts.items()}
+        summaries = {split: part.summary for split, part in self._pairs.parts.items()}
         print_start(model.summary, model.notes, summaries, remarks, self._why_precision, self.record)
         if self.device.type == "cpu":
-            for part in self._training.values():
+            for part in self._pairs.training.values():
                 config, a_row = model.encoder.config, len(part) / part.shuffled(settings.batch_size, settings.seed).rows
                 tokens = part.store.tokens
                 if said := memory_remark(settings, self.precision, config, model.parameter_count, tokens, a_row):
@@ -204,7 +181,7 @@ class TrainingRun:
 
     def _open_folder(self) -> list[str]:
         """Open the run's folder, and write there what is known of the data. Returns remarks. See `begin`."""
-        settings, prepared = self.settings, self._prepared
+        settings, prepared = self.settings, self._pairs.prepared
         output = output_folder(settings.output_dir)
         require_free(output, settings, going_on=bool(self._checkpoint))
         checkpoints = checkpoints_to_come(settings, self.steps_per_epoch, output)
@@ -221,7 +198,7 @@ class TrainingRun:
 
     def _require_same_files(self, model_sha256: str) -> None:
         """Raises `InputError` where a process has read other files than the first one: each machine has its own."""
-        stores = self._prepared.stores.values()
+        stores = self._pairs.prepared.stores.values()
         told = {"the model": model_sha256} | {str(store.path): store.sha256 for store in stores}
         for number, theirs in enumerate(everyone := from_all(told)):
             if differ := [name for name in theirs if theirs[name] != everyone[0].get(name)]:
@@ -229,22 +206,8 @@ class TrainingRun:
 
     def keep_frozen_states(self) -> None:
         """With --freeze-layers, compute the frozen layers' states once, for all epochs. The result is the same without them."""
-        model, data, cache = self.model, self.data["train"], resolve(self.settings.cache_dir)
-        if not model.frozen_layers:
-            return
-        what = f"the states of the {model.frozen_layers} frozen layer(s)"
-        if not model.packed_bert or isinstance(data, MixedDataset):
-            print(f"note: {what} are computed in each step: they are kept for BERT alone, with --packing and one training file")
-            return
-        size = states_bytes(model, data, model.packed_bert.dtype)
-        where, folder = from_first(lambda: place_of_states(size, cache, local_count()))
-        if not where:
-            print(f"note: {what} are computed in each step: neither the memory nor the disk of --cache-dir {cache} has room")
-            return
-        print(f"{what}: {where}", flush=True)
-        keep_states(model, data, folder)
-        if "dev" in self.data and leaves_memory(states_bytes(model, self.data["dev"], torch.float32) * local_count()):
-            model.remembered = {}
+        if self.model.frozen_layers:
+            keep_frozen_states(self.model, self.data, resolve(self.settings.cache_dir))
 
     def restore_or_seed(self, objective: nn.Module, optimizer: AdamW, average: WeightAverage) -> None:
         """Seed the random numbers; restore a resumed run's checkpoint. From here on, a signal ends the run after a step."""
@@ -364,7 +327,7 @@ class TrainingRun:
 
     def _report(self, results: RunResults) -> None:
         """Write model card and report, and print the end of the run: in the first process, for which the others wait."""
-        examples = card_examples(self._prepared, self.parts["train"], self.settings.card_examples)
+        examples = card_examples(self._pairs.prepared, self._pairs.parts["train"], self.settings.card_examples)
         write_card(self.folder.model, self.model, self.record, results, examples)
         write_report(self.folder.path)
         print_end(results, self.steps, self.stop.name)
@@ -440,7 +403,8 @@ class TrainingRun:
     @property
     def measure(self) -> str:
         """The measure that decides which weights are best."""
-        return {"binary": "average_precision", POSITIVES: "mrr", TRIPLETS: "mrr"}.get(self._prepared.held_out.kind, "spearman")
+        kind = self._pairs.prepared.held_out.kind
+        return {"binary": "average_precision", POSITIVES: "mrr", TRIPLETS: "mrr"}.get(kind, "spearman")
 
     def _value(self, found: Figures) -> float:
         return cast(float, found.get(self.measure, -math.inf))
@@ -488,21 +452,11 @@ class TrainingRun:
                 folder.save(self.model)
             progress.best_step = progress.step
         cosines = {} if progress.best_cosine is None else {"dev": progress.best_cosine}
-        parts = self.record["parts_sha256"]
         results: RunResults = {
             "base": self._base,
             "final": {"dev": progress.best} if progress.best else {},
-            "splits": {
-                split: {
-                    "file": part.store.path.name,
-                    "sha256": parts.get(split, parts["train"]),  # of the training file, for pairs split off from it
-                    "pairs": len(part),
-                    "cut_sentences": part.cut_sentences,
-                    "labels": count_labels(part.store.label[part.places], part.scale.low, part.scale.high),
-                }
-                for split, part in self.parts.items()
-            },
-            **({"agreement": self._prepared.agreement} if self._prepared.agreement else {}),
+            "splits": self._pairs.told(self.record["parts_sha256"]),
+            **({"agreement": self._pairs.prepared.agreement} if self._pairs.prepared.agreement else {}),
             "epochs": self.settings.epochs,
             **self._machine,  # type: ignore[typeddict-item]
             "seed": self.settings.seed,
@@ -516,9 +470,6 @@ class TrainingRun:
         }
         if self.soup:
             results["soup"] = self.soup
-        if isinstance(train := self.data["train"], MixedDataset):
-            for split, ratio, objective in zip(self._training, train.ratios, self.objectives, strict=True):
-                results["splits"][split] |= {"ratio": ratio, "loss": objective.loss}
         if "test" in self.data and not self.stop.asked:
             cosine = self._cosines(self._best_model(), self.data["test"], "best weights, test pairs")
             cosines |= {} if cosine is None else {"test": cosine}
@@ -528,7 +479,7 @@ class TrainingRun:
                 results["final"]["test"] = score(cosines["test"], self.data["test"])
                 folder.log(step=progress.best_step, split="test", **results["final"]["test"])
             held_out = {split: part for split, part in self.data.items() if split != "train"}
-            write_figures(folder.path, self._prepared, held_out, {"base": self._base_cosines, "final": cosines}, results)
+            write_figures(folder.path, self._pairs.prepared, held_out, {"base": self._base_cosines, "final": cosines}, results)
         results["seconds"] = self._seconds()
         results["finished"] = time.strftime("%Y-%m-%d %H:%M")
         folder.write_json("results.json", results)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from connection.data.pair_file import text_problem
+from connection.data.row_texts import text_problem
 from connection.data.tokenization import tokenize
 from connection.model.packing import pack
 from connection.model.pooling import POOLING

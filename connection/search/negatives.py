@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from connection.data.labels import find_scale
 from connection.data.pair_file import PairFile
 from connection.data.text_hashes import plain
 from connection.system.errors import InputError
@@ -31,7 +30,7 @@ def read_linked(
     Raises `InputError` for rows without text or label, unless `skip_bad`, for a file without a connected pair, and for a scale
     that is declared where there are no labels.
     """
-    unlabelled = file.unlabelled_scale(low, high)
+    file.unlabelled_scale(low, high)  # raises it before the file is read
     numbers: dict[str, int] = {}
     texts: list[str] = []
 
@@ -53,7 +52,7 @@ def read_linked(
     if bad and not skip_bad:
         raise InputError.listing("Mend these rows, or leave them out with --on-bad-rows skip:", bad)
     file.require_unchanged()
-    scale = unlabelled or find_scale(low, high, sorted(written), means=labels, mapped=file.mapped)
+    scale = file.find_scale(low, high, sorted(written), labels)
     target = scale.target(np.array(labels, np.float32))
     if not (target > 0.5).any():
         raise InputError(f"{file.path} has no connected pair: none is labelled above the middle of the scale ({scale})")

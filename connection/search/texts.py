@@ -13,7 +13,8 @@ from connection.data.column_names import listed, places_named
 from connection.data.formats.delimited import Row
 from connection.data.formats.table import TableFile, open_table
 from connection.data.header import title_rows
-from connection.data.pair_file import file_state, require_state, text_problem
+from connection.data.pair_file import file_state, require_state
+from connection.data.row_texts import text_problem
 from connection.system.csv_output import from_cell, is_guarded
 from connection.system.errors import InputError
 

@@ -17,7 +17,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from connection.data.pair_file import PairFile, is_text
+from connection.data.pair_file import PairFile
+from connection.data.row_texts import is_text
 from connection.system.errors import InputError
 
 NAMES = ["sentence1", "sentence2", "score"]

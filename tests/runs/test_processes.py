@@ -140,7 +140,7 @@ def test_two_processes_encode_a_list(tmp_path, tiny_folder):
 def test_other_files_on_another_machine_are_refused(monkeypatch):
     monkeypatch.setattr(training_run, "from_all", lambda told: [told, told | {"pairs.csv": "another"}])
     stores = {"train": SimpleNamespace(path="pairs.csv", sha256="one")}
-    run: Any = SimpleNamespace(_prepared=SimpleNamespace(stores=stores))
+    run: Any = SimpleNamespace(_pairs=SimpleNamespace(prepared=SimpleNamespace(stores=stores)))
     with pytest.raises(InputError, match=r"^pairs.csv of process 1 and of process 0 are not the same"):
         training_run.TrainingRun._require_same_files(run, "model")
 

@@ -287,7 +287,12 @@ def test_soup_is_the_greedy_average_of_the_seeds_models(run, tmp_path):
     named = f"average of the weights of {', '.join(map(str, chosen))}" if len(chosen) > 1 else "no average was better on dev"
     assert named in shown.stdout
     assert named in (output / "report.html").read_text(encoding="utf-8")
-    assert run("--output-dir", output, "--seeds", 4, "--seed", 7, "--soup", "--resume").returncode == 0  # with one more seed
+    card = (output / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"of the seed{'s' * (len(chosen) > 1)} {', '.join(map(str, chosen))}; batch size" in card
+    assert "\n- weights: " in card
+    assert (
+        run("--output-dir", output, "--seeds", 4, "--seed", 7, "--resume").returncode == 0
+    )  # one more seed; it is a soup still
     assert len(read(output)["seeds"]) == 4
     assert set(read(output)["soup"]) <= {7, 8, 9, 10}
 

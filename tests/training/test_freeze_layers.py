@@ -16,7 +16,7 @@ from transformers import BertModel
 
 import bertFineTuningWithConnectionData as driver
 from connection.model.architectures import layers_of
-from connection.runs import disk_and_memory, training_run
+from connection.runs import disk_and_memory, frozen_layers
 from connection.system.errors import InputError
 from connection.training import frozen_states
 from connection.training.frozen_states import keep_states, states_bytes
@@ -246,7 +246,7 @@ def test_states_in_a_file_give_the_same_bits(done, folder, pairs, tmp_path, monk
 
 def test_without_room_the_states_are_computed_in_each_step(done, folder, pairs, tmp_path, monkeypatch):
     """Beside other sentences than in the table's pass, so that the rounding differs."""
-    monkeypatch.setattr(training_run, "place_of_states", lambda *words: ("", None))
+    monkeypatch.setattr(frozen_layers, "place_of_states", lambda *words: ("", None))
     shown = train(folder, pairs, tmp_path / "run")
     assert "are computed in each step: neither the memory nor the disk of --cache-dir" in shown.stdout, shown.stderr
     losses, expected = (result_of(output)[0] for output in (tmp_path / "run", done[2]))
@@ -258,7 +258,7 @@ def test_a_sentence_with_two_prompts_has_two_entries(folder, pairs, tmp_path, mo
     words = ["--prompt1", "the dog: ", "--prompt2", "one cat sees "]
     kept = train(folder, pairs, tmp_path / "kept", *words)
     assert "in memory" in kept.stdout, kept.stderr
-    monkeypatch.setattr(training_run, "place_of_states", lambda *words: ("", None))
+    monkeypatch.setattr(frozen_layers, "place_of_states", lambda *words: ("", None))
     assert train(folder, pairs, tmp_path / "computed", *words).returncode == 0
     losses, expected = (result_of(tmp_path / name)[0] for name in ("kept", "computed"))
     assert [loss for _, loss in losses] == pytest.approx([loss for _, loss in expected], rel=1e-4)

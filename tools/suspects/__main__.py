@@ -129,7 +129,7 @@ def _report(output: Path, prepared: Prepared, tables: list[pd.DataFrame], shown:
     """Write `FILE` and show its first rows. Returns the exit status."""
     import pandas as pd
 
-    from connection.data.pair_file import shorten
+    from connection.data.row_texts import shorten
     from connection.reports.errors_csv import write_worst_first
     from connection.system.csv_output import from_cell
 
