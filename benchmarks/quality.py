@@ -4,31 +4,25 @@
 
 Pairs, weights, epochs, batch size and maximum length are the same on both sides, and each side keeps its best epoch on dev.
 Graded labels are compared by Spearman's correlation, binary ones by average precision; where a question has many candidates,
-MAP and MRR stand beside it. A run's figures are kept in --work-dir under its settings: the same command goes on where it was
-ended, and a line whose settings change is run again. `--report` shows what is there.
+MAP and MRR stand beside it. Each run's figures are kept with its settings in `quality.jsonl`, beside this file: the same
+command goes on where it was ended, on another day or machine too, and a line whose settings change is run again. `--report`
+shows what is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality_sets import SETS, PairSet, pair_set
-from benchmarks.turns import MINILM, machine
-from connection.runs.training_command import DRIVER
-from connection.system.atomic_files import write_json
-from connection.system.errors import InputError, RunError, exit_status
-from connection.system.paths import ROOT
-
-EPOCHS, BATCH = 4, 16
+from benchmarks.quality_runs import MEASURED, Runs, deciding
+from benchmarks.quality_sets import SETS, PairSet, kind_of, pair_set
+from benchmarks.turns import machine
+from connection.system.errors import InputError, exit_status
 
 
 def _peer(*losses: str) -> dict[str, dict[str, Any]]:
@@ -79,66 +73,13 @@ OURS = {
 ALL_LINES = sorted({line for lines in (*PEER.values(), *OURS.values()) for line in lines})
 
 
-def kind_of(pairs: PairSet) -> str:
-    return "binary" if pairs.binary else "graded"
-
-
-def spec_of(pairs: PairSet, line: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """All that a run's figures follow from, but for the versions of the libraries and of this project."""
-    same = {"pairs": pairs.name, "seed": seed, "epochs": EPOCHS, "batch": BATCH, "precision": given.precision, "model": MINILM}
+def spec_of(pairs: PairSet, line: str) -> dict[str, Any]:
+    """What tells a line from the others: the flags of this project's run, or the peer's settings."""
     kind = kind_of(pairs)
-    return same | ({"peer": PEER[kind][line]} if line in PEER[kind] else {"flags": OURS[kind][line]})
+    return {"peer": PEER[kind][line]} if line in PEER[kind] else {"flags": OURS[kind][line]}
 
 
-def result_of(spec: dict[str, Any], work: Path) -> Path:
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
-    return work / spec["pairs"] / f"{digest}.json"
-
-
-def run_line(pairs: PairSet, line: str, seed: int, given: argparse.Namespace, threads: int) -> None:
-    """One run, unless its figures are there."""
-    spec = spec_of(pairs, line, seed, given)
-    result = result_of(spec, given.work_dir)
-    if result.is_file():
-        return
-    result.parent.mkdir(parents=True, exist_ok=True)
-    run, log = result.with_suffix(".run"), result.with_suffix(".log")
-    if "peer" in spec:
-        told = spec | {"files": pairs.files, "low": pairs.low, "high": pairs.high, "binary": pairs.binary, "work": str(run)}
-        command = ["-m", "benchmarks.quality_peer", json.dumps(told | {"threads": threads, "result": f"{run}.json"})]
-    else:
-        flags = {f"{part}-file": file for part, file in pairs.files.items()}
-        flags |= {"model-dir": MINILM, "output-dir": str(run), "epochs": EPOCHS, "batch-size": BATCH, "seed": seed}
-        flags |= {"label-min": pairs.low, "label-max": pairs.high, "precision": given.precision, "threads": threads}
-        flags |= {"allow": "leaked-pair,contradiction,dev-test-pair", "keep-checkpoints": 0}
-        words = [f"--{flag}={value}" for flag, value in flags.items()]
-        command = [str(DRIVER), *words, "--overwrite", "--quiet", *spec["flags"]]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    with open(log, "w", encoding="utf-8") as stream:
-        ended = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, stdout=stream, stderr=stream, check=False)
-    if ended.returncode:
-        raise RunError(f"{pairs.name}, {line}, seed {seed} ended with status {ended.returncode}: see {log}")
-    if "peer" in spec:
-        figures = json.loads(Path(f"{run}.json").read_text())
-    else:
-        figures = {part: kept(found) for part, found in json.loads((run / "results.json").read_text())["final"].items()}
-    write_json(result, {"spec": spec, "figures": figures, "machine": given.machine})
-    shown = ", ".join(f"{part} {100 * deciding(pairs, found):.2f}" for part, found in figures.items())
-    print(f"  {pairs.name}, {line}, seed {seed}: {shown}", flush=True)
-
-
-def kept(found: dict[str, Any]) -> dict[str, float]:
-    """The figures that are compared, of all that `results.json` has of a part."""
-    ranking = {name: found["ranking"][name] for name in ("map", "mrr@10") if "ranking" in found}
-    precision = {"average_precision": found["binary"]["average_precision"]} if "binary" in found else {}
-    return {"spearman": found["spearman"]} | precision | ranking
-
-
-def deciding(pairs: PairSet, found: dict[str, float]) -> float:
-    return found["average_precision" if pairs.binary else "spearman"]
-
-
-def report(pairs: PairSet, given: argparse.Namespace) -> dict[str, Any]:
+def report(pairs: PairSet, runs: Runs, seeds: range) -> None:
     """Prints a table of the lines. Beside each of ours: its lead over the peer's best, with the 95% interval of the
     difference of means (Welch's).
 
@@ -149,9 +90,8 @@ def report(pairs: PairSet, given: argparse.Namespace) -> dict[str, Any]:
     kind = kind_of(pairs)
     found: dict[str, list[dict[str, Any]]] = {}
     for line in (*OURS[kind], *PEER[kind]):
-        seeds = range(given.first_seed, given.first_seed + given.seeds)
-        files = [result_of(spec_of(pairs, line, seed, given), given.work_dir) for seed in seeds]
-        if read := [json.loads(file.read_text())["figures"] for file in files if file.is_file()]:
+        specs = [runs.spec(pairs, spec_of(pairs, line), seed) for seed in seeds]
+        if read := [figures for spec in specs if (figures := runs.figures(spec))]:
             found[line] = read
 
     def values(line: str, part: str) -> list[float]:
@@ -162,21 +102,20 @@ def report(pairs: PairSet, given: argparse.Namespace) -> dict[str, Any]:
     measure = "average precision" if pairs.binary else "Spearman"
     print(f"\n{pairs.name}: {measure} x 100, mean (standard deviation); the peer's best by dev: {best['dev'] or 'none'}, "
           f"by test: {best['test'] or 'none'}")  # fmt: skip
-    for line, runs in found.items():
-        row = f"  {line:38} {len(runs)} seeds"
+    for line, figures in found.items():
+        row = f"  {line:38} {len(figures)} seeds"
         for part in ("dev", "test"):
             row += f", {part} {_mean(values(line, part))}"
         for name in ("map", "mrr@10"):
-            if name in runs[0]["test"]:
-                row += f", {name} {_mean([100 * run['test'][name] for run in runs])}"
+            if name in figures[0]["test"]:
+                row += f", {name} {_mean([100 * run['test'][name] for run in figures])}"
         for part, name in best.items():
-            if name and line not in peers and min(len(runs), len(found[name])) > 1:
+            if name and line not in peers and min(len(figures), len(found[name])) > 1:
                 ours, theirs = values(line, "test"), values(name, "test")
                 low, high = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
                 gain = statistics.fmean(ours) - statistics.fmean(theirs)
                 row += f"; over the best by {part} {gain:+.2f} ({low:+.2f} to {high:+.2f})"
         print(row, flush=True)
-    return {"measure": measure, "lines": found, "peer_best": best}
 
 
 def _mean(values: list[float]) -> str:
@@ -187,11 +126,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", nargs="+", choices=SETS, default=["stsb"])
     parser.add_argument("--data-dir", type=Path, help="folder with stsb/, sick/ or wang/ (default: data, then ../shared/data)")
-    parser.add_argument("--work-dir", type=Path, default=Path("output/benchmark-quality"))
+    parser.add_argument("--work-dir", type=Path, default=Path("output/benchmark-quality"), help="of pair files and logs")
+    parser.add_argument("--results", type=Path, default=MEASURED, help="the file of figures (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=42)
     parser.add_argument("--lines", nargs="+", choices=ALL_LINES, default=ALL_LINES)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of both sides")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of both sides, where a run is not there yet"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once; they share the cores")
     parser.add_argument("--report", action="store_true", help="show what is there, and run nothing")
     return exit_status(lambda: measure(parser.parse_args()))
@@ -202,25 +144,25 @@ def measure(given: argparse.Namespace) -> int:
     if given.seeds < 1 or given.jobs < 1:
         raise InputError("--seeds and --jobs are at least 1")
     sets = [pair_set(name, given.data_dir, given.work_dir) for name in given.pairs]
-    given.machine = machine()
+    runs = Runs(given.results, given.work_dir, given.precision, machine())
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     with ThreadPoolExecutor(given.jobs) as pool:
-        runs = [
-            pool.submit(run_line, pairs, line, seed, given, threads)
+        tasks = [
+            pool.submit(runs.run, pairs, line, spec_of(pairs, line), seed, threads)
             for seed in seeds
             for pairs in sets
             for line in (*PEER[kind_of(pairs)], *OURS[kind_of(pairs)])
             if line in given.lines and not given.report
         ]
         try:
-            for run in runs:
-                run.result()
+            for task in tasks:
+                task.result()
         except BaseException:  # Ctrl-C, or a run that failed: those that have not begun are not begun
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    results: dict[str, Any] = {"machine": given.machine} | {pairs.name: report(pairs, given) for pairs in sets}
-    write_json(given.work_dir / "results.json", results)
+    for pairs in sets:
+        report(pairs, runs, seeds)
     return 0
 
 

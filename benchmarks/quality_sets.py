@@ -29,6 +29,11 @@ class PairSet:
     binary: bool
 
 
+def kind_of(pairs: PairSet) -> str:
+    """The kind of its labels, as `connection.training.loss_choice` names it."""
+    return "binary" if pairs.binary else "graded"
+
+
 def _of_stsb(folder: Path) -> dict[str, list[Row]]:
     train = train_file(folder)
     return {part: rows_of(train.with_name(train.name.replace("train", part))) for part in PARTS}
