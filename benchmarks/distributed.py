@@ -204,6 +204,7 @@ def speed(work: Path, model: str, rounds: int) -> dict[str, Any]:
                 run([*ways[way], *real_flags(work, model, batch), f"--output-dir={work / 'speed'}"])
                 results = json.loads((work / "speed" / "results.json").read_text())
                 found.setdefault(way, []).append(results["pairs_per_second"])
+                print(f"speed     round {turn + 1}, {way}: {found[way][-1]:.1f} pairs/s", flush=True)
     for way, rates in found.items():
         print(f"speed     {way}: {spread(rates)} pairs/s")
     for batch in (16, 64):
