@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from connection.runs.output_folder import check_paths
 from connection.runs.restart import as_restarted
-from connection.settings import TrainSettings, make_settings, read_settings
+from connection.settings import TrainSettings
+from connection.settings_reader import make_settings, read_settings
 from connection.system.errors import exit_status
 from connection.system.processes import first_speaks
 from connection.system.quiet import quiet_output

@@ -21,7 +21,7 @@ import pytest
 
 import bertFineTuningWithConnectionData as driver
 import tools.flags
-from connection.settings import read_settings
+from connection.settings_reader import read_settings
 from tests.conftest import DRIVER, MANY, ROOT, run_command, run_inside, tools_commands, write_pairs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import bertFineTuningWithConnectionData as driver
-from connection.settings import GROUPS, read_settings, setting_fields
+from connection.settings import GROUPS, setting_fields
+from connection.settings_reader import read_settings
 from connection.system.errors import InputError
 from connection.system.escapes import printable_output
 from connection.training.flag_habits import translate

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "system": (),
     "data": ("system",),
     "model": ("system", "data"),
-    "settings": ("system", "data", "training.loss_choice", "training.training_files", "training.flag_habits"),
+    "settings": ("system", "data", "training.loss_choice", "training.training_files"),
+    "settings_reader": ("system", "data", "settings", "training.training_files", "training.flag_habits"),
     "ConnectionBert": MODEL,
     "ConnectionDataset": (*MODEL, "settings"),
     "evaluation": (*MODEL, "ConnectionBert", "ConnectionDataset"),
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "export": (*MODEL, "ConnectionBert", "evaluation"),
     "search": (*MODEL, "ConnectionBert", "evaluation", "export"),
     "reports": (*TRAINING, "evaluation", "search"),
-    "runs": (*TRAINING, "evaluation", "reports"),
+    "runs": (*TRAINING, "settings_reader", "evaluation", "reports"),
 }
 
 

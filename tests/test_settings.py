@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import bertFineTuningWithConnectionData as driver
-from connection.settings import as_json, flag_of, read_settings, setting_fields
+from connection.settings import as_json, flag_of, setting_fields
+from connection.settings_reader import read_settings
 from connection.system.errors import InputError
 from tests.conftest import DRIVER, ROOT, run_command
 

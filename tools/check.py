@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from connection.settings import check_values
+from connection.settings_reader import check_values
 from connection.system.atomic_files import plain_json
 from connection.system.errors import InputError, exit_status
 from connection.system.flags import Flags

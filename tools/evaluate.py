@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.data.label_words import parse_label_map
-from connection.settings import check_values
+from connection.settings_reader import check_values
 from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable

@@ -12,7 +12,8 @@ from connection.data.prepare import Prepared
 from connection.data.split import training_splits
 from connection.runs.checkpoints import Checkpoint, Checkpoints
 from connection.runs.output_folder import ENTRIES, SEEDS
-from connection.settings import CONTENT, MACHINE, NEUTRAL, START, TrainSettings, as_json, check_values, flag_of, names_of
+from connection.settings import CONTENT, MACHINE, NEUTRAL, START, TrainSettings, as_json, flag_of, names_of
+from connection.settings_reader import check_values
 from connection.system.errors import InputError
 from connection.system.folder_lock import Lock, lock_folder
 from connection.system.paths import output_folder, resolve

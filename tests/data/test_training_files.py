@@ -12,7 +12,7 @@ import torch
 import bertFineTuningWithConnectionData as driver
 from connection.data.prepare import prepare
 from connection.data.split import rows_apart
-from connection.settings import make_settings, read_settings
+from connection.settings_reader import make_settings, read_settings
 from connection.system.errors import InputError
 from connection.training.mixed_files import MixedDataset
 from connection.training.objectives import FileObjective, make_objective, make_objectives

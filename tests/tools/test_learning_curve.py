@@ -21,7 +21,7 @@ from scipy.optimize import curve_fit
 import bertFineTuningWithConnectionData as driver
 from connection.data.labels import LabelScale
 from connection.runs.training_command import as_flags, driver_constants, read_figures
-from connection.settings import read_settings
+from connection.settings_reader import read_settings
 from ConnectionBert import ConnectionBert
 from tests.conftest import ROOT, run_inside, write_pairs
 from tools.learning_curve import __main__ as learning_curve

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.runs.training_command import driver_constants
-from connection.settings import CONTENT, NEUTRAL, START, TrainSettings, as_json, flag_of, names_of, read_settings
+from connection.settings import CONTENT, NEUTRAL, START, TrainSettings, as_json, flag_of, names_of
+from connection.settings_reader import read_settings
 from connection.system.devices import pick_device, pick_precision
 from connection.system.errors import InputError, exit_status
 from connection.system.flags import Flags, flag_words

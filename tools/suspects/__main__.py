@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connection.reports.results import is_finished
-from connection.settings import check_values, flag_of, setting_fields
+from connection.settings import flag_of, setting_fields
+from connection.settings_reader import check_values
 from connection.system.errors import InputError, exit_status
 from connection.system.flags import Flags
 from connection.system.folder_lock import lock_folder
