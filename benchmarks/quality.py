@@ -53,6 +53,7 @@ OURS = {
         "cosine schedule": ["--schedule=cosine"],
         "frozen embeddings": ["--freeze-embeddings"],
         "1 frozen layer": ["--freeze-layers=1"],
+        "2 frozen layers": ["--freeze-layers=2"],
         "3 frozen layers": ["--freeze-layers=3"],
         "scale 10": ["--scale=10"],
         "cosine-mse, 2e-5, dropout": ["--loss=cosine-mse", "--learning-rate=2e-5", "--dropout=0.1"],

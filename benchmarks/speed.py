@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed
     python -m benchmarks.speed --quick
+    python -m benchmarks.speed --only train --freeze-layers 2 3 --minutes 20
 
 All contenders of a comparison are set up, each in its own process, and then take turns: a round is some steps of each. Ratios
 are computed within a round. The ceilings are this machine's speed of matrix products in bf16 and fp32, measured in each round.
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +78,10 @@ def compare_training(
         for name, kind in ((DEFAULTS, "fp32"), ("peer, bf16", "bf16"))
         if kind in precisions()
     }
+    specs |= {f"{OURS}, {number} layers frozen": ours | {"freeze": number} for number in given.freeze_layers}
     steps = max(1, (320 if model == "MiniLM-L6" else 64) // batch // (4 if given.quick else 1))
-    found = take_turns(specs, {name: (3 if name == OURS else 1) * steps for name in specs}, given.rounds)
+    unit = {name: (3 if name.startswith(OURS) else 1) * steps for name in specs}
+    found = take_turns(specs, unit, given.rounds, given.until)
     found["shares"] = {
         kind: [6 * PARAMETERS[model] * tokens / top for tokens, top in zip(found["tokens"][OURS], tops, strict=True)]
         for kind, tops in found["ceilings"].items()
@@ -95,8 +101,8 @@ def compare_encoding(model: str, folder: str, data: str, given: argparse.Namespa
     for kind, exported in export(folder, data, given.work_dir / model).items() if model == "MiniLM-L6" else ():
         specs[f"exported, {kind}"] = ours | {"what": "encode_onnx", "model": exported}
     count = (2_000 if given.quick or model != "MiniLM-L6" else 20_000) // given.rounds
-    found = take_turns(specs, dict.fromkeys(specs, count), given.rounds)
-    show(f"encode {count * given.rounds:,} sentences, {model}, {precision} (sentences/s)", found)
+    found = take_turns(specs, dict.fromkeys(specs, count), given.rounds, given.until)
+    show(f"encode {count * len(found['rates'][OURS]):,} sentences, {model}, {precision} (sentences/s)", found)
     return found
 
 
@@ -118,7 +124,9 @@ def show(title: str, found: dict[str, Any]) -> None:
     show_rates(title, found, OURS)
     peers = [name for name in found["rates"] if name.startswith("peer")]
     found["ratios"] = {"defaults": ratios(found, OURS, [DEFAULTS]), "best": ratios(found, OURS, peers)}
-    print(f"  {spread(found['ratios']['defaults'], 2)} x its defaults, {spread(found['ratios']['best'], 2)} x its best")
+    for name in (name for name in found["rates"] if name.startswith(OURS)):
+        defaults, best = (spread(ratios(found, name, others), 2) for others in ([DEFAULTS], peers))
+        print(f"  {name}: {defaults} x the peer's defaults, {best} x its best")
     for kind, shares in found.get("shares", {}).items():
         top = spread([rate / 1e9 for rate in found["ceilings"][kind]], 0)
         print(f"  {spread([100 * share for share in shares], 0)}% of the {kind} ceiling, {top} GFLOP/s", flush=True)
@@ -169,8 +177,11 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--only", choices=("start", "train", "encode"), nargs="+", default=["start", "train", "encode"])
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="this project's")
+    parser.add_argument("--freeze-layers", type=int, nargs="+", default=[], help="also train with this many frozen layers")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no round begins later; what is left out is said")
     parser.add_argument("--quick", action="store_true", help="MiniLM-L6 at a batch of 16, and encoding: some minutes")
     given = parser.parse_args()
+    given.until = time.perf_counter() + 60 * given.minutes
     if given.quick:
         given.models, given.batches, given.rounds = ["MiniLM-L6"], [16], 3
         given.only = [part for part in given.only if part != "start"]
@@ -193,12 +204,18 @@ def main() -> int:
         ours, theirs = (list(side) for side in zip(*both, strict=True))
         print(f"\ncommand to the end of the first step, STSb: {OURS} {spread(ours)} s, peer {spread(theirs)} s", flush=True)
         keep("first step", {"seconds": {OURS: ours, "peer": theirs}})
+    works: dict[str, Callable[[], dict[str, Any]]] = {}
     for model in given.models:
         folder = MINILM if model == "MiniLM-L6" else bert_base(given.work_dir / "bert-base-random")
         for batch in given.batches if "train" in given.only else ():
-            keep(f"train {model}, batch {batch}", compare_training(model, folder, data, given, batch, precision))
+            works[f"train {model}, batch {batch}"] = partial(compare_training, model, folder, data, given, batch, precision)
         if "encode" in given.only:
-            keep(f"encode, {model}", compare_encoding(model, folder, data, given, precision))
+            works[f"encode, {model}"] = partial(compare_encoding, model, folder, data, given, precision)
+    for name, work in works.items():
+        if time.perf_counter() > given.until:
+            print(f"the time is over: {name} is left out", flush=True)
+        else:
+            keep(name, work())
     return 0
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.metadata
 import json
+import math
 import platform
 import shlex
 import statistics
@@ -76,9 +77,12 @@ def precisions() -> tuple[str, ...]:
     return ("fp32",)
 
 
-def take_turns(specs: dict[str, dict[str, Any]], unit: dict[str, int], rounds: int) -> dict[str, Any]:
+def take_turns(specs: dict[str, dict[str, Any]], unit: dict[str, int], rounds: int, until: float = math.inf) -> dict[str, Any]:
     """Items a second of each contender in each round (pairs where it trains, sentences where it encodes), tokens a second,
-    peak memory in bytes, and the ceilings of each round. `unit` is the work of each in a round: steps or sentences."""
+    peak memory in bytes, and the ceilings of each round. `unit` is the work of each in a round: steps or sentences.
+
+    until: no round begins after this time of `time.perf_counter()`, but for the first one.
+    """
     contenders = {name: Contender(spec) for name, spec in specs.items()}
     found: dict[str, Any] = {"rates": {name: [] for name in specs}, "tokens": {name: [] for name in specs}, "peak_memory": {}}
     found["ceilings"] = {precision: [] for precision in precisions()}
@@ -86,6 +90,9 @@ def take_turns(specs: dict[str, dict[str, Any]], unit: dict[str, int], rounds: i
         for name, contender in contenders.items():
             contender.work(max(2, unit[name] // 4))  # warm-up
         for turn in range(rounds):
+            if turn and time.perf_counter() > until:
+                print(f"the time is over: {turn} of {rounds} rounds", flush=True)
+                break
             for precision, measured in found["ceilings"].items():
                 measured.append(ceiling(precision))
             names = list(specs)
