@@ -29,7 +29,7 @@ class Runs:
     that they are equally good.
     """
 
-    def __init__(self, file: Path, work: Path, precision: str, machine: str):
+    def __init__(self, file: Path, work: Path, precision: str, machine: dict[str, Any]):
         self.file, self.work, self.precision, self.machine = file, work, precision, machine
         self._lock = threading.Lock()
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
