@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +220,29 @@ def test_one_audit_of_all_files(read):
     leaks = [finding for finding in prepared.findings if finding.name == "leaked-pair"]
     assert [(leak.lines, leak.example.rpartition("/")[2]) for leak in leaks] == [([3], "train.csv"), ([2], "train_2.csv")]
     assert {finding.name for finding in prepared.blocking("stop", "")} == {"contradiction", "leaked-pair"}
+
+
+@pytest.mark.parametrize("damaged", [("train",), ("train-2",), ("train", "train-2"), ("train", "dev"), ("dev",)])
+def test_a_file_that_is_damaged_below_its_first_rows_is_said_beside_the_others(tokenizer, tmp_path, damaged):
+    good = [json.dumps({"sentence1": f"a dog {n}", "sentence2": f"a cat {n}", "label": n % 6}) for n in range(300)]
+    paths = {}
+    for split in ("train", "train-2", "dev", "test"):
+        paths[split] = str(tmp_path / f"{split}.jsonl")
+        lines = [*good, '{"sentence1": '] if split in damaged else good
+        Path(paths[split]).write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError) as raised:
+        prepare(paths, tokenizer, 32, "", (None, None), tmp_path / "cache", progress=False)
+    said = str(raised.value).splitlines()
+    assert [line.partition(", line 301: not JSON")[0] for line in said] == [paths[split] for split in damaged]
+
+
+def test_a_scale_that_cannot_be_names_its_file(tokenizer, tmp_path):
+    files = {"train": [(*pair[:2], 1) for pair in PAIRS], "train-2": [(*pair[:2], 5) for pair in PAIRS]}
+    paths = {split: str(write_pairs(tmp_path / f"{split}.csv", rows)) for split, rows in files.items()}
+    with pytest.raises(InputError) as raised:
+        prepare(paths, tokenizer, 32, "", (5, None), tmp_path / "cache", progress=False)
+    said = str(raised.value).splitlines()
+    assert [line.partition(": a label scale from 5 to ")[0] for line in said] == [*paths.values()]
 
 
 def test_the_first_file_is_split_and_the_others_lose_its_sentences(read):

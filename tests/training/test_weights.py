@@ -209,9 +209,10 @@ def test_pairs_without_labels_and_triplets_have_weights(tmp_path):
     assert (chunk.label.tolist(), chunk.weight.tolist()) == ([1] * 8, [row[3] for row in rows])
 
 
-BAD = {"": "blank", "often": "'often' is not a number", "-1": "'-1' is below 0", "nan": "'nan' is not a finite number",
-       "-inf": "'-inf' is not a finite number", "1e9": "'1e9' is too large for a weight: 1,000,000 at most",
-       "1,500": "'1,500' is not clear", "1_0": "'1_0' is not a number", "50%": "'50%' is not a number"}  # fmt: skip
+WAY = "is no weight: write a number from 0 to 1,000,000"
+BAD = {"": "blank", "often": f"'often' {WAY}", "-1": "'-1' is below 0", "nan": f"'nan' {WAY}", "-inf": f"'-inf' {WAY}",
+       "1e9": "'1e9' is too large for a weight: 1,000,000 at most", "1,500": "'1,500' is not clear", "1_0": f"'1_0' {WAY}",
+       "50%": f"'50%' {WAY}"}  # fmt: skip
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -278,7 +279,8 @@ def test_what_can_t_be_weighed_is_refused(tiny_folder, tmp_path):
 
     declared = ("--columns", "sentence1=1,sentence2=2,label=3,weight=weight")
     said = refused("p.csv", [(*pair, "x" * (place == 3)) for place, pair in enumerate(PAIRS)], HEADER, *declared)
-    assert "line 5: column weight: 'x' is not a number" in said
+    assert "line 5: column weight: 'x' is no weight: write a number" in said
+    assert "--label-map" not in said  # the help with words is for labels
     assert "line 2: column weight: blank" in said
     assert "have the weight 0" in refused("q.csv", [(*pair, 0) for pair in PAIRS], HEADER)
     assert "--balance" in refused("r.csv", [pair[:2] for pair in PAIRS], HEADER[:2], "--balance")
