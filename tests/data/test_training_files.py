@@ -218,8 +218,19 @@ def test_one_audit_of_all_files(read):
     assert "line 3 (0) is line 2 (4.5) of" in shown["contradiction"].example
     assert shown["duplicate"].example.endswith("train.csv")
     leaks = [finding for finding in prepared.findings if finding.name == "leaked-pair"]
-    assert [(leak.lines, leak.example.rpartition("/")[2]) for leak in leaks] == [([3], "train.csv"), ([2], "train_2.csv")]
+    assert [(leak.lines, leak.example.rpartition("/")[2]) for leak in leaks] == [([2, 3], "train.csv")]
     assert {finding.name for finding in prepared.blocking("stop", "")} == {"contradiction", "leaked-pair"}
+
+
+def test_a_held_out_pair_that_leaked_from_two_files_counts_once(read):
+    other = [PAIRS[3], ("a book", "a red book", 2), ("a dog", "a cat", 1)]
+    test = [PAIRS[3], PAIRS[0], ("a book", "a red book", 4), ("a cat", "a city", 1), (PAIRS[1][0], "a night", 1)]
+    prepared = read(train=(PAIRS,), train_2=(other,), dev=([("a dog", "a night", 1), ("the day", "a day", 4)],), test=(test,))
+    found = {(finding.name, Path(finding.file).stem): finding for finding in prepared.findings}
+    assert (found["leaked-pair", "test"].count, found["leaked-pair", "test"].lines) == (3, [2, 3, 4])
+    assert found["shared-sentence", "test"].lines == [5, 6]  # the pairs that leaked are not among them
+    assert found["shared-sentence", "test"].example.endswith("train.csv or " + str(prepared.stores["train-2"].path))
+    assert found["shared-sentence", "dev"].example.endswith("also in " + str(prepared.stores["train-2"].path))
 
 
 @pytest.mark.parametrize("damaged", [("train",), ("train-2",), ("train", "train-2"), ("train", "dev"), ("dev",)])
