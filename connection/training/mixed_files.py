@@ -62,13 +62,13 @@ class MixedBatches(ShuffledBatches):
     """Yields the batches of all files, each of one file, in an order that depends only on seed and epoch.
 
     A file's rows, shuffled anew whenever all have been shown, run on from epoch to epoch: with a ratio of 0.5 an epoch has one
-    half and the next the other. `rows`: the rows (or triplets) of an epoch, a file's rounded up.
+    half and the next the other. `shown`: the rows (or triplets) of each file in an epoch, rounded up; `rows`: their sum.
     """
 
     def __init__(self, data: MixedDataset, batch_size: int, seed: int):
         groups = [part.groups for part in data.parts]
         self.units = [len(part) if of is None else len(of) - 1 for part, of in zip(data.parts, groups, strict=True)]
-        self.shown = [math.ceil(round(ratio * n, 6)) for ratio, n in zip(data.ratios, self.units, strict=True)]  # an epoch
+        self.shown = [max(1, math.ceil(round(ratio * n, 6))) for ratio, n in zip(data.ratios, self.units, strict=True)]
         super().__init__(sum(self.shown), batch_size, seed)
         self.starts, self.of_files = data.first_row, groups
         self.first_batch = np.cumsum([0, *(-(-count // batch_size) for count in self.shown)])

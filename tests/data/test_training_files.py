@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -152,6 +153,15 @@ def test_each_row_is_seen_as_often_as_the_ratio_says(mixed):
     assert [len(half) for half in halves] == [5, 5]
     assert halves[0] | halves[1] == {*range(starts[1], starts[2])}  # another half each epoch
     assert all(counts[row] == 2 for counts in seen for row in range(starts[2], starts[3]))
+
+
+@pytest.mark.parametrize("ratio", [1e-9, 0.01, 0.1])
+def test_of_the_smallest_ratio_an_epoch_shows_a_row(mixed, ratio):
+    for parts, ratios in ((mixed.parts[:1], [ratio]), (mixed.parts[:2], [1, ratio])):
+        data = MixedDataset(parts, ratios)
+        batches = data.shuffled(4, 7)
+        seen = [sum(row >= data.first_row[-2] for row in itertools.chain(*epoch(batches, number))) for number in (1, 2)]
+        assert seen == [max(1, math.ceil(ratio * len(parts[-1])))] * 2
 
 
 def test_triplets_stay_together(mixed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import shutil
 import signal
 from typing import Any
@@ -18,6 +19,7 @@ from scipy.stats import spearmanr
 
 import bertFineTuningWithConnectionData as driver
 from connection.runs.seeds import best_seed, over_seeds
+from connection.runs.training_run import TrainingRun
 from connection.system.errors import RunError
 from ConnectionBert import ConnectionBert
 from tests.conftest import PAIRS, run_inside, signal_in_step, write_pairs
@@ -295,6 +297,34 @@ def test_soup_is_the_greedy_average_of_the_seeds_models(run, tmp_path):
     )  # one more seed; it is a soup still
     assert len(read(output)["seeds"]) == 4
     assert set(read(output)["soup"]) <= {7, 8, 9, 10}
+
+
+def test_soup_without_a_dev_figure_is_the_first_seeds_model(run, tmp_path):
+    """All dev labels are equal, so that no average is better than another."""
+    dev = write_pairs(tmp_path / "dev.csv", [(one, two, 3) for one, two, _ in PAIRS])
+    output = tmp_path / "out"
+    shown = run("--dev-file", dev, "--allow", "few-labels", "--output-dir", output, "--seeds", 2, "--soup")
+    assert shown.returncode == 0, shown.stderr
+    assert read(output)["soup"] == [42]
+    for name, weights in weights_of(output).items():
+        assert torch.equal(weights, weights_of(output / "seed-42")[name])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_ctrl_c_while_models_are_averaged_keeps_the_seeds_and_can_be_resumed(run, tmp_path, monkeypatch, number):
+    output = tmp_path / "out"
+    real = TrainingRun.improves
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            TrainingRun, "improves", lambda self, at: (at == number and os.kill(os.getpid(), signal.SIGINT), real(self, at))[1]
+        )
+        stopped = run("--output-dir", output, "--seeds", 2, "--soup")
+    assert stopped.returncode == 130
+    assert "Traceback" not in stopped.stderr
+    assert len(read(output)["seeds"]) == 2
+    assert "soup" not in read(output)
+    assert run("--output-dir", output, "--seeds", 2, "--resume").returncode == 0
+    assert read(output)["soup"]
 
 
 def test_soup_needs_several_seeds_with_their_models_and_dev_pairs(run, tmp_path):
