@@ -261,9 +261,7 @@ def find_repeats(before: PairStore, scale: LabelScale, store: PairStore, own: La
             yield Finding.of(name, str(store.path), store.line[found], f"e.g. {where}")
 
 
-def find_overlap(
-    others: Sequence[PairStore], held_out: PairStore, of_pairs: str, of_sentences: str
-) -> Iterator[Finding]:
+def find_overlap(others: Sequence[PairStore], held_out: PairStore, of_pairs: str, of_sentences: str) -> Iterator[Finding]:
     """Yields findings about pairs and sentences of `held_out` that are also in any of `others`, named `of_pairs` and
     `of_sentences`. A pair that is in several of them counts once."""
     common, shared, where = np.zeros(len(held_out), bool), np.zeros(len(held_out.hash), bool), ""
@@ -272,7 +270,7 @@ def find_overlap(
         if not len(store):
             continue
         before = shared.copy()
-        # By their texts, and by the tokens that the model sees of them: the key of the training store's hashes is used for both.
+        # By their texts, and by the tokens that the model sees of them: the key of that store's hashes is used for both.
         for known, of_held_out in ((store.hash, held_out.hash), (store.token_hash, held_out.token_hashes(store.key))):
             all_keys, keys = _keys(store, known), _keys(held_out, of_held_out)
             leaked = np.isin(keys, _common(all_keys, keys))

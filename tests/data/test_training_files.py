@@ -317,6 +317,13 @@ def test_each_file_has_its_own_weights_and_labels_are_balanced_where_there_are_s
     assert data["train-2"].weight.tolist() == [2, 2]
 
 
+def test_files_without_labels_alone_are_not_balanced(read):
+    head = ("question", "answer")
+    prepared = read(train=(LINKS, head), train_2=([(two, one) for one, two in LINKS], head))
+    with pytest.raises(InputError, match=r"--balance: .*train.csv has no labels that differ"):
+        make_datasets(prepared, 0, (0, 0), 0, balance=True)
+
+
 def test_token_counts_are_those_of_both_sides_prompts(read, tokenizer):
     tokenizer.prompts = ("the day: ", "")
     data, _ = make_datasets(read(train=(PAIRS,), train_2=(LINKS, ("question", "answer"))), 0, (0, 0), 0)

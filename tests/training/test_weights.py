@@ -285,3 +285,23 @@ def test_what_can_t_be_weighed_is_refused(tiny_folder, tmp_path):
     assert "have the weight 0" in refused("q.csv", [(*pair, 0) for pair in PAIRS], HEADER)
     assert "--balance" in refused("r.csv", [pair[:2] for pair in PAIRS], HEADER[:2], "--balance")
     assert "nothing to balance" in refused("s.csv", [(*pair[:2], 1) for pair in PAIRS], HEADER[:3], "--balance")
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss"),
+    [
+        ([5] * 4 + [0, 1, 2, 3], "multiple-negatives"),  # the others have the weight 0
+        ([2] * 4 + [0, 1, 3, 5], "cosine-mse"),
+        ([2, 2, 2, 5, 0, 1, 3, 4], "cosent"),
+    ],
+)
+def test_the_objective_is_chosen_by_the_pairs_that_count(tiny_folder, tmp_path, labels, loss):
+    rows = [(*pair[:2], label, int(place < 4)) for place, (pair, label) in enumerate(zip(PAIRS, labels, strict=True))]
+    pairs = write_pairs(tmp_path / "p.csv", rows, HEADER)
+    words = training_words(tiny_folder, pairs, tmp_path / "run", "--batch-size", 8)
+    shown = run_inside(driver.main, *words)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["loss"] == loss
+    if loss == "cosine-mse":
+        refused = run_inside(driver.main, *words, "--overwrite", "--loss", "cosent")
+        assert (refused.returncode, "2 distinct labels at least" in refused.stderr) == (2, True)
