@@ -151,6 +151,8 @@ def look_at_annotators(store: PairStore) -> Iterator[Finding]:
         yield Finding.of("reversed-annotator", str(store.path), [], what)
     elif agreement and agreement.alpha < LOW_ALPHA:
         what = f"Krippendorff's alpha {agreement.alpha:.2f}; Spearman with the mean of the others: {agreement.each()}"
+        if agreement.of_two_scales:
+            what += ". They put the pairs in the same order with other numbers: are all labels on one scale?"
         yield Finding.of("low-agreement", str(store.path), [], what)
 
 

@@ -149,6 +149,15 @@ def test_balance_takes_the_column_as_repeated_rows(tiny_folder, tmp_path):
     assert said[1] == "1 pairs have the weight 0 and are not trained on"
 
 
+@pytest.mark.parametrize(("each", "warned"), [(1 / 560, True), (0.09, True), (0.11, False), (1, False), (1000, False)])
+def test_weights_that_are_small_on_average_are_warned_of(tiny_folder, tmp_path, each, warned):
+    labels = [0, 1, 2, 3, 4, 5] * 2
+    for balance in (False, True):
+        _, weight, said = weighed(tiny_folder, tmp_path / f"{balance}.csv", labels, [each / 2, each * 3 / 2] * 6, balance)
+        assert weight.mean() == pytest.approx(each)
+        assert [f"multiply all of them by {1 / each:.3g}" in remark for remark in said[1:]] == [True] * warned
+
+
 @pytest.mark.parametrize(
     ("header", "weights", "name", "said"),
     [
