@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
 import bertFineTuningWithConnectionData as driver
+from connection.reports.plots import shown_of, training
+from connection.reports.run_files import read_run
 from connection.runs.seeds import best_seed, over_seeds
 from connection.runs.training_run import TrainingRun
 from connection.system.errors import RunError
@@ -288,8 +291,12 @@ def test_soup_is_the_greedy_average_of_the_seeds_models(run, tmp_path):
         torch.testing.assert_close(weights, kept[name], rtol=1e-6, atol=1e-7)
     named = f"average of the weights of {', '.join(map(str, chosen))}" if len(chosen) > 1 else "no average was better on dev"
     assert named in shown.stdout
-    assert named in (output / "report.html").read_text(encoding="utf-8")
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert named in page
     card = (output / "model" / "README.md").read_text(encoding="utf-8")
+    assert ("model of one of 3 seeds, the best on" in card) == ("the best on dev of 3 seeds" in page) == (len(chosen) == 1)
+    assert (f"average of the weights of {len(chosen)} of 3 models" in card) == (len(chosen) > 1)
+    assert (f"the average of {len(chosen)} of 3 seeds" in page) == (len(chosen) > 1)
     assert f"of the seed{'s' * (len(chosen) > 1)} {', '.join(map(str, chosen))}; batch size" in card
     assert "\n- weights: " in card
     assert (
@@ -297,6 +304,17 @@ def test_soup_is_the_greedy_average_of_the_seeds_models(run, tmp_path):
     )  # one more seed; it is a soup still
     assert len(read(output)["seeds"]) == 4
     assert set(read(output)["soup"]) <= {7, 8, 9, 10}
+
+
+def test_plots_of_a_soup_show_each_seed_and_no_training_of_its_own(run, tmp_path):
+    output = tmp_path / "out"
+    assert run("--output-dir", output, "--seeds", 2, "--soup", "--log-steps", 1).returncode == 0
+    shown = shown_of([read_run(output)])
+    assert [(one.run.name, one.faint) for one in shown] == [("seed-42", True), ("seed-43", True), ("out", False)]
+    figure = Figure()
+    assert training(figure, shown) == "2 seeds, a thin line each."
+    assert [len(panel.lines) for panel in figure.axes] == [2, 2]
+    assert not figure.axes[1].texts  # no step of the average is named
 
 
 def test_soup_without_a_dev_figure_is_the_first_seeds_model(run, tmp_path):
