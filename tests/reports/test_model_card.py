@@ -81,6 +81,19 @@ def test_it_says_what_was_frozen_how_pairs_counted_and_which_side_has_no_prompt(
     assert not re.search("^- (prompt|how|frozen)", card_of(plain).text, re.MULTILINE)
 
 
+def test_test_pairs_that_were_trained_on_are_said(tiny_folder, tmp_path):
+    """The dev pairs are the training pairs too, and those are not counted."""
+    test = [MANY[3], (MANY[5][1], MANY[5][0], 2), ("a red book", "a blue book", 4), ("the park", "the city", 1)]
+    words = training_words(tiny_folder, write_pairs(tmp_path / "pairs.csv", MANY), tmp_path / "run", "--epochs", 1)
+    words += ["--test-file", write_pairs(tmp_path / "test.csv", test), "--allow", "leaked-pair"]
+    shown = run_inside(driver.main, *words)
+    assert shown.returncode == 0, shown.stderr
+    assert "4 test pairs, of which 2 trained the model too, so that they are too high" in card_of(tmp_path / "run").text
+    words[words.index("--test-file") + 1] = write_pairs(tmp_path / "clean.csv", test[2:])
+    assert run_inside(driver.main, *words, "--overwrite").returncode == 0
+    assert "2 test pairs, which neither trained the model nor chose its weights" in card_of(tmp_path / "run").text
+
+
 def test_hostile_names_are_no_markup(tiny_folder, tmp_path):
     name = "a`|<b>_x_ ---"
     folder = shutil.copytree(tiny_folder, tmp_path / "base\x1b[31m ``` : # [x](y)")

@@ -332,10 +332,14 @@ def test_soup_without_a_dev_figure_is_the_first_seeds_model(run, tmp_path):
 def test_ctrl_c_while_models_are_averaged_keeps_the_seeds_and_can_be_resumed(run, tmp_path, monkeypatch, number):
     output = tmp_path / "out"
     real = TrainingRun.improves
+
+    def improves(self, at):
+        if at == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, at)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            TrainingRun, "improves", lambda self, at: (at == number and os.kill(os.getpid(), signal.SIGINT), real(self, at))[1]
-        )
+        patch.setattr(TrainingRun, "improves", improves)
         stopped = run("--output-dir", output, "--seeds", 2, "--soup")
     assert stopped.returncode == 130
     assert "Traceback" not in stopped.stderr
