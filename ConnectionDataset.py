@@ -135,6 +135,12 @@ class ConnectionDataset(Dataset[Pair]):
         return self.scale.target(self.store.label[self.places])
 
     @property
+    def distinct_targets(self) -> list[float]:
+        """The distinct target cosines of these pairs, ascending; of a whole file with very many labels, a thousand of them."""
+        labels = self.store.labels if self.rows is None else np.unique(self.store.label[self.rows])
+        return self.scale.target(np.array(labels)).tolist()
+
+    @property
     def summary(self) -> str:
         """One line for the user: number of pairs, label range, and number of sentences truncated to the maximum length."""
         label, longest = self.store.label[self.places], self.store.tokens.max_length
@@ -263,9 +269,10 @@ def make_datasets(
                     f"{remarks[-1]}. Nothing of that file is left: give a --dev-file and a --test-file, or leave it out."
                 )
             data[split] = ConnectionDataset(stores[split], other, pad_id, kept)
+    none = all(own.is_retrieval for own in scales.values())
     for split, own in scales.items():
         part, alone = data[split], len(scales) == 1
-        balanced = balance and (alone or not own.is_retrieval)  # of several files, those that have labels
+        balanced = balance and (none or not own.is_retrieval)  # of several files, those that have labels
         part.rows, part.weight, said = weigh_pairs(part.store, part.rows, own, balanced)
         remarks += said if alone else [f"{part.store.path.name}: {remark}" for remark in said]
     return data, remarks

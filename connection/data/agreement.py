@@ -16,6 +16,8 @@ from connection.system.escapes import printable
 FEWEST = 10  # pairs that two annotators have in common; a correlation of fewer says nothing
 LOW_ALPHA = 0.667  # Krippendorff 2004, Content Analysis, 11.4: below it, no conclusions should be drawn from the labels
 
+APART = 0.2  # Spearman above alpha by more: on one scale, with noise alone, the two are about the same
+
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
@@ -44,6 +46,8 @@ class Agreement:
         said = f"agreement of {len(self.annotators)} annotators ({names}) on {self.pairs:,} pairs that two or more labelled"
         figures = [("Krippendorff's alpha", self.alpha), ("mean Spearman of two annotators", self.pairwise_spearman)]
         said += "".join(f", {name} {value:.2f}" for name, value in figures if not math.isnan(value))
+        silent = [name for name, count in zip(self.annotators, self.labels, strict=True) if not count]
+        said += f"; {', '.join(silent)} labelled none of these" * (0 < len(silent) < len(self.annotators))
         return f"{printable(said)}\n{self.meaning}"
 
     @property
@@ -64,6 +68,11 @@ class Agreement:
         """Returns how each annotator agrees with the mean of the others, the least first."""
         known = [(value, name) for value, name in zip(self.with_others, self.annotators, strict=True) if not math.isnan(value)]
         return ", ".join(f"{name} {value:.2f}" for value, name in sorted(known))
+
+    @property
+    def of_two_scales(self) -> bool:
+        """Whether the labels are in one order and yet far apart: one may be on a scale of 5, and another on one of 100."""
+        return self.alpha < min(LOW_ALPHA, self.pairwise_spearman - APART)
 
     @property
     def turned(self) -> list[str]:

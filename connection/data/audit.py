@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from ftfy import fix_encoding
@@ -49,16 +49,15 @@ def audit(
     scales = {"train": scale, **(others or {})}
     for split, store in stores.items():
         findings += _within(store, scales.get(split, held_out or scale))
-        before = [name for name in scales if name != split] if split not in scales else [*scales][: [*scales].index(split)]
-        for name in before:
-            if split in scales:
+        if split in scales:
+            for name in [*scales][: [*scales].index(split)]:
                 findings += find_repeats(stores[name], scales[name], store, scales[split])
-            else:
-                findings += find_overlap(stores[name], store, "leaked-pair", "shared-sentence")
-        if split not in scales and not (held_out or scale).is_retrieval:
+            continue
+        findings += find_overlap([stores[name] for name in scales], store, "leaked-pair", "shared-sentence")
+        if not (held_out or scale).is_retrieval:
             findings += _labels_of_held_out(store, stores["train"], drift=not scale.is_retrieval)
     if "dev" in stores and "test" in stores:
-        findings += find_overlap(stores["dev"], stores["test"], "dev-test-pair", "dev-test-sentence")
+        findings += find_overlap([stores["dev"]], stores["test"], "dev-test-pair", "dev-test-sentence")
     return sorted(findings, key=lambda finding: finding.severity)  # "error" sorts before "warning"
 
 
@@ -152,6 +151,8 @@ def look_at_annotators(store: PairStore) -> Iterator[Finding]:
         yield Finding.of("reversed-annotator", str(store.path), [], what)
     elif agreement and agreement.alpha < LOW_ALPHA:
         what = f"Krippendorff's alpha {agreement.alpha:.2f}; Spearman with the mean of the others: {agreement.each()}"
+        if agreement.of_two_scales:
+            what += ". They put the pairs in the same order with other numbers: are all labels on one scale?"
         yield Finding.of("low-agreement", str(store.path), [], what)
 
 
@@ -262,27 +263,31 @@ def find_repeats(before: PairStore, scale: LabelScale, store: PairStore, own: La
             yield Finding.of(name, str(store.path), store.line[found], f"e.g. {where}")
 
 
-def find_overlap(store: PairStore, held_out: PairStore, of_pairs: str, of_sentences: str) -> Iterator[Finding]:
-    """Yields findings about pairs and sentences of `held_out` that are also in `store`, named `of_pairs` and `of_sentences`."""
-    if not len(store) or not len(held_out):
-        return
-    # By their texts, and by the tokens that the model sees of them: the key of the training store's hashes is used for both.
-    sides = [(store.hash, held_out.hash), (store.token_hash, held_out.token_hashes(store.key))]
+def find_overlap(others: Sequence[PairStore], held_out: PairStore, of_pairs: str, of_sentences: str) -> Iterator[Finding]:
+    """Yields findings about pairs and sentences of `held_out` that are also in any of `others`, named `of_pairs` and
+    `of_sentences`. A pair that is in several of them counts once."""
     common, shared, where = np.zeros(len(held_out), bool), np.zeros(len(held_out.hash), bool), ""
-    for known, of_held_out in sides:
-        all_keys, keys = _keys(store, known), _keys(held_out, of_held_out)
-        leaked = np.isin(keys, _common(all_keys, keys))
-        if leaked.any() and not where:
-            row = int(leaked.argmax())
-            lines = store.line[all_keys == keys[row]][:3].tolist()
-            where = f"line {held_out.line[row]} is line {', '.join(map(str, lines))} of {store.path}"
-        common |= leaked
-        shared |= np.isin(of_held_out, _common(known, of_held_out))
+    files: list[str] = []  # that share sentences
+    for store in others if len(held_out) else ():
+        if not len(store):
+            continue
+        before = shared.copy()
+        # By their texts, and by the tokens that the model sees of them: the key of that store's hashes is used for both.
+        for known, of_held_out in ((store.hash, held_out.hash), (store.token_hash, held_out.token_hashes(store.key))):
+            all_keys, keys = _keys(store, known), _keys(held_out, of_held_out)
+            leaked = np.isin(keys, _common(all_keys, keys))
+            if leaked.any() and not where:
+                row = int(leaked.argmax())
+                lines = store.line[all_keys == keys[row]][:3].tolist()
+                where = f"line {held_out.line[row]} is line {', '.join(map(str, lines))} of {store.path}"
+            common |= leaked
+            shared |= np.isin(of_held_out, _common(known, of_held_out))
+        files += [str(store.path)] * bool((shared & ~before).any())
     if common.any():
         yield Finding.of(of_pairs, str(held_out.path), held_out.line[common], f"e.g. {where}")
     rows = np.flatnonzero((shared[held_out.index1] | shared[held_out.index2]) & ~common)
     if len(rows):
-        share = f"{100 * len(rows) / len(held_out):.1f}% of the pairs have a sentence that is also in {store.path}"
+        share = f"{100 * len(rows) / len(held_out):.1f}% of the pairs have a sentence that is also in {' or '.join(files)}"
         yield Finding.of(of_sentences, str(held_out.path), held_out.line[rows], share)
 
 

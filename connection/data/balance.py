@@ -8,6 +8,7 @@ from connection.data.labels import LabelScale
 from connection.data.pair_store import PairStore
 from connection.system.errors import InputError
 
+LEAST_MEAN = 0.1  # of the weights, such as ones that add up to 1; docs/data.md has what smaller ones cost
 BANDS = 10  # equal parts of the label scale, where there are more distinct labels than that
 
 
@@ -36,6 +37,11 @@ def weigh_pairs(
         said = f"{said}, and --balance" if store.weight is not None else "by --balance"
         said += f", so that each of {classes} counts the same"
     remarks = [f"weights of the training pairs: {weight.min():.3g} to {weight.max():.3g}, mean {weight.mean():.3g}, {said}"]
+    if (mean := float(weight.mean())) < LEAST_MEAN:
+        remarks.append(
+            f"WARNING: of weights that are {mean:.3g} on average, cosent, angle and multiple-negatives learn little, as of "
+            f"rows that are hardly there: multiply all of them by {1 / mean:.3g}, so that their mean is 1"
+        )
     remarks += [f"{left_out:,} pairs have the weight 0 and are not trained on"] * bool(left_out)
     return (rows if rows is None and not left_out else places), weight, remarks
 

@@ -119,8 +119,13 @@ class PairFile:
 
         low, high: as declared; written: the distinct labels as they stand in the file, ascending; labels: those of its pairs.
         """
+        if unlabelled := self.unlabelled_scale(low, high):
+            return unlabelled
         mapped = parse_label_map(self.label_map).values()
-        return self.unlabelled_scale(low, high) or find_scale(low, high, written, means=labels, mapped=mapped)
+        try:
+            return find_scale(low, high, written, means=labels, mapped=mapped)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from None
 
     def __str__(self) -> str:
         """Returns format, columns and three sample rows, for the user."""

@@ -225,12 +225,12 @@ def prepare(
     bounds = dict.fromkeys(files, (-math.inf if low is None else low, math.inf if high is None else high))
     for split, file in opened.items() if not problems else ():
         try:
-            if not is_training(split) and stores["train"].labels:
+            if not is_training(split) and "train" in stores and stores["train"].labels:
                 bounds[split] = (scale.low, scale.high)
             stores[split] = load_pairs(file, tokenizer, max_length, *bounds[split], cache, progress)
             if is_training(split):
                 scales[split] = file.find_scale(low, high, stores[split].written, stores[split].labels)
-                scale = scales["train"]
+                scale = scales.get("train", scale)  # not there if that file is one of the problems
         except InputError as error:
             problems.append(str(error))
     if problems:

@@ -45,8 +45,7 @@ def weight_problem(cell: str) -> str:
         return f"{cell!r:.60} is too large for a weight: {LARGEST_WEIGHT:,.0f} at most"
     if -math.inf < weight < 0:
         return f"{cell!r:.60} is below 0: a pair can't count less than not at all"
-    finite = "finite " if math.isinf(weight) or plain_digits(cell).lower().lstrip("+-") == "nan" else ""
-    return f"{cell!r:.60} is not a {finite}number"
+    return f"{cell!r:.60} is no weight: write a number from 0 to {LARGEST_WEIGHT:,.0f}"
 
 
 def with_named_weight(columns: Columns, names: Sequence[str], rows: Sequence[list[str]]) -> Columns:

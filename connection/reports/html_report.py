@@ -174,6 +174,7 @@ def _told(run: Run) -> dict[str, Any]:
         "max_length": settings.get("max_length", ""),
         "threshold": run.calibrations["final"].threshold,
         "seeds": len(results.get("seeds", [])),
+        "soup": len(results.get("soup", [])),
         "retrieval": run.is_retrieval,
     }  # fmt: skip
 

@@ -63,11 +63,12 @@ def write_card(
     record: dict[str, Any],
     results: RunResults,
     examples: Sequence[tuple[str, str, float]] = (),
+    leaked: int = 0,
 ) -> None:
     """Write the card of the model in `folder` from the contents of settings.json (`record`) and results.json.
 
     Files are named without their folders, and no text of the data is shown but that of `examples`, (sentence 1, sentence 2,
-    label). Raises `OSError` if the file can't be written.
+    label). leaked: test pairs that were trained on, as --allow let them. Raises `OSError` if the file can't be written.
     """
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"code": inline_code, "thousands": "{:,}".format}
@@ -94,6 +95,7 @@ def write_card(
         asked=record["asked"],
         retrieval=results.get("measure") == "mrr",
         examples=examples,
+        leaked=leaked,
     )
     ModelCard(card)  # raises if what follows "---" can't be read again
     with atomic_file(folder / FILE) as new:

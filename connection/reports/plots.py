@@ -46,11 +46,12 @@ class Shown:
 
 
 def shown_of(runs: Sequence[Run]) -> list[Shown]:
-    """Return the runs, each after its other seeds, which then lie below it."""
+    """Return the runs, each after its other seeds, which then lie below it; an average of seeds (--soup) after all of them."""
     found = []
     for place, run in enumerate(runs):
         colour, name = RUNS[place % len(RUNS)], run.name if len(runs) > 1 else "after"
-        found += [Shown(seed, "", colour, True) for seed in run.seeds if seed.results.get("seed") != run.results.get("seed")]
+        itself = None if "soup" in run.results else run.results.get("seed")
+        found += [Shown(seed, "", colour, True) for seed in run.seeds if seed.results.get("seed") != itself]
         found.append(Shown(run, name, colour))
     return found
 
@@ -277,8 +278,11 @@ def weak_spots(figure: Figure, shown: Sequence[Shown]) -> str:
 
 
 def training(figure: Figure, shown: Sequence[Shown]) -> str:
-    """The loss of every logged step, and below it the measure on the dev pairs, with the step whose weights are kept."""
-    drawn = [one for one in shown if one.run.steps or one.run.evaluations]
+    """The loss of every logged step, and below it the measure on the dev pairs, with the step whose weights are kept.
+
+    An average of seeds (--soup) was not trained itself: its seeds are shown alone.
+    """
+    drawn = [one for one in shown if (one.run.steps or one.run.evaluations) and "soup" not in one.run.results]
     if not drawn:
         return ""
     dev = any(len(one.run.evaluations) > 1 for one in drawn)
@@ -318,7 +322,7 @@ def training(figure: Figure, shown: Sequence[Shown]) -> str:
     panels[-1].set_xlabel("training step")
     if sum(not one.faint for one in drawn) > 1:
         _key(panels[0], drawn)
-    return f"{'; '.join(told).capitalize()}." if told else ""
+    return f"{'; '.join(told).capitalize()}." if told else f"{len(drawn)} seeds, a thin line each."
 
 
 def labels(figure: Figure, shown: Sequence[Shown]) -> str:

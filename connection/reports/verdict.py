@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any
 
 from connection.evaluation.evaluate import deciding, measure_of
@@ -95,9 +94,11 @@ def judge(run: Run) -> Verdict:
 def _leaked(run: Run) -> int:
     """How many test pairs the audit found among the training pairs."""
     splits: dict[str, Any] = dict(run.results["splits"])
-    file = str(splits.get("test", {}).get("file"))
-    return sum(
-        int(finding["count"])
+    file, asked = str(splits.get("test", {}).get("file")), str(run.settings.get("test_file")).replace("\\", "/")
+    counts = {
+        path: int(finding["count"])  # by path: dev and test may be one file
         for finding in run.findings
-        if finding.get("name") == "leaked-pair" and re.split(r"[/\\]", str(finding.get("file")))[-1] == file
-    )
+        if finding.get("name") == "leaked-pair" and (path := str(finding.get("file")).replace("\\", "/")).split("/")[-1] == file
+    }
+    tests = [count for path, count in counts.items() if path.endswith(asked)]  # beside dev pairs of the same file name
+    return max(tests or counts.values(), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from connection.data.tokenization import TokenStore
 from connection.settings import TrainSettings
 from connection.system.errors import InputError
+from connection.system.sealed_files import make_private
 
 GIB = 2**30
 
@@ -44,6 +46,16 @@ def _free_space(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+def _is_writable(folder: Path) -> bool:
+    """Return whether files can be made in a folder, which is made if it is not there yet."""
+    try:
+        make_private(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def leaves_memory(size: int) -> bool:
     """Return whether `size` bytes are at most half of the free memory; not where that is unknown."""
     return 2 * size <= available_memory()
@@ -52,12 +64,13 @@ def leaves_memory(size: int) -> bool:
 def place_of_states(size: int, cache: Path, processes: int = 1) -> tuple[str, Path | None]:
     """Return where each of this machine's `processes` keeps `size` bytes of states: in words, and the folder; None: in memory.
 
-    Memory if they leave half of it free; else the folder `cache`, if they leave 1 GiB free on its disk; ("", None) if neither.
+    Memory if they leave half of it free; else the folder `cache`, if it can be written and they leave 1 GiB free on its disk;
+    ("", None) if neither.
     """
     said, needed = _size(size) + (f" in each of {processes} processes" if processes > 1 else ""), size * processes
     if leaves_memory(needed):
         return f"{said}, in memory", None
-    if needed + GIB <= _free_space(cache):
+    if needed + GIB <= _free_space(cache) and _is_writable(cache):
         return f"{said}, on the disk of {cache}", cache
     return "", None
 

@@ -24,7 +24,10 @@ def keep_frozen_states(model: ConnectionBert, data: Mapping[str, ConnectionDatas
     size = states_bytes(model, train, model.packed_bert.dtype)
     where, folder = from_first(lambda: place_of_states(size, cache, local_count()))
     if not where:
-        print(f"note: {what} are computed in each step: neither the memory nor the disk of --cache-dir {cache} has room")
+        print(
+            f"note: {what} are computed in each step: neither the memory nor the disk of --cache-dir {cache} has room, or "
+            "nothing can be written there"
+        )
         return
     print(f"{what}: {where}", flush=True)
     keep_states(model, train, folder)

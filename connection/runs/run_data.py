@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
-
 from connection.data.prepare import Prepared
 from connection.data.split import is_training
 from connection.evaluation.slices import count_labels
@@ -74,10 +72,13 @@ def read_run_data(settings: TrainSettings, model: ConnectionBert) -> RunData:
     training = [part for split, part in parts.items() if is_training(split)]
     data = {split: part for split, part in parts.items() if not is_training(split)} | {"train": parts["train"]}
     if len(files) > 1 or files[0].ratio != 1:
-        data["train"] = MixedDataset(training, [file.ratio for file in files])
+        data["train"] = mixed = MixedDataset(training, [file.ratio for file in files])
+        names = [f"{part.store.path.name} x {ratio:g}" for part, ratio in zip(training, mixed.ratios, strict=True)]
+        shown = [f"{rows:,} ({name})" for rows, name in zip(mixed.rows_of_epoch, names, strict=True)]
+        remarks.append(f"rows in an epoch: {', '.join(shown)}")
     objectives, reasons, dims = list[FileObjective](), list[str](), tuple[int, ...]()
     for part, file, first in zip(training, files, data["train"].first_sentence, strict=True):
-        targets = part.scale.target(np.array(part.store.labels)).tolist()
+        targets = part.distinct_targets
         try:
             loss, why = choose_loss(file.loss or settings.loss, part.scale.kind, targets, settings.batch_size)
             dims = choose_dims(settings.matryoshka_dims, loss, model.hidden_size)

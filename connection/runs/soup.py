@@ -38,4 +38,5 @@ def make_soup(settings: TrainSettings, models: Mapping[int, Path]) -> int:
             if better or not mean:
                 mean = tried
                 run.soup.append(seed)
+        model.load_state_dict(mean or tried)  # `finish` saves it if no dev figure was defined, so that nothing is saved yet
         return run.finish()

@@ -328,7 +328,10 @@ class TrainingRun:
     def _report(self, results: RunResults) -> None:
         """Write model card and report, and print the end of the run: in the first process, for which the others wait."""
         examples = card_examples(self._pairs.prepared, self._pairs.parts["train"], self.settings.card_examples)
-        write_card(self.folder.model, self.model, self.record, results, examples)
+        test = str(self.data["test"].store.path) if "test" in self.data else ""
+        found = self._pairs.prepared.findings
+        leaked = max((one.count for one in found if one.name == "leaked-pair" and one.file == test), default=0)
+        write_card(self.folder.model, self.model, self.record, results, examples, leaked)
         write_report(self.folder.path)
         print_end(results, self.steps, self.stop.name)
         if self.settings.seeds > 1:  # the best model is not known yet

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from connection.data.pair_store import PairStore
 from connection.model.packing import pack
 from connection.system import processes
+from connection.system.errors import RunError
 from connection.system.sealed_files import make_private
 
 if TYPE_CHECKING:
@@ -97,12 +98,20 @@ class _Table:
         self.memory = torch.empty(self.shape, dtype=self.dtype) if folder is None else None
         if folder:
             make_private(folder)
+            self.folder = folder
             # It has no name, or loses it when it is closed (Windows): a killed process leaves nothing.
             self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (the mapping needs it to the end of the run)
 
     def add(self, rows: Tensor) -> None:
         if self.memory is None:  # written, not mapped yet: a full disk is an error here, and would be a crash there
-            self.file.write(rows.view(torch.uint8).numpy().data)
+            try:
+                self.file.write(rows.view(torch.uint8).numpy().data)
+                self.file.flush()
+            except OSError as error:
+                raise RunError(
+                    f"--cache-dir {self.folder}: the states of the frozen layers can't be written ({error.strerror}). Free "
+                    "some room, give another folder, or leave out --freeze-layers"
+                ) from None
         else:
             self.memory[self.filled : self.filled + len(rows)] = rows
         self.filled += len(rows)
@@ -112,6 +121,5 @@ class _Table:
         assert self.filled == self.shape[0]
         if self.memory is not None:
             return self.memory
-        self.file.flush()
         mapped = np.memmap(self.file, np.uint8, "c")  # pages are read when needed, and dropped when memory is short
         return torch.from_numpy(mapped).view(self.dtype).view(self.shape)

@@ -29,6 +29,16 @@ class MixedDataset(ConnectionDataset):
     def __len__(self) -> int:
         return int(self.first_row[-1])
 
+    @property
+    def units(self) -> list[int]:
+        """How many rows each file has; triplets count once."""
+        return [len(part) if part.groups is None else len(part.groups) - 1 for part in self.parts]
+
+    @property
+    def rows_of_epoch(self) -> list[int]:
+        """How many rows (or triplets) of each file an epoch shows, rounded up: at least one."""
+        return [max(1, math.ceil(round(ratio * count, 6))) for ratio, count in zip(self.ratios, self.units, strict=True)]
+
     def __getitem__(self, row: int) -> Pair:
         file, rows = self._of_file(np.array([row]))
         return self.parts[file][int(rows[0])]._replace(row=row)
@@ -62,15 +72,13 @@ class MixedBatches(ShuffledBatches):
     """Yields the batches of all files, each of one file, in an order that depends only on seed and epoch.
 
     A file's rows, shuffled anew whenever all have been shown, run on from epoch to epoch: with a ratio of 0.5 an epoch has one
-    half and the next the other. `rows`: the rows (or triplets) of an epoch, a file's rounded up.
+    half and the next the other. `rows`: the rows (or triplets) of an epoch.
     """
 
     def __init__(self, data: MixedDataset, batch_size: int, seed: int):
-        groups = [part.groups for part in data.parts]
-        self.units = [len(part) if of is None else len(of) - 1 for part, of in zip(data.parts, groups, strict=True)]
-        self.shown = [math.ceil(round(ratio * n, 6)) for ratio, n in zip(data.ratios, self.units, strict=True)]  # an epoch
+        self.units, self.shown = data.units, data.rows_of_epoch
         super().__init__(sum(self.shown), batch_size, seed)
-        self.starts, self.of_files = data.first_row, groups
+        self.starts, self.of_files = data.first_row, [part.groups for part in data.parts]
         self.first_batch = np.cumsum([0, *(-(-count // batch_size) for count in self.shown)])
 
     def __len__(self) -> int:

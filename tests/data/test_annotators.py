@@ -380,6 +380,26 @@ def test_low_agreement_is_a_warning(check, tmp_path):
     status, said = check(write(tmp_path / "p.csv", labelled(random.integers(0, 6, (60, 3)))), "--columns", COLUMNS)
     assert status == 0
     assert "low-agreement" in said
+    assert "are all labels on one scale?" not in said  # nothing is alike
+
+
+@pytest.mark.parametrize("turned_to", [lambda label: 20 * label, lambda label: label / 5, lambda label: label + 10])
+def test_an_annotator_on_another_scale_is_said(check, tmp_path, turned_to):
+    ratings = ratings_of(60, 3, 6, missing=0)
+    ratings[:, 1] = turned_to(ratings[:, 1])
+    status, said = check(write(tmp_path / "p.csv", labelled(ratings)), "--columns", COLUMNS)
+    assert status == 0
+    assert "low-agreement" in said
+    assert "in the same order with other numbers: are all labels on one scale?" in said
+
+
+def test_an_annotator_without_a_label_is_said(check, tmp_path):
+    ratings = ratings_of(60, 3, 6, missing=0)
+    assert "labelled none of these" not in check(write(tmp_path / "p.csv", labelled(ratings)), "--columns", COLUMNS)[1]
+    ratings[:, 2] = np.nan
+    status, said = check(write(tmp_path / "q.csv", labelled(ratings)), "--columns", COLUMNS)
+    assert status == 0
+    assert "; C labelled none of these\n" in said
 
 
 def test_a_code_for_a_missing_label_of_one_annotator_is_found(check, tmp_path):

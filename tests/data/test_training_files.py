@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +155,15 @@ def test_each_row_is_seen_as_often_as_the_ratio_says(mixed):
     assert all(counts[row] == 2 for counts in seen for row in range(starts[2], starts[3]))
 
 
+@pytest.mark.parametrize("ratio", [1e-9, 0.01, 0.1])
+def test_of_the_smallest_ratio_an_epoch_shows_a_row(mixed, ratio):
+    for parts, ratios in ((mixed.parts[:1], [ratio]), (mixed.parts[:2], [1, ratio])):
+        data = MixedDataset(parts, ratios)
+        batches = data.shuffled(4, 7)
+        seen = [sum(row >= data.first_row[-2] for row in itertools.chain(*epoch(batches, number))) for number in (1, 2)]
+        assert seen == [max(1, math.ceil(ratio * len(parts[-1])))] * 2
+
+
 def test_triplets_stay_together(mixed):
     for rows in epoch(mixed.shuffled(2, 7), 1):
         if rows[0] >= mixed.first_row[2]:
@@ -216,8 +228,42 @@ def test_one_audit_of_all_files(read):
     assert "line 3 (0) is line 2 (4.5) of" in shown["contradiction"].example
     assert shown["duplicate"].example.endswith("train.csv")
     leaks = [finding for finding in prepared.findings if finding.name == "leaked-pair"]
-    assert [(leak.lines, leak.example.rpartition("/")[2]) for leak in leaks] == [([3], "train.csv"), ([2], "train_2.csv")]
+    assert [(leak.lines, leak.example.rpartition("/")[2]) for leak in leaks] == [([2, 3], "train.csv")]
     assert {finding.name for finding in prepared.blocking("stop", "")} == {"contradiction", "leaked-pair"}
+
+
+def test_a_held_out_pair_that_leaked_from_two_files_counts_once(read):
+    other = [PAIRS[3], ("a book", "a red book", 2), ("a dog", "a cat", 1)]
+    test = [PAIRS[3], PAIRS[0], ("a book", "a red book", 4), ("a cat", "a city", 1), (PAIRS[1][0], "a night", 1)]
+    prepared = read(train=(PAIRS,), train_2=(other,), dev=([("a dog", "a night", 1), ("the day", "a day", 4)],), test=(test,))
+    found = {(finding.name, Path(finding.file).stem): finding for finding in prepared.findings}
+    assert (found["leaked-pair", "test"].count, found["leaked-pair", "test"].lines) == (3, [2, 3, 4])
+    assert found["shared-sentence", "test"].lines == [5, 6]  # the pairs that leaked are not among them
+    assert found["shared-sentence", "test"].example.endswith("train.csv or " + str(prepared.stores["train-2"].path))
+    assert found["shared-sentence", "dev"].example.endswith("also in " + str(prepared.stores["train-2"].path))
+
+
+@pytest.mark.parametrize("damaged", [("train",), ("train-2",), ("train", "train-2"), ("train", "dev"), ("dev",)])
+def test_a_file_that_is_damaged_below_its_first_rows_is_said_beside_the_others(tokenizer, tmp_path, damaged):
+    good = [json.dumps({"sentence1": f"a dog {n}", "sentence2": f"a cat {n}", "label": n % 6}) for n in range(300)]
+    paths = {}
+    for split in ("train", "train-2", "dev", "test"):
+        paths[split] = str(tmp_path / f"{split}.jsonl")
+        lines = [*good, '{"sentence1": '] if split in damaged else good
+        Path(paths[split]).write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError) as raised:
+        prepare(paths, tokenizer, 32, "", (None, None), tmp_path / "cache", progress=False)
+    said = str(raised.value).splitlines()
+    assert [line.partition(", line 301: not JSON")[0] for line in said] == [paths[split] for split in damaged]
+
+
+def test_a_scale_that_cannot_be_names_its_file(tokenizer, tmp_path):
+    files = {"train": [(*pair[:2], 1) for pair in PAIRS], "train-2": [(*pair[:2], 5) for pair in PAIRS]}
+    paths = {split: str(write_pairs(tmp_path / f"{split}.csv", rows)) for split, rows in files.items()}
+    with pytest.raises(InputError) as raised:
+        prepare(paths, tokenizer, 32, "", (5, None), tmp_path / "cache", progress=False)
+    said = str(raised.value).splitlines()
+    assert [line.partition(": a label scale from 5 to ")[0] for line in said] == [*paths.values()]
 
 
 def test_the_first_file_is_split_and_the_others_lose_its_sentences(read):
@@ -269,6 +315,13 @@ def test_each_file_has_its_own_weights_and_labels_are_balanced_where_there_are_s
     assert data["train-3"].weight is None
     assert data["train-2"].weight is not None
     assert data["train-2"].weight.tolist() == [2, 2]
+
+
+def test_files_without_labels_alone_are_not_balanced(read):
+    head = ("question", "answer")
+    prepared = read(train=(LINKS, head), train_2=([(two, one) for one, two in LINKS], head))
+    with pytest.raises(InputError, match=r"--balance: .*train.csv has no labels that differ"):
+        make_datasets(prepared, 0, (0, 0), 0, balance=True)
 
 
 def test_token_counts_are_those_of_both_sides_prompts(read, tokenizer):

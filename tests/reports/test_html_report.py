@@ -229,6 +229,26 @@ def test_the_verdict_does_not_hide_test_pairs_that_were_trained_on(graded):
     assert "not trained on" not in judge(run).sentences
 
 
+@pytest.mark.parametrize(
+    ("dev", "test", "asked"),
+    [
+        ("/x/dev/graded-test.csv", "/x/test/graded-test.csv", "test/graded-test.csv"),
+        ("C:\\x\\dev\\graded-test.csv", "C:\\x\\test\\graded-test.csv", "test\\graded-test.csv"),
+        ("/x/graded-test.csv", "/x/graded-test.csv", "graded-test.csv"),  # one file for both: the same pairs twice
+    ],
+)
+def test_leaks_of_dev_pairs_are_not_counted_as_test_pairs(graded, dev, test, asked):
+    run = read_run(graded)
+    run.settings["test_file"] = asked
+    run.results["gain"] = {"test": {"spearman": 0.2, "low": 0.1, "high": 0.3, "p": 0.001}}
+    run.findings = [
+        {"name": "leaked-pair", "file": dev, "count": 7 if dev == test else 9},
+        {"name": "leaked-pair", "file": test, "count": 7},
+        {"name": "shared-sentence", "file": test, "count": 3},
+    ]
+    assert "(7 of them trained on too, which makes this too high)" in judge(run).sentences
+
+
 def test_the_predicted_labels_of_both_models_are_those_of_the_run(graded, two_labels):
     run = read_run(graded)
     errors = pd.read_csv(graded / "errors.csv", encoding="utf-8-sig")

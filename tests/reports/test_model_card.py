@@ -66,6 +66,34 @@ def test_its_code_gives_the_same_cosine_in_three_libraries(tiny_folder, tmp_path
     torch.testing.assert_close(torch.tensor(shown), torch.tensor(shown[:1] * 3), rtol=0, atol=1e-4)
 
 
+def test_it_says_what_was_frozen_how_pairs_counted_and_which_side_has_no_prompt(tiny_folder, tmp_path):
+    rows = [(*row, 1 + place % 2) for place, row in enumerate(MANY)]
+    pairs = write_pairs(tmp_path / "pairs.csv", rows, ("sentence1", "sentence2", "score", "weight"))
+    flags = ("--balance", "--freeze-layers", 1, "--prompt2", "a dog: ", "--epochs", 1)
+    shown = run_inside(driver.main, *training_words(tiny_folder, pairs, tmp_path / "run", *flags))
+    assert shown.returncode == 0, shown.stderr
+    recipe = card_of(tmp_path / "run").text.partition("## What it was trained on")[2]
+    assert "- prompts: none before each first sentence, `a dog: ` before each second one\n- how" in recipe
+    assert "as its file says (`weight`), and pairs of rare labels more often (--balance)\n- frozen" in recipe
+    assert "- frozen: the embeddings and the 1 lowest layers are those of the base model\n- steps" in recipe
+    plain = tmp_path / "plain"
+    assert run_inside(driver.main, *training_words(tiny_folder, write_pairs(tmp_path / "p.csv"), plain)).returncode == 0
+    assert not re.search("^- (prompt|how|frozen)", card_of(plain).text, re.MULTILINE)
+
+
+def test_test_pairs_that_were_trained_on_are_said(tiny_folder, tmp_path):
+    """The dev pairs are the training pairs too, and those are not counted."""
+    test = [MANY[3], (MANY[5][1], MANY[5][0], 2), ("a red book", "a blue book", 4), ("the park", "the city", 1)]
+    words = training_words(tiny_folder, write_pairs(tmp_path / "pairs.csv", MANY), tmp_path / "run", "--epochs", 1)
+    words += ["--test-file", write_pairs(tmp_path / "test.csv", test), "--allow", "leaked-pair"]
+    shown = run_inside(driver.main, *words)
+    assert shown.returncode == 0, shown.stderr
+    assert "4 test pairs, of which 2 trained the model too, so that they are too high" in card_of(tmp_path / "run").text
+    words[words.index("--test-file") + 1] = write_pairs(tmp_path / "clean.csv", test[2:])
+    assert run_inside(driver.main, *words, "--overwrite").returncode == 0
+    assert "2 test pairs, which neither trained the model nor chose its weights" in card_of(tmp_path / "run").text
+
+
 def test_hostile_names_are_no_markup(tiny_folder, tmp_path):
     name = "a`|<b>_x_ ---"
     folder = shutil.copytree(tiny_folder, tmp_path / "base\x1b[31m ``` : # [x](y)")

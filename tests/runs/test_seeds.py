@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import shutil
 import signal
 from typing import Any
@@ -13,11 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
 import bertFineTuningWithConnectionData as driver
+from connection.reports.plots import shown_of, training
+from connection.reports.run_files import read_run
 from connection.runs.seeds import best_seed, over_seeds
+from connection.runs.training_run import TrainingRun
 from connection.system.errors import RunError
 from ConnectionBert import ConnectionBert
 from tests.conftest import PAIRS, run_inside, signal_in_step, write_pairs
@@ -286,8 +291,12 @@ def test_soup_is_the_greedy_average_of_the_seeds_models(run, tmp_path):
         torch.testing.assert_close(weights, kept[name], rtol=1e-6, atol=1e-7)
     named = f"average of the weights of {', '.join(map(str, chosen))}" if len(chosen) > 1 else "no average was better on dev"
     assert named in shown.stdout
-    assert named in (output / "report.html").read_text(encoding="utf-8")
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert named in page
     card = (output / "model" / "README.md").read_text(encoding="utf-8")
+    assert ("model of one of 3 seeds, the best on" in card) == ("the best on dev of 3 seeds" in page) == (len(chosen) == 1)
+    assert (f"average of the weights of {len(chosen)} of 3 models" in card) == (len(chosen) > 1)
+    assert (f"the average of {len(chosen)} of 3 seeds" in page) == (len(chosen) > 1)
     assert f"of the seed{'s' * (len(chosen) > 1)} {', '.join(map(str, chosen))}; batch size" in card
     assert "\n- weights: " in card
     assert (
@@ -295,6 +304,49 @@ def test_soup_is_the_greedy_average_of_the_seeds_models(run, tmp_path):
     )  # one more seed; it is a soup still
     assert len(read(output)["seeds"]) == 4
     assert set(read(output)["soup"]) <= {7, 8, 9, 10}
+
+
+def test_plots_of_a_soup_show_each_seed_and_no_training_of_its_own(run, tmp_path):
+    output = tmp_path / "out"
+    assert run("--output-dir", output, "--seeds", 2, "--soup", "--log-steps", 1).returncode == 0
+    shown = shown_of([read_run(output)])
+    assert [(one.run.name, one.faint) for one in shown] == [("seed-42", True), ("seed-43", True), ("out", False)]
+    figure = Figure()
+    assert training(figure, shown) == "2 seeds, a thin line each."
+    assert [len(panel.lines) for panel in figure.axes] == [2, 2]
+    assert not figure.axes[1].texts  # no step of the average is named
+
+
+def test_soup_without_a_dev_figure_is_the_first_seeds_model(run, tmp_path):
+    """All dev labels are equal, so that no average is better than another."""
+    dev = write_pairs(tmp_path / "dev.csv", [(one, two, 3) for one, two, _ in PAIRS])
+    output = tmp_path / "out"
+    shown = run("--dev-file", dev, "--allow", "few-labels", "--output-dir", output, "--seeds", 2, "--soup")
+    assert shown.returncode == 0, shown.stderr
+    assert read(output)["soup"] == [42]
+    for name, weights in weights_of(output).items():
+        assert torch.equal(weights, weights_of(output / "seed-42")[name])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_ctrl_c_while_models_are_averaged_keeps_the_seeds_and_can_be_resumed(run, tmp_path, monkeypatch, number):
+    output = tmp_path / "out"
+    real = TrainingRun.improves
+
+    def improves(self, at):
+        if at == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "improves", improves)
+        stopped = run("--output-dir", output, "--seeds", 2, "--soup")
+    assert stopped.returncode == 130
+    assert "Traceback" not in stopped.stderr
+    assert len(read(output)["seeds"]) == 2
+    assert "soup" not in read(output)
+    assert run("--output-dir", output, "--seeds", 2, "--resume").returncode == 0
+    assert read(output)["soup"]
 
 
 def test_soup_needs_several_seeds_with_their_models_and_dev_pairs(run, tmp_path):

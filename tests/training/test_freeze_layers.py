@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import threading
@@ -280,6 +281,42 @@ def test_places_of_states(tmp_path, monkeypatch):
     assert place(2 * 2**30, cache, 2) == (f"2.0 GiB in each of 2 processes, on the disk of {cache}", cache)
     assert place(7 * 2**30, cache)[1] == cache
     assert place(7 * 2**30 + 1, cache) == place(2**62, cache) == nowhere
+
+
+def test_a_cache_folder_that_cannot_be_written_is_none(folder, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_and_memory, "available_memory", lambda: 0)
+    (tmp_path / "file").touch()
+    for cache in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert disk_and_memory.place_of_states(1, cache) == ("", None)
+
+    def refuse(*words, **named):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_and_memory.tempfile, "TemporaryFile", refuse)
+        assert disk_and_memory.place_of_states(1, tmp_path / "cache") == ("", None)
+        shown = train(folder, pairs, tmp_path / "run")
+    assert shown.returncode == 0, shown.stderr
+    assert "or nothing can be written there" in shown.stdout
+
+
+def test_a_disk_that_fills_while_states_are_written_ends_the_run_with_a_way_out(folder, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_and_memory, "available_memory", lambda: 0)
+
+    def write(content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = frozen_states._Table.add
+
+    def add(table, rows):
+        table.file = SimpleNamespace(write=write)
+        real(table, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frozen_states._Table, "add", add)
+        shown = train(folder, pairs, tmp_path / "run")
+    assert shown.returncode == 1
+    assert "can't be written (No space left on device). Free some room, give another folder" in shown.stderr
 
 
 def test_evaluations_are_those_of_the_whole_module(done, folder, pairs, tmp_path, monkeypatch):

@@ -149,6 +149,15 @@ def test_balance_takes_the_column_as_repeated_rows(tiny_folder, tmp_path):
     assert said[1] == "1 pairs have the weight 0 and are not trained on"
 
 
+@pytest.mark.parametrize(("each", "warned"), [(1 / 560, True), (0.09, True), (0.11, False), (1, False), (1000, False)])
+def test_weights_that_are_small_on_average_are_warned_of(tiny_folder, tmp_path, each, warned):
+    labels = [0, 1, 2, 3, 4, 5] * 2
+    for balance in (False, True):
+        _, weight, said = weighed(tiny_folder, tmp_path / f"{balance}.csv", labels, [each / 2, each * 3 / 2] * 6, balance)
+        assert weight.mean() == pytest.approx(each)
+        assert [f"multiply all of them by {1 / each:.3g}" in remark for remark in said[1:]] == [True] * warned
+
+
 @pytest.mark.parametrize(
     ("header", "weights", "name", "said"),
     [
@@ -209,9 +218,10 @@ def test_pairs_without_labels_and_triplets_have_weights(tmp_path):
     assert (chunk.label.tolist(), chunk.weight.tolist()) == ([1] * 8, [row[3] for row in rows])
 
 
-BAD = {"": "blank", "often": "'often' is not a number", "-1": "'-1' is below 0", "nan": "'nan' is not a finite number",
-       "-inf": "'-inf' is not a finite number", "1e9": "'1e9' is too large for a weight: 1,000,000 at most",
-       "1,500": "'1,500' is not clear", "1_0": "'1_0' is not a number", "50%": "'50%' is not a number"}  # fmt: skip
+WAY = "is no weight: write a number from 0 to 1,000,000"
+BAD = {"": "blank", "often": f"'often' {WAY}", "-1": "'-1' is below 0", "nan": f"'nan' {WAY}", "-inf": f"'-inf' {WAY}",
+       "1e9": "'1e9' is too large for a weight: 1,000,000 at most", "1,500": "'1,500' is not clear", "1_0": f"'1_0' {WAY}",
+       "50%": f"'50%' {WAY}"}  # fmt: skip
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -278,8 +288,29 @@ def test_what_can_t_be_weighed_is_refused(tiny_folder, tmp_path):
 
     declared = ("--columns", "sentence1=1,sentence2=2,label=3,weight=weight")
     said = refused("p.csv", [(*pair, "x" * (place == 3)) for place, pair in enumerate(PAIRS)], HEADER, *declared)
-    assert "line 5: column weight: 'x' is not a number" in said
+    assert "line 5: column weight: 'x' is no weight: write a number" in said
+    assert "--label-map" not in said  # the help with words is for labels
     assert "line 2: column weight: blank" in said
     assert "have the weight 0" in refused("q.csv", [(*pair, 0) for pair in PAIRS], HEADER)
     assert "--balance" in refused("r.csv", [pair[:2] for pair in PAIRS], HEADER[:2], "--balance")
     assert "nothing to balance" in refused("s.csv", [(*pair[:2], 1) for pair in PAIRS], HEADER[:3], "--balance")
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss"),
+    [
+        ([5] * 4 + [0, 1, 2, 3], "multiple-negatives"),  # the others have the weight 0
+        ([2] * 4 + [0, 1, 3, 5], "cosine-mse"),
+        ([2, 2, 2, 5, 0, 1, 3, 4], "cosent"),
+    ],
+)
+def test_the_objective_is_chosen_by_the_pairs_that_count(tiny_folder, tmp_path, labels, loss):
+    rows = [(*pair[:2], label, int(place < 4)) for place, (pair, label) in enumerate(zip(PAIRS, labels, strict=True))]
+    pairs = write_pairs(tmp_path / "p.csv", rows, HEADER)
+    words = training_words(tiny_folder, pairs, tmp_path / "run", "--batch-size", 8)
+    shown = run_inside(driver.main, *words)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["loss"] == loss
+    if loss == "cosine-mse":
+        refused = run_inside(driver.main, *words, "--overwrite", "--loss", "cosent")
+        assert (refused.returncode, "2 distinct labels at least" in refused.stderr) == (2, True)

@@ -80,8 +80,7 @@ def read_pairs(settings: TrainSettings, model: ConnectionBert) -> CurvePairs:
             "A curve of triplets is not drawn: its runs would take their pairs apart. Write them as labelled pairs."
         )
     labels = data["train"].store.label[data["train"].places]
-    targets = prepared.scale.target(np.unique(labels)).tolist()
-    loss, _ = choose_loss(settings.loss, prepared.scale.kind, targets, settings.batch_size)
+    loss, _ = choose_loss(settings.loss, prepared.scale.kind, data["train"].distinct_targets, settings.batch_size)
     rows = {}
     for name, part in data.items():
         wanted = np.zeros(len(part.store), bool)
