@@ -1,0 +1,168 @@
+"""Trains an encoder on texts alone, without labels, and writes it as a model folder for the training command's --model-dir.
+
+    python -m benchmarks.adapt output/adapted --method mlm --epochs 10 --learning-rate 5e-5
+    python bertFineTuningWithConnectionData.py --model-dir output/adapted --output-dir output/after-adapted
+
+The texts are those of a pair file's pairs, each once: by default of the bundled training pairs. The model is a BERT.
+docs/training.md has what it brought.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import BertForMaskedLM, BertLMHeadModel
+
+from benchmarks.data import MODEL, rows_of
+from connection.system.errors import InputError, exit_status
+from connection.system.paths import ROOT, output_folder
+from ConnectionBert import ConnectionBert
+
+MASKED, DELETED = 0.15, 0.6  # shares of the tokens: Devlin et al. 2018, arXiv 1810.04805; Wang et al. 2021, arXiv 2104.06979
+BATCH = 16
+
+Loss = Callable[[list[list[int]]], Tensor]  # of the token ids of some texts, each with [CLS] and [SEP]
+
+
+def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, both (B, T); 0 where a row has ended."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def masked_words(model: ConnectionBert, words: Tensor, random: torch.Generator) -> tuple[nn.Module, Loss]:
+    """Masked language modelling: a new head whose output layer is the word embeddings, and the loss of the masked tokens.
+
+    words: (V,), the distinct tokens of all texts.
+    """
+    head = BertForMaskedLM(model.encoder.config).cls
+    head.predictions.decoder.weight = model.encoder.embeddings.word_embeddings.weight
+
+    def loss(rows: list[list[int]]) -> Tensor:
+        ids, mask = padded(rows)
+        shown, picked = hide(ids, mask, model.tokenizer, random)
+        states = model.encoder(input_ids=shown, attention_mask=mask).last_hidden_state[picked]
+        return cross_entropy(head(states), ids[picked], reduction="sum") / max(1, int(picked.sum()))
+
+    return head, loss
+
+
+def hide(ids: Tensor, mask: Tensor, tokenizer: Any, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T) with some hidden, and which ones are to be found again, (B, T) bool.
+
+    Of these, 80% are masked, 10% are any token and 10% are as they were.
+    """
+    inner = mask.bool() & ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    picked = inner & (torch.rand(ids.shape, generator=random) < MASKED)
+    fate = torch.rand(ids.shape, generator=random)
+    shown = torch.where(picked & (fate < 0.8), tokenizer.mask_token_id, ids)
+    return torch.where(picked & (fate >= 0.9), torch.randint(len(tokenizer), ids.shape, generator=random), shown), picked
+
+
+def denoised(model: ConnectionBert, words: Tensor, random: torch.Generator) -> tuple[nn.Module, Loss]:
+    """TSDAE: a decoder of one layer has to say the whole text from the mean vector of the tokens that were left in it.
+
+    The decoder begins as the encoder's lowest layer, with new attention to the vector; both have the same word embeddings.
+    words: (V,), the distinct tokens of all texts, sorted; the decoder chooses among these alone.
+    """
+    config = type(model.encoder.config)(**model.encoder.config.to_dict() | {"num_hidden_layers": 1})
+    config.is_decoder, config.add_cross_attention, config.use_cache = True, True, False
+    decoder = BertLMHeadModel(config)
+    decoder.bert.load_state_dict(model.encoder.state_dict(), strict=False)
+    rows = model.encoder.embeddings.word_embeddings
+    decoder.bert.embeddings.word_embeddings, decoder.cls.predictions.decoder.weight = rows, rows.weight
+
+    def loss(texts: list[list[int]]) -> Tensor:
+        ids, mask = padded(texts)
+        left, left_mask = padded([delete(row, random) for row in texts])
+        states = model.encoder(input_ids=left, attention_mask=left_mask).last_hidden_state
+        vectors = (states * left_mask[..., None]).sum(1) / left_mask.sum(1, keepdim=True)  # (B, H)
+        said = decoder.bert(ids[:, :-1], mask[:, :-1], encoder_hidden_states=vectors[:, None]).last_hidden_state
+        next_ones = mask[:, 1:].bool()
+        logits = decoder.cls.predictions.transform(said[next_ones]) @ rows.weight[words].T + decoder.cls.predictions.bias[words]
+        return cross_entropy(logits, torch.searchsorted(words, ids[:, 1:][next_ones]))
+
+    return decoder, loss
+
+
+def delete(row: list[int], random: torch.Generator) -> list[int]:
+    """Token ids without a share of them, drawn at random; [CLS], [SEP] and at least one token stay."""
+    chances = torch.rand(len(row) - 2, generator=random).tolist()
+    least = min(DELETED, max(chances, default=0))
+    return [row[0], *[token for token, chance in zip(row[1:-1], chances, strict=True) if chance >= least], row[-1]]
+
+
+METHODS = {"mlm": masked_words, "tsdae": denoised}
+
+
+def adapt(model: ConnectionBert, texts: list[str], method: str, epochs: int, rate: float, head_rate: float, seed: int) -> float:
+    """Train the encoder in place on texts alone. Returns the mean loss of the last epoch.
+
+    The learning rates, of the encoder and of what is new beside it, rise over the first tenth of the steps and fall to 0.
+    """
+    random = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    rows = [model.tokenizer(text, truncation=True, max_length=model.max_length)["input_ids"] for text in texts]
+    words = torch.tensor(sorted({token for row in rows for token in row}))
+    head, loss_of = METHODS[method](model, words, random)
+    own = list(model.encoder.parameters())
+    new = [weights for weights in head.parameters() if not any(weights is one for one in own)]
+    optimizer = torch.optim.AdamW([{"params": own, "lr": rate}, {"params": new, "lr": head_rate}], weight_decay=0.01)
+    steps = epochs * -(-len(rows) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [rate, head_rate], steps, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+    )
+    model.train()
+    head.train()
+    for _epoch in range(epochs):
+        losses = []
+        for batch in torch.randperm(len(rows), generator=random).split(BATCH):
+            loss = loss_of([rows[number] for number in batch])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_([*own, *new], 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+    model.eval()
+    return statistics.fmean(losses)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 written, 2 bad usage or a bad file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.adapt", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("folder", help="the model folder to write")
+    parser.add_argument("--model-dir", default=MODEL)
+    parser.add_argument("--pairs", nargs="+", default=[str(ROOT / "data/requirements-train.csv")], help="pair files")
+    parser.add_argument("--method", choices=tuple(METHODS), default="mlm")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--learning-rate", type=float, default=5e-5, help="of the encoder; what is new has ten times it")
+    parser.add_argument("--seed", type=int, default=42)
+    return exit_status(lambda: write_adapted(parser.parse_args(argv)))
+
+
+def write_adapted(given: argparse.Namespace) -> int:
+    rows = [row for file in given.pairs for row in rows_of(Path(file))]
+    texts = list(dict.fromkeys(text for row in rows for text in row[:2]))
+    model, clock = ConnectionBert.load(given.model_dir), time.process_time()
+    if (kind := model.encoder.config.model_type) != "bert":
+        raise InputError(f"{given.model_dir} is a {kind}; this measures BERT alone (--model-dir)")
+    loss = adapt(model, texts, given.method, given.epochs, given.learning_rate, 10 * given.learning_rate, given.seed)
+    model.save(output_folder(given.folder))
+    print(f"{len(texts)} texts, last loss {loss:.3f}, {time.process_time() - clock:.0f} s of processor time")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
