@@ -1,0 +1,68 @@
+"""python -m tools.adapt: an encoder trained on texts without labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ConnectionBert import ConnectionBert
+from tests.conftest import PAIRS, run_inside, write_pairs
+from tools import adapt
+
+TEXTS = sorted({text for pair in PAIRS for text in pair[:2]})
+
+
+def test_list_and_pairs_are_the_same_texts(tiny_folder, tmp_path):
+    """Twice the same text counts once; the folder opens, and has other vectors than the one that it began with."""
+    pairs, texts = write_pairs(tmp_path / "pairs.csv"), tmp_path / "texts.txt"
+    texts.write_text("".join(f"{text}\n" for text in [*TEXTS, *TEXTS]), encoding="utf-8")
+    words = ["--model-dir", tiny_folder, "--epochs", 2, "--learning-rate", "1e-3"]
+    one = run_inside(adapt.main, texts, *words, "-o", tmp_path / "one")
+    two = run_inside(adapt.main, "--pairs", pairs, *words, "-o", tmp_path / "two")
+    both = run_inside(adapt.main, texts, "--pairs", pairs, *words, "-o", tmp_path / "both")
+    for shown in (one, two, both):
+        assert shown.returncode == 0, shown.stderr
+        assert f"{len(TEXTS)} distinct texts" in shown.stdout
+        assert "epoch 2/2: loss of the hidden words" in shown.stdout
+    base, adapted = (ConnectionBert.load(folder).encode(TEXTS) for folder in (tiny_folder, tmp_path / "one"))
+    assert np.abs(adapted - base).max() > 1e-3
+
+
+def test_problems_are_listed_together_and_nothing_is_written(tiny_folder, tmp_path):
+    target = tmp_path / "adapted"
+    shown = run_inside(adapt.main, "-o", target, "--model-dir", tiny_folder, "--epochs", 0, "--learning-rate", "nan")
+    assert shown.returncode == 2
+    for said in ("--epochs 0", "--learning-rate nan", "FILE: give a list of texts"):
+        assert said in shown.stderr
+    blank = tmp_path / "blank.csv"
+    blank.write_text("id,text\n1,fine\n2, \n", encoding="utf-8")
+    shown = run_inside(adapt.main, tmp_path / "none.csv", blank, "-o", target, "--model-dir", tiny_folder)
+    assert shown.returncode == 2
+    assert "none.csv" in shown.stderr
+    assert "blank.csv" in shown.stderr
+    assert "line 3" in shown.stderr
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "other folder", "the model itself"])
+def test_what_is_there_is_not_replaced(kind, tiny_folder, tmp_path):
+    target = tmp_path / "there"
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "other folder":
+        target.mkdir()
+        (target / "mine.txt").write_text("mine")
+    else:
+        target = tiny_folder
+    before = sorted(target.iterdir()) if target.is_dir() else target.read_text()
+    shown = run_inside(adapt.main, "--pairs", write_pairs(tmp_path / "p.csv"), "-o", target, "--model-dir", tiny_folder)
+    assert shown.returncode == 2, shown.stderr
+    assert "-o " in shown.stderr
+    assert (sorted(target.iterdir()) if target.is_dir() else target.read_text()) == before
+
+
+def test_one_text_is_too_few(tiny_folder, tmp_path):
+    (tmp_path / "one.txt").write_text("alone\n")
+    shown = run_inside(adapt.main, tmp_path / "one.txt", "-o", tmp_path / "out", "--model-dir", tiny_folder)
+    assert shown.returncode == 2
+    assert "fewer than 2 distinct texts" in shown.stderr

@@ -1,0 +1,127 @@
+# PYTHON_ARGCOMPLETE_OK
+"""Adapt a BERT to your own words before it is fine-tuned: it trains on texts alone, without labels, and writes a model folder.
+
+Some words of each text are hidden, and the model learns to find them again. Then fine-tune with --model-dir FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from connection.system.errors import InputError, exit_status
+from connection.system.escapes import printable
+from connection.system.flags import Flags
+from connection.system.paths import expand, resolve
+from connection.system.plain_files import is_link
+from connection.system.versions import require_libraries
+
+EXAMPLES = (
+    "python -m tools.adapt texts.csv --model-dir transformers/bert/bert-base-uncased -o output/adapted",
+    "python -m tools.adapt --pairs my_pairs.csv -o output/adapted",
+)
+MODEL = "transformers/bert/bert-base-uncased"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit status: 0 done, 1 the run failed, 2 bad usage, model folder or file, 130 by Ctrl-C."""
+    parser = Flags("python -m tools.adapt", __doc__ or "", EXAMPLES)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="lists of texts, in any form of the data reader")
+    parser.add_argument("--pairs", action="append", default=[], metavar="FILE",
+                        help="pairs, whose texts of both sides are taken; may be given several times")  # fmt: skip
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the adapted model")
+    parser.add_argument("--model-dir", default=MODEL, help=f"the model to begin with (default: {MODEL})")
+    parser.add_argument("--column", default="", help="of lists: the column of texts, by name or number")
+    parser.add_argument("--columns", default="", help="of pairs: sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="passes over the texts (default: 10)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="texts per step (default: 16)")
+    parser.add_argument("--learning-rate", type=float, default=5e-5, metavar="X", help="the peak (default: 5e-5)")
+    parser.add_argument("--seed", type=int, default=42, metavar="N", help="of order, hidden words and dropout (default: 42)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
+    given = parser.parse_args(argv)
+    return exit_status(lambda: run(given), failed="The model was not adapted")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Train on the texts and write the model. Returns the exit status."""
+    target = _checked_usage(given)
+    require_libraries()
+    from connection.data.tokenization import tokenize
+    from connection.model.calibration import Calibration
+    from connection.search.vectors import about
+    from connection.system.devices import pick_device
+    from connection.training.masked_words import adapt
+    from ConnectionBert import ConnectionBert
+
+    texts = _read(given)
+    model = ConnectionBert.load(given.model_dir).to(pick_device(given.device))
+    print("\n".join(about(model)), flush=True)
+    store = tokenize(texts, model.tokenizer, model.max_length)
+    cut = f"{store.cut.sum():,} cut at {model.max_length} tokens"
+    print(f"{len(texts):,} distinct texts, {len(store.ids):,} tokens, {cut}", flush=True)
+    rows = [store[row] for row in range(len(store))]
+    for epoch, loss in enumerate(adapt(model, rows, given.epochs, given.batch_size, given.learning_rate, given.seed), 1):
+        print(f"epoch {epoch}/{given.epochs}: loss of the hidden words {loss:.3f}", flush=True)
+    model.labels, model.calibration = None, Calibration()  # of other weights
+    model.save(target)
+    print(f"adapted model: {printable(target)}")
+    print(f"next: python bertFineTuningWithConnectionData.py --model-dir {printable(target)}")
+    return 0
+
+
+def _read(given: argparse.Namespace) -> list[str]:
+    """Return the distinct texts of all files. Raises `InputError` that lists what is wrong with each of them."""
+    from connection.data.pair_file import PairFile
+    from connection.search.texts import read_texts
+
+    texts: dict[str, None] = {}
+    problems = []
+    for name in given.files:
+        try:
+            texts |= dict.fromkeys(read_texts(resolve(name), given.column).texts)
+        except InputError as error:
+            problems.append(str(error))
+    for name in given.pairs:
+        try:
+            file = PairFile.open(resolve(name), given.columns)
+            for chunk in file.chunks():
+                texts |= dict.fromkeys([*chunk.sentence1, *chunk.sentence2])
+            file.require_unchanged()
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    if len(texts) < 2:
+        raise InputError("There are fewer than 2 distinct texts to learn from")
+    return list(texts)
+
+
+def _checked_usage(given: argparse.Namespace) -> Path:
+    """Return the folder to write. Raises `InputError` that lists values out of range, and a folder that can't be written."""
+    problems = []
+    for flag, value, low, high in (
+        ("--epochs", given.epochs, 1, 1_000_000), ("--batch-size", given.batch_size, 1, 1_000_000),
+        ("--seed", given.seed, 0, 2**31 - 1),
+    ):  # fmt: skip
+        if not low <= value <= high:
+            problems.append(f"{flag} {value}: give a number from {low:,} to {high:,}")
+    if not (math.isfinite(given.learning_rate) and 0 < given.learning_rate <= 1):
+        problems.append(f"--learning-rate {given.learning_rate:g}: give a number above 0, 1 at most")
+    if not given.files and not given.pairs:
+        problems.append("FILE: give a list of texts, or --pairs FILE")
+    target = expand(given.output)
+    if is_link(target) or (target.exists() and not target.is_dir()):
+        problems.append(f"-o {printable(target)} is there and is no folder")
+    elif target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+        problems.append(f"-o {printable(target)} is there and holds no model: give another folder")
+    elif target.resolve() == resolve(given.model_dir):
+        problems.append(f"-o {printable(target)} is --model-dir: give another folder")
+    if problems:
+        raise InputError("\n".join(problems))
+    return target
+
+
+if __name__ == "__main__":
+    sys.exit(main())
