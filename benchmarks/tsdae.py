@@ -1,7 +1,7 @@
-"""Trains an encoder on texts alone, without labels, and writes it as a model folder for the training command's --model-dir.
+"""Trains an encoder on texts alone by TSDAE, and writes it as a model folder: to compare with `tools.adapt`.
 
-    python -m benchmarks.adapt output/adapted --method mlm --epochs 10 --learning-rate 5e-5
-    python bertFineTuningWithConnectionData.py --model-dir output/adapted --output-dir output/after-adapted
+    python -m benchmarks.tsdae output/tsdae
+    python bertFineTuningWithConnectionData.py --model-dir output/tsdae --output-dir output/after-tsdae
 
 The texts are those of a pair file's pairs, each once: by default of the bundled training pairs. The model is a BERT.
 docs/training.md has what it brought.
@@ -12,23 +12,23 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import BertForMaskedLM, BertLMHeadModel
+from transformers import BertLMHeadModel
 
 from benchmarks.data import MODEL, rows_of
 from connection.system.errors import InputError, exit_status
 from connection.system.paths import ROOT, output_folder
+from connection.training.schedule import make_schedule
 from ConnectionBert import ConnectionBert
 
-MASKED, DELETED = 0.15, 0.6  # shares of the tokens: Devlin et al. 2018, arXiv 1810.04805; Wang et al. 2021, arXiv 2104.06979
+DELETED = 0.6  # share of the tokens: Wang et al. 2021, arXiv 2104.06979, section 3.1
 BATCH = 16
+NEW = 10  # times the learning rate, for weights that begin at random
 
 Loss = Callable[[list[list[int]]], Tensor]  # of the token ids of some texts, each with [CLS] and [SEP]
 
@@ -38,35 +38,6 @@ def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(row) for row in rows])
     ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-
-
-def masked_words(model: ConnectionBert, words: Tensor, random: torch.Generator) -> tuple[nn.Module, Loss]:
-    """Masked language modelling: a new head whose output layer is the word embeddings, and the loss of the masked tokens.
-
-    words: (V,), the distinct tokens of all texts.
-    """
-    head = BertForMaskedLM(model.encoder.config).cls
-    head.predictions.decoder.weight = model.encoder.embeddings.word_embeddings.weight
-
-    def loss(rows: list[list[int]]) -> Tensor:
-        ids, mask = padded(rows)
-        shown, picked = hide(ids, mask, model.tokenizer, random)
-        states = model.encoder(input_ids=shown, attention_mask=mask).last_hidden_state[picked]
-        return cross_entropy(head(states), ids[picked], reduction="sum") / max(1, int(picked.sum()))
-
-    return head, loss
-
-
-def hide(ids: Tensor, mask: Tensor, tokenizer: Any, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Token ids (B, T) with some hidden, and which ones are to be found again, (B, T) bool.
-
-    Of these, 80% are masked, 10% are any token and 10% are as they were.
-    """
-    inner = mask.bool() & ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-    picked = inner & (torch.rand(ids.shape, generator=random) < MASKED)
-    fate = torch.rand(ids.shape, generator=random)
-    shown = torch.where(picked & (fate < 0.8), tokenizer.mask_token_id, ids)
-    return torch.where(picked & (fate >= 0.9), torch.randint(len(tokenizer), ids.shape, generator=random), shown), picked
 
 
 def denoised(model: ConnectionBert, words: Tensor, random: torch.Generator) -> tuple[nn.Module, Loss]:
@@ -102,28 +73,19 @@ def delete(row: list[int], random: torch.Generator) -> list[int]:
     return [row[0], *[token for token, chance in zip(row[1:-1], chances, strict=True) if chance >= least], row[-1]]
 
 
-METHODS = {"mlm": masked_words, "tsdae": denoised}
-
-
-def adapt(model: ConnectionBert, texts: list[str], method: str, epochs: int, rate: float, head_rate: float, seed: int) -> float:
-    """Train the encoder in place on texts alone. Returns the mean loss of the last epoch.
-
-    The learning rates, of the encoder and of what is new beside it, rise over the first tenth of the steps and fall to 0.
-    """
+def adapt(model: ConnectionBert, texts: list[str], epochs: int, rate: float, seed: int) -> float:
+    """Trains the encoder in place on texts alone. Returns the mean loss of the last epoch."""
     random = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     rows = [model.tokenizer(text, truncation=True, max_length=model.max_length)["input_ids"] for text in texts]
-    words = torch.tensor(sorted({token for row in rows for token in row}))
-    head, loss_of = METHODS[method](model, words, random)
+    decoder, loss_of = denoised(model, torch.tensor(sorted({token for row in rows for token in row})), random)
     own = list(model.encoder.parameters())
-    new = [weights for weights in head.parameters() if not any(weights is one for one in own)]
-    optimizer = torch.optim.AdamW([{"params": own, "lr": rate}, {"params": new, "lr": head_rate}], weight_decay=0.01)
-    steps = epochs * -(-len(rows) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [rate, head_rate], steps, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
-    )
+    new = [weights for weights in decoder.parameters() if not any(weights is one for one in own)]
+    optimizer = torch.optim.AdamW([{"params": own, "scale": 1}, {"params": new, "scale": NEW}], weight_decay=0.01)
+    schedule = make_schedule("linear", epochs * -(-len(rows) // BATCH), 0.1)
     model.train()
-    head.train()
+    decoder.train()
+    step = 0
     for _epoch in range(epochs):
         losses = []
         for batch in torch.randperm(len(rows), generator=random).split(BATCH):
@@ -131,23 +93,24 @@ def adapt(model: ConnectionBert, texts: list[str], method: str, epochs: int, rat
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_([*own, *new], 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["scale"] * schedule(step)
             optimizer.step()
-            schedule.step()
             losses.append(loss.item())
+            step += 1
     model.eval()
     return statistics.fmean(losses)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 written, 2 bad usage or a bad file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.adapt", description=__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tsdae", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("folder", help="the model folder to write")
     parser.add_argument("--model-dir", default=MODEL)
     parser.add_argument("--pairs", nargs="+", default=[str(ROOT / "data/requirements-train.csv")], help="pair files")
-    parser.add_argument("--method", choices=tuple(METHODS), default="mlm")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--learning-rate", type=float, default=5e-5, help="of the encoder; what is new has ten times it")
+    parser.add_argument("--learning-rate", type=float, default=3e-5, help="of the encoder; what is new has ten times it")
     parser.add_argument("--seed", type=int, default=42)
     return exit_status(lambda: write_adapted(parser.parse_args(argv)))
 
@@ -155,12 +118,12 @@ def main(argv: list[str] | None = None) -> int:
 def write_adapted(given: argparse.Namespace) -> int:
     rows = [row for file in given.pairs for row in rows_of(Path(file))]
     texts = list(dict.fromkeys(text for row in rows for text in row[:2]))
-    model, clock = ConnectionBert.load(given.model_dir), time.process_time()
+    model = ConnectionBert.load(given.model_dir)
     if (kind := model.encoder.config.model_type) != "bert":
         raise InputError(f"{given.model_dir} is a {kind}; this measures BERT alone (--model-dir)")
-    loss = adapt(model, texts, given.method, given.epochs, given.learning_rate, 10 * given.learning_rate, given.seed)
+    loss = adapt(model, texts, given.epochs, given.learning_rate, given.seed)
     model.save(output_folder(given.folder))
-    print(f"{len(texts)} texts, last loss {loss:.3f}, {time.process_time() - clock:.0f} s of processor time")
+    print(f"{len(texts)} texts, last loss {loss:.3f}")
     return 0
 
 
