@@ -71,6 +71,13 @@ def read_run_data(settings: TrainSettings, model: ConnectionBert) -> RunData:
     files = settings.train_files
     training = [part for split, part in parts.items() if is_training(split)]
     data = {split: part for split, part in parts.items() if not is_training(split)} | {"train": parts["train"]}
+    for part in training:
+        part.group_by = settings.group_by
+        if (shared := part.shared) is not None:
+            remarks.append(
+                f"{part.store.path.name}: {len(shared):,} {'pairs' if part.groups is None else 'triplets'} of "
+                f"{np.count_nonzero(np.bincount(shared)):,} {settings.group_by}, those of one together in batches"
+            )
     if len(files) > 1 or files[0].ratio != 1:
         data["train"] = mixed = MixedDataset(training, [file.ratio for file in files])
         names = [f"{part.store.path.name} x {ratio:g}" for part, ratio in zip(training, mixed.ratios, strict=True)]
