@@ -296,7 +296,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(folder, pairs, tmp_path, monkeypatch):
-    more = ["--train-file", pairs, "--train-file", f"{write_pairs(tmp_path / 'more.csv', [row[:3] for row in ROWS[:20]])}:0.5"]
+    more = ["--train-file", f"{write_pairs(tmp_path / 'more.csv', [row[:3] for row in ROWS[:20]])}:0.5"]
     whole = train(folder, pairs, tmp_path / "whole", *more)
     assert whole.returncode == 0, whole.stderr
     assert f"pairs.csv: {len(ROWS)} pairs of 10 sentence1, those of one together in batches" in whole.stdout
