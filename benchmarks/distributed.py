@@ -184,9 +184,9 @@ def messages(work: Path, model: str) -> dict[str, Any]:
 def estimate(compute: float, processes: int, size: float, bandwidth: float) -> float:
     """Seconds of a step in which each process computes for `compute` seconds: the batch grows with their number.
 
-    As if nothing were sent while they compute, which is more than it takes. A ring adds `size` bytes up in 2 (N - 1) / N times their number (Patarasuk & Yuan 2009,
-    J. Parallel Distrib. Comput. 69(2), doi 10.1016/j.jpdc.2008.09.002), each at `bandwidth` bytes a second; the latency of a
-    message grows with log2 N.
+    At most, as if nothing were sent while they compute. A ring adds `size` bytes up in 2 (N - 1) / N times their number
+    (Patarasuk & Yuan 2009, J. Parallel Distrib. Comput. 69(2), doi 10.1016/j.jpdc.2008.09.002), each at `bandwidth` bytes a
+    second; the latency of a message grows with log2 N.
     """
     return compute + 2 * (processes - 1) / processes * size / bandwidth + CALLS * LATENCY * math.log2(processes)
 
