@@ -54,8 +54,10 @@ class PackedBatch(NamedTuple):
         return vectors[places] if vectors.is_cuda else vectors.index_select(0, places)  # the other one adds up in any order
 
     def to(self, device: torch.device) -> PackedBatch:
-        there = (tensor.to(device, non_blocking=True) for tensor in self[:-1])
-        return PackedBatch(*there, self.places)._replace(unique_ids=self.unique_ids)
+        kept = ("unique_ids", "places")
+        return self._replace(
+            **{name: tensor.to(device, non_blocking=True) for name, tensor in self._asdict().items() if name not in kept}
+        )
 
 
 def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True, numbers: np.ndarray | None = None) -> PackedBatch:

@@ -118,6 +118,7 @@ def test_files_are_grouped_each_for_itself(pairs, tmp_path, folder):
         assert sorted(itertools.chain(*first)) == list(range(number))
         seen += [row - number for rows in drawn for row in rows if row >= number]
         once = mixed.collate([mixed[row] for row in drawn[0]]).tokens
+        assert once.places is not None
         assert len(once.attention_mask) < len(once.places) == 2 * len(drawn[0])
         alone = sum(len({*parts[0].store.index1[rows]}) for rows in first)
         assert alone < len(first) + len({*parts[0].store.index1}) + 1  # each batch begins at most one sentence anew
@@ -178,14 +179,14 @@ def gradients(folder, pairs, rows, group_by, loss="cosent", size=0, packing=True
     def update(*words):
         """Keeps what the optimizer would be given."""
         if isinstance(optimizer, FlatAdamW):
-            flat, words = optimizer._gathered()
+            flat, of_words = optimizer._gathered()
             for name, weight in model.encoder.named_parameters():
                 start = (weight.data_ptr() - weights.master.data_ptr()) // 4
                 if 0 <= start < len(flat) and weight.requires_grad:
                     found[name] = flat[start : start + weight.numel()].view(weight.shape).clone()
-            if words:
+            if of_words:
                 name = "embeddings.word_embeddings.weight"
-                found[name] = torch.zeros_like(weights.word).index_copy(0, *words)
+                found[name] = torch.zeros_like(weights.word).index_copy(0, *of_words)
         named = [*model.encoder.named_parameters(), *objective.named_parameters()]
         found.update({name: weight.grad.clone() for name, weight in named if weight.grad is not None})
         return torch.zeros(())
