@@ -74,9 +74,14 @@ def read_run_data(settings: TrainSettings, model: ConnectionBert) -> RunData:
     for part in training:
         part.group_by = settings.group_by
         if (shared := part.shared) is not None:
+            units, side = (
+                "pairs" if part.groups is None else "triplets",
+                "first" if settings.group_by == "sentence1" else "second",
+            )
+            distinct = np.count_nonzero(np.bincount(shared))
             remarks.append(
-                f"{part.store.path.name}: {len(shared):,} {'pairs' if part.groups is None else 'triplets'} of "
-                f"{np.count_nonzero(np.bincount(shared)):,} {settings.group_by}, those of one together in batches"
+                f"{part.store.path.name}: {len(shared):,} {units} of {distinct:,} {side} sentences; those of one stay together "
+                "in batches (--group-by)"
             )
     if len(files) > 1 or files[0].ratio != 1:
         data["train"] = mixed = MixedDataset(training, [file.ratio for file in files])

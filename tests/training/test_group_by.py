@@ -300,7 +300,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder, pairs, tmp_path, monk
     more = ["--train-file", f"{write_pairs(tmp_path / 'more.csv', [row[:3] for row in ROWS[:20]])}:0.5"]
     whole = train(folder, pairs, tmp_path / "whole", *more)
     assert whole.returncode == 0, whole.stderr
-    assert f"pairs.csv: {len(ROWS)} pairs of 10 sentence1, those of one together in batches" in whole.stdout
+    assert f"pairs.csv: {len(ROWS)} pairs of 10 first sentences; those of one stay together in batches" in whole.stdout
     with monkeypatch.context() as patch:
         signal_in_step(patch, 7, signal.SIGINT)
         assert train(folder, pairs, tmp_path / "run", *more).returncode == 130
