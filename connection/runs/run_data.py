@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from connection.data.prepare import Prepared
 from connection.data.split import is_training
 from connection.evaluation.slices import count_labels
