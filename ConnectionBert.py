@@ -272,9 +272,10 @@ class ConnectionBert(nn.Module):
     def forward(self, tokens: PackedBatch) -> tuple[Tensor, Tensor]:
         """Return the vectors u (B, H) and v (B, H) of both sides of B pairs, from one encoder call.
 
-        `tokens` holds the B first sentences, then the B second ones.
+        `tokens` holds the B first sentences, then the B second ones; or the distinct ones of these, and which each side is.
         """
-        u, v = self.cut(self.sentence_vectors(tokens, self.precision, 1, 2)).chunk(2)  # (2B, H) -> (B, H) twice
+        vectors = self.cut(self.sentence_vectors(tokens, self.precision, 1, 2))  # (N, H)
+        u, v = tokens.by_side(vectors).chunk(2)  # (2B, H) -> (B, H) twice
         return u, v
 
     def cut(self, vectors: Tensor) -> Tensor:
@@ -293,7 +294,7 @@ class ConnectionBert(nn.Module):
     def sentence_vectors(self, tokens: PackedBatch, precision: str = "fp32", *sides: int) -> Tensor:
         """Return one float32 vector per sentence, not cut: N sentences -> (N, H). sides: see `pooled_tokens`."""
         states, mask = self.token_states(tokens, precision)
-        return self.pooled(states, self.pooled_tokens(mask, *sides))
+        return self.pooled(states, self.pooled_tokens(mask, *sides, first=tokens.of_first_sides))
 
     def token_states(self, tokens: PackedBatch, precision: str = "fp32") -> tuple[Tensor, Tensor]:
         """Return the float32 state of each token, (N, T, H), and their attention mask (N, T)."""
@@ -336,15 +337,15 @@ class ConnectionBert(nn.Module):
             vectors = dense(vectors)
         return vectors
 
-    def pooled_tokens(self, attention_mask: Tensor, *sides: int) -> Tensor:
+    def pooled_tokens(self, attention_mask: Tensor, *sides: int, first: int = 1) -> Tensor:
         """Which tokens are pooled, (N, T) int64: all of `attention_mask`, but a prompt where the folder leaves it out.
 
-        sides: 1 or 2, whose prompt stands before the sentences; 1 and 2, of the first and of the second half of them; none, the
+        sides: 1 or 2, whose prompt stands before the sentences; 1 and 2, of the `first` sentences and of the others; none, the
         default prompt.
         """
         if not any(self._skipped):
             return attention_mask
-        parts = attention_mask.chunk(max(1, len(sides)))
+        parts = attention_mask.tensor_split((first,)) if len(sides) > 1 else (attention_mask,)
         return torch.cat([without_prompt(part, self._skipped[side]) for part, side in zip(parts, sides or (0,), strict=True)])
 
     def encode(

@@ -16,7 +16,7 @@ from connection.data.balance import weigh_pairs
 from connection.data.findings import KINDS, ROW_FINDINGS
 from connection.data.labels import TRIPLETS, LabelScale
 from connection.data.pair_store import PairStore
-from connection.data.permutation import Permutation
+from connection.data.permutation import Shuffle
 from connection.data.prepare import Prepared, prepare
 from connection.data.split import rows_apart, split_by_sentence, training_splits
 from connection.model.packing import PackedBatch, pack
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
 class PairBatch(NamedTuple):
     """B pairs."""
 
-    tokens: PackedBatch  # of 2B sentences: the first sentences of all pairs, then the second ones
+    tokens: PackedBatch  # of 2B sentences: the first sentences of all pairs, then the second ones; or of the distinct ones
     target: Tensor  # (B,) float32 in [0, 1]
     rows: Tensor  # (B,) int64, indices in the Dataset
     sentences: Tensor  # (2, B) int64, sentence number in the store for each side; equal numbers are the same text
@@ -46,18 +46,17 @@ class PairBatch(NamedTuple):
 
     def __reduce__(self) -> Any:
         """Sends arrays to another process, as bytes through one pipe: each tensor would take an open file and shared memory."""
-        weight = None if self.weight is None else self.weight.numpy()
-        return _batch_of_arrays, (weight, *(tensor.numpy() for tensor in (*self.tokens, *self[1:4])))
+        tensors = (*self.tokens, *self[1:])
+        return _batch_of_arrays, tuple(None if tensor is None else tensor.numpy() for tensor in tensors)
 
     def to(self, device: torch.device) -> PairBatch:
         batch = PairBatch(self.tokens.to(device), *(tensor.to(device, non_blocking=True) for tensor in self[1:4]))
         return batch if self.weight is None else batch._replace(weight=self.weight.to(device, non_blocking=True))
 
 
-def _batch_of_arrays(weight: np.ndarray | None, *arrays: np.ndarray) -> PairBatch:
-    tensors = [torch.from_numpy(array) for array in arrays]
-    batch = PairBatch(PackedBatch(*tensors[:-3]), *tensors[-3:])
-    return batch if weight is None else batch._replace(weight=torch.from_numpy(weight))
+def _batch_of_arrays(*arrays: np.ndarray | None) -> PairBatch:
+    tensors: list[Any] = [None if array is None else torch.from_numpy(array) for array in arrays]
+    return PairBatch(PackedBatch(*tensors[:-4]), *tensors[-4:])
 
 
 class ConnectionDataset(Dataset[Pair]):
@@ -78,6 +77,9 @@ class ConnectionDataset(Dataset[Pair]):
         self.store, self.scale, self.pad_id, self.rows = store, scale, pad_id, rows
         self.weight = weight  # (N,) float32 above 0, how often each pair counts; None: each once
         self.packed = True  # several sentences may share a row of a batch
+        # "sentence1" or "sentence2": shuffled batches keep the pairs of a sentence of that side together, and hold each
+        # distinct sentence once
+        self.group_by = "none"
         self.first_rows: np.ndarray | None = None  # see `use_states`
         self.first_sentence = [0]  # number of the first sentence of each file that the pairs are from
 
@@ -130,6 +132,14 @@ class ConnectionDataset(Dataset[Pair]):
         return np.flatnonzero(np.diff(self.store.line[self.places], prepend=0, append=0))
 
     @property
+    def shared(self) -> np.ndarray | None:
+        """The number of the sentence by which `group_by` keeps each row (or triplet) together with others, (n,)."""
+        if self.group_by == "none":
+            return None
+        index = (self.store.index1 if self.group_by == "sentence1" else self.store.index2)[self.places]
+        return index if self.groups is None else index[self.groups[:-1]]
+
+    @property
     def target(self) -> np.ndarray:
         """Target cosines, (N,) float32 in [0, 1]."""
         return self.scale.target(self.store.label[self.places])
@@ -155,13 +165,19 @@ class ConnectionDataset(Dataset[Pair]):
 
     def collate(self, items: Sequence[Pair]) -> PairBatch:
         """Packs both sides of B pairs into one batch of rows, so that one encoder call reads them all."""
-        tokens = pack([item.tokens1 for item in items] + [item.tokens2 for item in items], self.pad_id, self.packed)
-        target = torch.tensor([item.target for item in items], dtype=torch.float32)
         rows = np.array([item.row for item in items])
+        sides = [item.tokens1 for item in items] + [item.tokens2 for item in items]
+        tokens = pack(sides, self.pad_id, self.packed, None if self.group_by == "none" else self._numbers(rows))
+        target = torch.tensor([item.target for item in items], dtype=torch.float32)
         weight = self.weights(rows)
         return PairBatch(
             tokens, target, torch.from_numpy(rows), self.sentences(rows), None if weight is None else torch.from_numpy(weight)
         )
+
+    def _numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers for both sides of B rows, (2B,): equal for the same sentence; of both sides only if they have one prompt."""
+        sentences = self.sentences(rows).numpy()
+        return (sentences if self.store.one_prompt else 2 * sentences + [[0], [1]]).ravel()
 
     def collate_parts(self, items: Sequence[Pair], size: int) -> list[PairBatch]:
         """Divides a batch into micro-batches of `size` pairs, which the encoder reads one at a time; `size` 0: into one."""
@@ -178,14 +194,18 @@ class ConnectionDataset(Dataset[Pair]):
         return None if self.weight is None else self.weight[rows]
 
     def token_counts(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the tokens of both sides of B rows together, (B,) int64."""
+        """Returns the tokens of both sides of B rows together, (B,) int64; with `group_by`, of a sentence's first row alone."""
         (first, second), tokens, tokens2 = self.sentences(rows).numpy(), self.store.tokens.offsets, self.store.tokens2.offsets
-        counts: np.ndarray = tokens[first + 1] - tokens[first] + tokens2[second + 1] - tokens2[second]
-        return counts
+        counts: np.ndarray = np.stack([tokens[first + 1] - tokens[first], tokens2[second + 1] - tokens2[second]])
+        if self.group_by != "none":
+            _, encoded = np.unique(self._numbers(rows), return_index=True)
+            again = np.delete(np.arange(2 * len(rows)), encoded)
+            counts.ravel()[again] = 0
+        return counts.sum(0)
 
     def shuffled(self, batch_size: int, seed: int) -> ShuffledBatches:
         """Returns the batches of an epoch, in an order of its own each time."""
-        return ShuffledBatches(len(self), batch_size, seed, self.groups)
+        return ShuffledBatches(len(self), batch_size, seed, self.groups, self.shared)
 
     def where(self, rows: Tensor) -> str:
         """Returns the file and the lines of some rows, for messages."""
@@ -198,18 +218,27 @@ class ShuffledBatches(Sampler[list[int]]):
     """Yields every row once per epoch, in batches. The order depends only on seed and epoch, not on the number of workers.
 
     groups: where groups of rows begin, and their end (G + 1,): then a batch has `batch_size` whole groups.
+    shared: a number for each row (or group): those with the same one follow one another, in as few batches as can be.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, groups: np.ndarray | None = None):
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        seed: int,
+        groups: np.ndarray | None = None,
+        shared: np.ndarray | None = None,
+    ):
         self.rows = rows if groups is None else len(groups) - 1
         self.batch_size, self.seed, self.epoch, self.groups = batch_size, seed, 0, groups
+        self.shuffle = Shuffle(self.rows, shared)
         self.first = 0  # index of the first batch to yield: a resumed run skips those before it
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = Permutation(self.rows, [self.seed, self.epoch])
+        order = self.shuffle([self.seed, self.epoch])
         for start in range(self.first * self.batch_size, self.rows, self.batch_size):
             drawn = order[np.arange(start, min(start + self.batch_size, self.rows))].tolist()
             if self.groups is None:

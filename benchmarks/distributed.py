@@ -184,9 +184,9 @@ def messages(work: Path, model: str) -> dict[str, Any]:
 def estimate(compute: float, processes: int, size: float, bandwidth: float) -> float:
     """Seconds of a step in which each process computes for `compute` seconds: the batch grows with their number.
 
-    Nothing is sent while they compute. A ring adds `size` bytes up in 2 (N - 1) / N times their number (Patarasuk & Yuan 2009,
-    J. Parallel Distrib. Comput. 69(2), doi 10.1016/j.jpdc.2008.09.002), each at `bandwidth` bytes a second; the latency of a
-    message grows with log2 N.
+    At most, as if nothing were sent while they compute. A ring adds `size` bytes up in 2 (N - 1) / N times their number
+    (Patarasuk & Yuan 2009, J. Parallel Distrib. Comput. 69(2), doi 10.1016/j.jpdc.2008.09.002), each at `bandwidth` bytes a
+    second; the latency of a message grows with log2 N.
     """
     return compute + 2 * (processes - 1) / processes * size / bandwidth + CALLS * LATENCY * math.log2(processes)
 
@@ -222,7 +222,8 @@ def worker(kill_in: int, note: Path, argv: list[str]) -> int:
 
     sizes: Counter[str] = Counter()
     steps = 0
-    real_step, real_gather, real_add_up = driver.training_step, processes.gather, processes.add_up
+    real_step, real_gather = driver.training_step, processes.gather
+    real_add_up, real_begin = processes.add_up, processes.begin_to_add_up
 
     def counted(real: Callable[[Any], Any], verb: str) -> Callable[[Any], Any]:
         def call(tensor: Any) -> Any:
@@ -239,8 +240,9 @@ def worker(kill_in: int, note: Path, argv: list[str]) -> int:
             note.write_text(json.dumps({"killed": time.time()}))
             os.kill(os.getpid(), signal.SIGKILL)
         processes.gather, processes.add_up = counted(real_gather, "gather"), counted(real_add_up, "add up")
+        processes.begin_to_add_up = counted(real_begin, "add up")
         loss = real_step(*words)
-        processes.gather, processes.add_up = real_gather, real_add_up
+        processes.gather, processes.add_up, processes.begin_to_add_up = real_gather, real_add_up, real_begin
         return loss
 
     driver.training_step = training_step

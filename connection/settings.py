@@ -53,7 +53,7 @@ GROUPS = {
     "data": "dev_file test_file dev_fraction test_fraction columns sheet header_row on_bad_rows allow label_min label_max "
     "label_map split_seed cache_dir",
     "model": "pooling max_length prompt1 prompt2 freeze_embeddings freeze_layers dropout matryoshka_dims print_model",
-    "training": "loss balance scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema part_size "
+    "training": "loss balance scale warmup_ratio schedule layer_decay weight_decay max_grad_norm ema group_by part_size "
     "gradient_checkpointing on_nonfinite seed",
     "evaluation": "eval_steps patience seeds soup",
     "run": "resume extend overwrite checkpoint_steps keep_checkpoints log_steps tensorboard card_examples quiet",
@@ -106,6 +106,10 @@ class TrainSettings:
     output_dir: str = setting("run folder: settings, metrics, report and model/ are written here", role=START)
     epochs: int = setting("number of passes over the training pairs", low=1, high=1_000_000)
     batch_size: int = setting("pairs per training step; of triplets, as many of these", low=1, high=1_000_000)
+    group_by: str = setting(
+        "keep pairs with the same sentence on this side together in batches, in which each distinct sentence is encoded once",
+        choices=("none", "sentence1", "sentence2"),
+    )
     part_size: int = setting("pairs per micro-batch: less memory, same gradient; 0: the whole batch", low=0, high=1_000_000)
     gradient_checkpointing: bool = setting("recompute each layer in the backward pass: less memory, more time")
     learning_rate: float = setting("peak learning rate, reached at the end of the warm-up", above=0, high=1)

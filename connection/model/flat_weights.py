@@ -106,6 +106,10 @@ class FlatWeights:
         self.layers, self.layers_grad = (
             [Layer(*views(vector, layer)) for layer in layers[below:]] for vector in (self.copy, self.grad)
         )
+        ends = [place[id(layer[3])] + layer[3][0].numel() for layer in layers[below:]]
+        self.matrices = [(place[id(layer[0])], end) for layer, end in zip(layers[below:], ends, strict=True)]  # of `layers`
+        # Called in a backward pass when the gradients of a layer, by its number in `layers`, are complete.
+        self.layer_done: Callable[[int], None] = lambda number: None
         # From the last batch: its distinct input ids, (W,) on the CPU, and the gradients of their embeddings, (W, H) float32.
         self.word_grad: tuple[Tensor, Tensor] | None = None
         self.batch_ids = torch.empty(0, dtype=torch.int64)  # the distinct input ids of the whole batch, of all processes

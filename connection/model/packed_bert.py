@@ -131,11 +131,13 @@ class PackedBert:
 
     def backward(self, gradient: Tensor, saved: list[Any]) -> None:
         """Compute the gradients of all weights from that of the token states (M, H). They overwrite the last step's."""
-        for layer, grad in zip(reversed(self.weights.layers), reversed(self.weights.layers_grad), strict=True):
+        for number in reversed(range(len(self.weights.layers))):
+            layer, grad = self.weights.layers[number], self.weights.layers_grad[number]
             tensors = saved.pop()
             if self.checkpointing:  # Chen et al. 2016, arXiv 1604.06174
                 tensors = tensors[2], *self._layer_forward(*tensors)[1]
             gradient = self._layer_backward(gradient, layer, grad, *tensors)
+            self.weights.layer_done(number)
         if self.weights.frozen:
             return
         batch, mask, summed, mean, rstd = saved.pop()

@@ -25,6 +25,9 @@ class PackedBatch(NamedTuple):
     attention_mask: Tensor  # (N, T) int64, 1 on tokens and 0 beyond the sentence's end
     unique_ids: Tensor  # (W,) int64, the distinct input ids; on the CPU, where pending embedding updates are tracked
     inverse: Tensor  # (R, L) int64, index into unique_ids: input_ids = unique_ids[inverse]
+    # Where the N sentences are distinct ones: which of them each side of B pairs is, (2B,) int64, on the CPU. Those of first
+    # sides come first. None: the sentences are the 2B sides.
+    places: Tensor | None = None
 
     @property
     def attention_mask_4d(self) -> Tensor:
@@ -36,13 +39,38 @@ class PackedBatch(NamedTuple):
         flat = states.flatten(0, 1).index_select(0, self.slots.flatten())  # (N * T, H)
         return flat.view(*self.slots.shape, -1)
 
+    @property
+    def of_first_sides(self) -> int:
+        """How many sentences, from the first one on, are first sides; with `places`, the others are second sides alone."""
+        if self.places is None:
+            return len(self.slots) // 2
+        return int(self.places[: len(self.places) // 2].max()) + 1
+
+    def by_side(self, vectors: Tensor) -> Tensor:
+        """Sentence vectors (N, H) -> those of the 2B sides. Gradients of a sentence's sides add up, the same bits each time."""
+        if self.places is None:
+            return vectors
+        places = self.places.to(vectors.device, non_blocking=True)
+        return vectors[places] if vectors.is_cuda else vectors.index_select(0, places)  # the other one adds up in any order
+
     def to(self, device: torch.device) -> PackedBatch:
-        there = (tensor.to(device, non_blocking=True) for tensor in self)
-        return PackedBatch._make(there)._replace(unique_ids=self.unique_ids)
+        kept = ("unique_ids", "places")
+        return self._replace(
+            **{name: tensor.to(device, non_blocking=True) for name, tensor in self._asdict().items() if name not in kept}
+        )
 
 
-def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> PackedBatch:
-    """Pack N tokenized sentences, (T,) ids each, into rows; if not `packed`, one sentence per row, padded to the longest."""
+def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True, numbers: np.ndarray | None = None) -> PackedBatch:
+    """Pack N tokenized sentences, (T,) ids each, into rows; if not `packed`, one sentence per row, padded to the longest.
+
+    numbers: (N,), equal for sentences with the same tokens; of these the first one is packed alone. See `places`.
+    """
+    places = None
+    if numbers is not None:
+        _, first, distinct = np.unique(numbers, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        sentences = [sentences[place] for place in first[order]]
+        places = torch.from_numpy(np.argsort(order)[distinct])
     lengths = np.array([len(sentence) for sentence in sentences])
     longest = int(lengths.max())
     if packed:
@@ -74,6 +102,7 @@ def pack(sentences: Sequence[np.ndarray], pad_id: int, packed: bool = True) -> P
         *per_sentence,
         torch.from_numpy(unique_ids),
         by_slot(inverse),
+        places,
     )
 
 

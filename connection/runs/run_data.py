@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from connection.data.prepare import Prepared
 from connection.data.split import is_training
 from connection.evaluation.slices import count_labels
@@ -71,6 +73,18 @@ def read_run_data(settings: TrainSettings, model: ConnectionBert) -> RunData:
     files = settings.train_files
     training = [part for split, part in parts.items() if is_training(split)]
     data = {split: part for split, part in parts.items() if not is_training(split)} | {"train": parts["train"]}
+    for part in training:
+        part.group_by = settings.group_by
+        if (shared := part.shared) is not None:
+            units, side = (
+                "pairs" if part.groups is None else "triplets",
+                "first" if settings.group_by == "sentence1" else "second",
+            )
+            distinct = np.count_nonzero(np.bincount(shared))
+            remarks.append(
+                f"{part.store.path.name}: {len(shared):,} {units} of {distinct:,} {side} sentences; those of one stay together "
+                "in batches (--group-by)"
+            )
     if len(files) > 1 or files[0].ratio != 1:
         data["train"] = mixed = MixedDataset(training, [file.ratio for file in files])
         names = [f"{part.store.path.name} x {ratio:g}" for part, ratio in zip(training, mixed.ratios, strict=True)]

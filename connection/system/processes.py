@@ -204,6 +204,20 @@ def add_up(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def begin_to_add_up(tensor: Tensor) -> Callable[[], None]:
+    """Begin to add the tensors of several processes, in place. Returns what waits until that is done."""
+    import torch.distributed as dist
+
+    with _ended_together():
+        work: Any = dist.all_reduce(tensor, async_op=True)
+
+    def wait() -> None:
+        with _ended_together():
+            work.wait()
+
+    return wait
+
+
 def share(rows: int) -> slice:
     """Return which of N rows, in order, are this process's."""
     here = rank() if count() > 1 else 0

@@ -44,7 +44,7 @@ def own_parts(batches: ShuffledBatches, data: ConnectionDataset) -> Any:
 
 
 def even_cuts(costs: np.ndarray, parts: int) -> list[int]:
-    """Cut a list of costs (N,) > 0 into consecutive parts of about the same sum. Returns their `parts` + 1 ends.
+    """Cut a list of costs (N,) >= 0 into consecutive parts of about the same sum. Returns their `parts` + 1 ends.
 
     Each part has an element where there are enough; else the first N have one each.
     """

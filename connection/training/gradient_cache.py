@@ -51,6 +51,7 @@ def cached_backward(model: ConnectionBert, objective: nn.Module, optimizer: Adam
     for number, (pairs, *gradients) in enumerate(zip(micro_batches, u.grad.split(sizes), v.grad.split(sizes), strict=True)):
         if number:
             optimizer.accumulate()
+        optimizer.last_part = number == len(micro_batches) - 1
         torch.autograd.backward(model(pairs.tokens), gradients)  # (b, H) twice
     return loss
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from connection.data.permutation import Permutation
+from connection.data.permutation import Order, Permutation, Shuffle
 from ConnectionDataset import ConnectionDataset, Pair, ShuffledBatches
 
 
@@ -22,7 +22,7 @@ class MixedDataset(ConnectionDataset):
 
     def __init__(self, parts: Sequence[ConnectionDataset], ratios: Sequence[float]):
         super().__init__(parts[0].store, parts[0].scale, parts[0].pad_id, parts[0].rows)
-        self.parts, self.ratios = parts, ratios
+        self.parts, self.ratios, self.group_by = parts, ratios, parts[0].group_by
         self.first_row = np.cumsum([0, *map(len, parts)])
         self.first_sentence = np.cumsum([0, *(len(part.store.hash) for part in parts)])[:-1].tolist()
 
@@ -79,12 +79,14 @@ class MixedBatches(ShuffledBatches):
         self.units, self.shown = data.units, data.rows_of_epoch
         super().__init__(sum(self.shown), batch_size, seed)
         self.starts, self.of_files = data.first_row, [part.groups for part in data.parts]
+        self.shuffles = [Shuffle(n, part.shared) for n, part in zip(self.units, data.parts, strict=True)]
         self.first_batch = np.cumsum([0, *(-(-count // batch_size) for count in self.shown)])
 
     def __len__(self) -> int:
         return int(self.first_batch[-1])
 
     def __iter__(self) -> Iterator[list[int]]:
+        self._orders: dict[tuple[int, int], Order] = {}  # of this epoch
         order = Permutation(len(self), [self.seed, self.epoch])
         for place in range(self.first, len(self)):
             number = int(order[np.array([place])][0])
@@ -99,9 +101,15 @@ class MixedBatches(ShuffledBatches):
         rounds, places = np.divmod(places, self.units[file])
         drawn = np.empty(len(places), np.int64)
         for done in range(int(rounds[0]), int(rounds[-1]) + 1):  # rounds that are ending and beginning
-            drawn[rounds == done] = Permutation(self.units[file], [self.seed, file, done])[places[rounds == done]]
+            drawn[rounds == done] = self._order(file, done)[places[rounds == done]]
         groups = self.of_files[file]
         if groups is not None:
             drawn = np.concatenate([np.arange(groups[group], groups[group + 1]) for group in drawn])
         rows: list[int] = (drawn + self.starts[file]).tolist()
         return rows
+
+    def _order(self, file: int, done: int) -> Order:
+        """Returns the order in which a file's rows (or triplets) are shown after they have all been shown `done` times."""
+        if (file, done) not in self._orders:
+            self._orders[file, done] = self.shuffles[file]([self.seed, file, done])
+        return self._orders[file, done]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class AdamW:
         listed = [{"params": group, "weight_decay": decay, "lr_scale": lr_scale} for (decay, lr_scale), group in groups.items()]
         self.parameters, self.weight_decay, self.lr_scales = [weight for _, weight in named], weight_decay, lr_scales
         self.updating = False  # True during an update, when only some weights are updated
+        self.last_part = True  # the next backward pass is of the last micro-batch
         self.adamw: Any = torch.optim.AdamW(listed, lr=0.0, betas=BETAS, eps=EPSILON, fused=True) if named else None
 
     def accumulate(self) -> None:
@@ -121,7 +123,9 @@ class FlatAdamW(AdamW):
         self.m, self.v, self.word_m, self.word_v = (
             torch.zeros_like(tensor) for tensor in (weights.master, weights.master, words, words)
         )
-        weights.catch_up = self.catch_up
+        weights.catch_up, weights.layer_done = self.catch_up, self._layer_done
+        self.begun: list[Callable[[], None]] = []  # sums over several processes: each waits until it is there
+        self.in_fp32: Tensor | None = None  # the gradient (n,) of bf16 passes, of several processes
         self.word_grads: list[tuple[Tensor, Tensor]] = []  # accumulated: ids (W,) on the CPU, their gradients (W, H)
         self.sum: Tensor | None = None  # accumulated gradients of all other weights, (n,) float32
         self.updated = np.zeros(0, np.int64)  # the ids whose embeddings the last update changed
@@ -168,18 +172,50 @@ class FlatAdamW(AdamW):
     def _gathered(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Gradients of the whole batch, of all processes: flat (n,); ids (W,) and their embeddings' (W, H), None if frozen."""
         gradient, words = self.weights.grad, self.weights.word_grad
-        if self.sum is not None:
-            gradient = self.sum.add_(gradient)
-            if words:
-                ids, rows = zip(*self.word_grads, words, strict=True)
-                unique_ids, inverse = torch.cat(ids).unique(return_inverse=True)
-                joined = torch.cat(rows)
-                words = unique_ids, sum_rows(self._there(inverse.numpy()), joined, len(unique_ids))
-        self.word_grads, self.sum = [], None
-        add_up_gradients(self.parameters)
+        if self.sum is not None and words:
+            ids, rows = zip(*self.word_grads, words, strict=True)
+            unique_ids, inverse = torch.cat(ids).unique(return_inverse=True)
+            joined = torch.cat(rows)
+            words = unique_ids, sum_rows(self._there(inverse.numpy()), joined, len(unique_ids))
         if processes.count() > 1:
-            gradient = processes.add_up(gradient.float())
+            gradient = self._added_up()
+        elif self.sum is not None:
+            gradient = self.sum.add_(gradient)
+        self.word_grads, self.sum = [], None
         return gradient, words and add_up_words(self.weights, *words)
+
+    def _layer_done(self, number: int) -> None:
+        """Begin to add up a layer's gradients over several processes, while the backward pass goes on below it."""
+        if processes.count() > 1 and self.last_part:
+            self._begin(*self.weights.matrices[number])
+
+    @torch.no_grad()
+    def _begin(self, low: int, high: int) -> None:
+        """Begin to add up a range of this process's gradient with those of the others."""
+        if low == high:
+            return
+        part = self.weights.grad[low:high]
+        if self.sum is not None:
+            part = self.sum[low:high].add_(part)
+        elif part.dtype != torch.float32:
+            self.in_fp32 = self.weights.master.new_empty(len(self.weights.master)) if self.in_fp32 is None else self.in_fp32
+            part = self.in_fp32[low:high].copy_(part)
+        self.begun.append(processes.begin_to_add_up(part))
+
+    def _added_up(self) -> Tensor:
+        """The gradient (n,) of all processes. Each begins the sums in the same order, also without a pair of the batch."""
+        matrices = self.weights.matrices
+        for number in reversed(range(len(matrices) - len(self.begun))):
+            self._begin(*matrices[number])
+        self._begin(0, matrices[0][0])  # of the embeddings, if they are trained
+        self._begin(matrices[-1][1], len(self.weights.grad))  # biases and LayerNorm
+        add_up_gradients(self.parameters)
+        for wait in self.begun:
+            wait()
+        self.begun = []
+        if self.sum is not None:
+            return self.sum
+        return self.weights.grad if self.in_fp32 is None else self.in_fp32
 
     @torch.no_grad()
     def update(self, rate: float, max_norm: float, loss: Tensor | None = None) -> Tensor:

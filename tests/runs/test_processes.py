@@ -92,10 +92,11 @@ def difference(one, two):
     return math.sqrt(apart / sum(float(one[name].double().square().sum()) for name in names))
 
 
-def test_two_processes_train_as_one(tmp_path, words, script):
+@pytest.mark.parametrize("group_by", ["none", "sentence1"])
+def test_two_processes_train_as_one(tmp_path, words, script, group_by):
     """50 steps of two training files in two processes, then the last two ones in one process."""
     write_pairs(tmp_path / "train.csv", ROWS[:61])
-    words += ["--train-file", f"{write_pairs(tmp_path / 'other.csv', ROWS[61:101])}:1:cosent"]
+    words += ["--group-by", group_by, "--train-file", f"{write_pairs(tmp_path / 'other.csv', ROWS[61:101])}:1:cosent"]
     assert run_inside(driver.main, *words, "--output-dir", tmp_path / "one").returncode == 0
     shown = torchrun(script, 1, 50, "torchrun", signal.SIGTERM, *words, "--output-dir", tmp_path / "two")
     assert shown.stdout.count("measuring the base model") == 1, shown.stderr

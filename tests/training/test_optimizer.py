@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from transformers import BertModel
 
 from connection.model.packed_bert import PackedBert
 from connection.model.packing import pack
+from connection.system import processes
 from connection.training.optimizer import make_optimizer
 from connection.training.schedule import make_schedule
 from tests.conftest import VOCABULARY, tiny_config
@@ -108,6 +110,54 @@ def test_gradients_of_parts_add_up_to_the_whole_batchs(kind):
     for (name, weight), other in zip(encoder.named_parameters(), twin.named_parameters(), strict=True):
         if not name.endswith("key.bias"):
             assert (weight - other[1]).abs().max() < 1e-4, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("parts", "frozen"), [(1, 0), (3, 0), (1, 1), (0, 0)])
+def test_sums_over_processes_begin_in_the_backward_pass(monkeypatch, dtype, parts, frozen):
+    """Here the other process has the same pairs: the sums are twice the gradient. The highest layer's come first."""
+    random = np.random.default_rng(1)
+    batches = [pack([random.integers(5, 40, size=7) for _ in range(3)], 0) for _ in range(parts)]
+
+    def gradient():
+        """The flat gradient, and the number of sums begun in the backward passes."""
+        torch.manual_seed(0)
+        encoder = BertModel(tiny_config(**NO_DROPOUT), add_pooling_layer=False).train()
+        for module in (encoder.embeddings, *encoder.encoder.layer[:frozen]):
+            module.requires_grad_(False)
+        passes = PackedBert(encoder, dtype, 0)
+        optimizer: Any = make_optimizer(encoder, passes.weights, 0.1)
+        for number, batch in enumerate(batches):
+            if number:
+                optimizer.accumulate()
+            optimizer.last_part = number == len(batches) - 1
+            batch.by_sentence(passes(batch)).float()[:, 0].pow(3).sum().backward()
+        early = len(begun)
+        flat, words = optimizer._gathered()
+        assert words is None
+        return flat.float().clone(), early, passes.weights
+
+    begun: list[int] = []  # where each begins
+
+    def begin(part):
+        begun.append(part.data_ptr())
+        before = part.clone()
+
+        def wait():
+            assert torch.equal(part, before)  # nobody has written there since
+            part.mul_(2)
+
+        return wait
+
+    expected, _, _ = gradient()
+    monkeypatch.setattr(processes, "begin_to_add_up", begin)
+    monkeypatch.setattr(processes, "add_up", lambda tensor: tensor)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    found, early, weights = gradient()
+    assert found.dtype == torch.float32
+    assert torch.equal(found, 2 * expected)
+    assert early == (len(weights.layers) if parts else 0)
+    assert begun[: len(weights.layers)] == sorted(begun[: len(weights.layers)], reverse=True)
 
 
 def test_a_word_that_stays_away_moves_as_under_torch():
