@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import tempfile
 from pathlib import Path
 
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags
-from connection.system.paths import expand, resolve
+from connection.system.paths import expand, require_utf8, resolve
 from connection.system.plain_files import is_link
+from connection.system.processes import started_together
 from connection.system.versions import require_libraries
 
 EXAMPLES = (
@@ -100,6 +102,8 @@ def _read(given: argparse.Namespace) -> list[str]:
 
 def _checked_usage(given: argparse.Namespace) -> Path:
     """Return the folder to write. Raises `InputError` that lists values out of range, and a folder that can't be written."""
+    from connection.model.checks.model_folder import model_of
+
     problems = []
     for flag, value, low, high in (
         ("--epochs", given.epochs, 1, 1_000_000), ("--batch-size", given.batch_size, 1, 1_000_000),
@@ -111,16 +115,42 @@ def _checked_usage(given: argparse.Namespace) -> Path:
         problems.append(f"--learning-rate {given.learning_rate:g}: give a number above 0, 1 at most")
     if not given.files and not given.pairs:
         problems.append("FILE: give a list of texts, or --pairs FILE")
+    if started_together():
+        problems.append("torchrun: this command trains in one process; start it without torchrun")
     target = expand(given.output)
-    if is_link(target) or (target.exists() and not target.is_dir()):
-        problems.append(f"-o {printable(target)} is there and is no folder")
-    elif target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
-        problems.append(f"-o {printable(target)} is there and holds no model: give another folder")
-    elif target.resolve() == resolve(given.model_dir):
-        problems.append(f"-o {printable(target)} is --model-dir: give another folder")
+    try:
+        read = [resolve(name) for name in given.files + given.pairs]
+        problem = _output_problem(target, model_of(resolve(given.model_dir)), read)
+    except InputError as error:
+        problems.append(str(error))
+    except (OSError, ValueError, RuntimeError) as error:
+        problems.append(f"-o {printable(target)[:200]} can't be written: {getattr(error, 'strerror', None) or error}")
+    else:
+        problems += [f"-o {printable(target)} {problem}: give another folder"] if problem else []
     if problems:
         raise InputError("\n".join(problems))
     return target
+
+
+def _output_problem(target: Path, model: Path, files: list[Path]) -> str:
+    """Return why a folder can't be written, or "". One that is there is replaced as a whole, with all that is in it.
+
+    Raises `OSError`, `ValueError` or `RuntimeError` for a name that can't be, and where nothing can be written: better now
+    than after hours of training.
+    """
+    whole = target.resolve()
+    require_utf8(whole)
+    if is_link(target) or (target.exists() and not target.is_dir()):
+        return "is there and is no folder"
+    if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+        return "is there and holds no model"
+    if whole == model:
+        return "is --model-dir"
+    if held := next((path for path in (model, *files) if path.is_relative_to(whole)), None):
+        return f"would be replaced, and {printable(held)}, which is read, is in it"
+    there = next(path for path in whole.parents if path.exists())
+    with tempfile.TemporaryDirectory(dir=there, prefix="."):
+        return ""
 
 
 if __name__ == "__main__":

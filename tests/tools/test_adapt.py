@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,44 @@ def test_one_text_is_too_few(tiny_folder, tmp_path):
     shown = run_inside(adapt.main, tmp_path / "one.txt", "-o", tmp_path / "out", "--model-dir", tiny_folder)
     assert shown.returncode == 2
     assert "fewer than 2 distinct texts" in shown.stderr
+
+
+@pytest.mark.parametrize("kind", ["model", "model of a run", "list", "pairs"])
+def test_what_is_read_is_not_replaced(kind, tiny_folder, tmp_path):
+    """A folder that is there is replaced as a whole: not one with the model or the texts in it."""
+    target, model, read = tmp_path / "there", tiny_folder, write_pairs(tmp_path / "p.csv")
+    shutil.copytree(tiny_folder, target)
+    if kind == "model":
+        model = shutil.copytree(tiny_folder, target / "base")
+    elif kind == "model of a run":
+        model = tmp_path / "run"
+        target = shutil.move(target, model / "model")
+        (model / "settings.json").write_text("{}")
+    else:
+        read = shutil.move(read, target / read.name)
+    before = sorted(target.rglob("*"))
+    words = [read, "--column", "sentence1"] if kind == "list" else ["--pairs", read]
+    shown = run_inside(adapt.main, *words, "-o", target, "--model-dir", model, "--epochs", 1)
+    assert shown.returncode == 2, shown.stderr
+    assert "-o " in shown.stderr
+    assert sorted(target.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["p.csv/below", "n" * 300, "a\0b"])
+def test_what_can_not_be_written_is_said_before_the_training(name, tiny_folder, tmp_path):
+    pairs = write_pairs(tmp_path / "p.csv")
+    shown = run_inside(adapt.main, "--pairs", pairs, "-o", f"{tmp_path}/{name}", "--model-dir", tiny_folder, "--epochs", 1)
+    assert shown.returncode == 2, shown.stderr
+    assert "can't be written" in shown.stderr
+    assert "epoch" not in shown.stdout
+
+
+def test_torchrun_is_refused(tiny_folder, tmp_path, monkeypatch):
+    """Each of its processes would train, and replace the folder that another one wrote."""
+    monkeypatch.setattr(adapt, "started_together", lambda: True)
+    shown = run_inside(
+        adapt.main, "--pairs", write_pairs(tmp_path / "p.csv"), "-o", tmp_path / "out", "--model-dir", tiny_folder
+    )
+    assert shown.returncode == 2, shown.stderr
+    assert "without torchrun" in shown.stderr
+    assert not (tmp_path / "out").exists()
