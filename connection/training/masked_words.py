@@ -57,8 +57,13 @@ def hide(
     return shown, picked
 
 
-def masked_loss(model: ConnectionBert, head: WordHead, rows: Sequence[np.ndarray], random: np.random.Generator) -> Tensor:
-    """Mean cross-entropy of the hidden tokens of some texts, a scalar; 0 if none was hidden. rows: their token ids."""
+def masked_loss(
+    model: ConnectionBert, head: WordHead, rows: Sequence[np.ndarray], random: np.random.Generator
+) -> tuple[Tensor, int]:
+    """Mean cross-entropy of the hidden tokens of some texts, a scalar, and how many they are. rows: the texts' token ids.
+
+    The loss is 0 if no token was hidden, which happens to short texts.
+    """
     tokenizer = model.tokenizer
     shown, picked = hide(rows, tokenizer.all_special_ids, tokenizer.mask_token_id, len(head.words), random)
     states, mask = model.token_states(pack(shown, tokenizer.pad_token_id).to(model.device))  # (N, T, H), (N, T)
@@ -66,18 +71,21 @@ def masked_loss(model: ConnectionBert, head: WordHead, rows: Sequence[np.ndarray
     wanted = torch.zeros(places.shape, dtype=torch.bool)
     wanted[places] = torch.from_numpy(np.concatenate(picked))
     right = torch.from_numpy(np.concatenate(rows)[np.concatenate(picked)]).long().to(model.device)
-    return cross_entropy(head(states[wanted.to(model.device)]), right, reduction="sum") / max(1, len(right))
+    loss = cross_entropy(head(states[wanted.to(model.device)]), right, reduction="sum") / max(1, len(right))
+    return loss, len(right)
 
 
 def adapt(
     model: ConnectionBert, rows: Sequence[np.ndarray], epochs: int, batch_size: int, rate: float, seed: int
 ) -> Iterator[float]:
-    """Train the encoder in place on texts alone. Yields the mean loss of each epoch.
+    """Train the encoder in place on texts alone. Yields the mean loss of each epoch's hidden tokens.
 
     rows: the token ids of each text. rate: the peak learning rate of the encoder; the head, which is new, has ten times that.
-    Dropout is as the config says. Raises `InputError` for a model without a mask token, `RunError` for a loss that is not
-    finite.
+    Dropout is as the config says. Raises `InputError` for a model without a mask token, and for texts without a word that the
+    model knows; `RunError` for a loss that is not finite.
     """
+    if all(np.isin(row, model.tokenizer.all_special_ids).all() for row in rows):
+        raise InputError(f"None of the texts has a word that {model.folder} knows: they are in another script or language")
     if model.tokenizer.mask_token_id is None:
         raise InputError(f"{model.folder}: its tokenizer has no mask token, so that no words can be hidden")
     torch.manual_seed(seed)
@@ -93,19 +101,21 @@ def adapt(
     model.train()
     step = 0
     for epoch in range(1, epochs + 1):
-        losses = []
+        total, found = 0.0, 0
         batches = np.array_split(random.permutation(len(rows)), range(batch_size, len(rows), batch_size))
         for batch in tqdm(batches, f"epoch {epoch}/{epochs}", leave=False, disable=None):
-            loss = masked_loss(model, head, [rows[number] for number in batch], random)
+            loss, hidden = masked_loss(model, head, [rows[number] for number in batch], random)
+            step += 1
+            if not hidden:
+                continue
             loss.backward()
             nn.utils.clip_grad_norm_([*own, *new], MAX_NORM)
             for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"] * schedule(step)
+                group["lr"] = rate * group["scale"] * schedule(step - 1)
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise RunError(f"the loss of step {step + 1} is not a finite number: try a lower --learning-rate")
-            step += 1
-        yield float(np.mean(losses))
+            total, found = total + hidden * loss.item(), found + hidden
+            if not math.isfinite(total):
+                raise RunError(f"the loss of step {step} is not a finite number: try a lower --learning-rate")
+        yield total / max(1, found)
     model.eval()

@@ -8,6 +8,7 @@ import torch
 from transformers import BertForMaskedLM
 
 from connection.data.tokenization import tokenize
+from connection.system.errors import InputError
 from connection.training import masked_words
 from connection.training.masked_words import WordHead, adapt, hide, masked_loss
 from ConnectionBert import ConnectionBert
@@ -42,7 +43,7 @@ def test_loss_is_that_of_transformers(tiny_folder, monkeypatch):
     monkeypatch.setattr(masked_words, "HIDDEN", 0.5)
     model = ConnectionBert.load(tiny_folder)
     rows, head = rows_of(model), head_of(model)
-    found = masked_loss(model, head, rows, np.random.default_rng(1))
+    found, hidden = masked_loss(model, head, rows, np.random.default_rng(1))
 
     whole = BertForMaskedLM(model.encoder.config).eval()
     whole.bert.load_state_dict(model.encoder.state_dict(), strict=False)
@@ -57,14 +58,18 @@ def test_loss_is_that_of_transformers(tiny_folder, monkeypatch):
     for number, (row, hidden, wanted) in enumerate(zip(rows, shown, picked, strict=True)):
         ids[number, : len(row)], mask[number, : len(row)] = torch.from_numpy(hidden), 1
         labels[number, : len(row)] = torch.from_numpy(np.where(wanted, row, -100))
-    assert sum(wanted.sum() for wanted in picked) > 10
+    assert sum(wanted.sum() for wanted in picked) == hidden > 10
     torch.testing.assert_close(found, whole(input_ids=ids, attention_mask=mask, labels=labels).loss)
 
 
 def test_nothing_hidden_is_no_loss(tiny_folder, monkeypatch):
     monkeypatch.setattr(masked_words, "HIDDEN", 0.0)
     model = ConnectionBert.load(tiny_folder)
-    assert masked_loss(model, head_of(model), rows_of(model), np.random.default_rng(0)).item() == 0
+    loss, hidden = masked_loss(model, head_of(model), rows_of(model), np.random.default_rng(0))
+    assert (loss.item(), hidden) == (0, 0)
+    before = model.encode(TEXTS)
+    assert list(adapt(model, rows_of(model), 2, 4, 1e-3, 0)) == [0, 0]
+    assert (model.encode(TEXTS) == before).all()  # no step was taken
 
 
 def test_the_words_are_learned_and_the_seed_decides(tiny_folder):
@@ -80,3 +85,25 @@ def test_the_words_are_learned_and_the_seed_decides(tiny_folder):
     assert np.abs(vectors - base).max() > 0.01
     assert (adapted(1)[1] == vectors).all()
     assert (adapted(2)[1] != vectors).any()
+
+
+def test_loss_of_an_epoch_is_that_of_its_tokens(tiny_folder, monkeypatch):
+    """Not the mean of batches: with one text in each, some hide nothing, and others more than one token."""
+    model, seen = ConnectionBert.load(tiny_folder), []
+
+    def counted(*words):
+        loss, hidden = masked_loss(*words)
+        seen.append((loss.item(), hidden))
+        return loss, hidden
+
+    monkeypatch.setattr(masked_words, "masked_loss", counted)
+    (found,) = adapt(model, rows_of(model), 1, 1, 1e-5, 0)
+    assert {0, 1} < {hidden for _, hidden in seen}
+    assert found == pytest.approx(sum(loss * hidden for loss, hidden in seen) / sum(hidden for _, hidden in seen))
+
+
+def test_texts_of_unknown_words_are_refused(tiny_folder):
+    model = ConnectionBert.load(tiny_folder)
+    store = tokenize(["漢字", "仮名"], model.tokenizer, model.max_length)
+    with pytest.raises(InputError, match="None of the texts has a word"):
+        next(adapt(model, [store[0], store[1]], 1, 1, 1e-3, 0))
