@@ -43,7 +43,7 @@ def test_loss_is_that_of_transformers(tiny_folder, monkeypatch):
     monkeypatch.setattr(masked_words, "HIDDEN", 0.5)
     model = ConnectionBert.load(tiny_folder)
     rows, head = rows_of(model), head_of(model)
-    found, hidden = masked_loss(model, head, rows, np.random.default_rng(1))
+    found, count = masked_loss(model, head, rows, np.random.default_rng(1))
 
     whole = BertForMaskedLM(model.encoder.config).eval()
     whole.bert.load_state_dict(model.encoder.state_dict(), strict=False)
@@ -58,7 +58,7 @@ def test_loss_is_that_of_transformers(tiny_folder, monkeypatch):
     for number, (row, hidden, wanted) in enumerate(zip(rows, shown, picked, strict=True)):
         ids[number, : len(row)], mask[number, : len(row)] = torch.from_numpy(hidden), 1
         labels[number, : len(row)] = torch.from_numpy(np.where(wanted, row, -100))
-    assert sum(wanted.sum() for wanted in picked) == hidden > 10
+    assert sum(wanted.sum() for wanted in picked) == count > 10
     torch.testing.assert_close(found, whole(input_ids=ids, attention_mask=mask, labels=labels).loss)
 
 
