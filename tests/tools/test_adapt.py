@@ -79,7 +79,8 @@ def test_what_is_read_is_not_replaced(kind, tiny_folder, tmp_path):
         model = shutil.copytree(tiny_folder, target / "base")
     elif kind == "model of a run":
         model = tmp_path / "run"
-        target = shutil.move(target, model / "model")
+        model.mkdir()
+        target = target.rename(model / "model")
         (model / "settings.json").write_text("{}")
     else:
         read = shutil.move(read, target / read.name)
