@@ -83,7 +83,7 @@ def test_what_is_read_is_not_replaced(kind, tiny_folder, tmp_path):
         target = target.rename(model / "model")
         (model / "settings.json").write_text("{}")
     else:
-        read = shutil.move(read, target / read.name)
+        read = read.rename(target / read.name)
     before = sorted(target.rglob("*"))
     words = [read, "--column", "sentence1"] if kind == "list" else ["--pairs", read]
     shown = run_inside(adapt.main, *words, "-o", target, "--model-dir", model, "--epochs", 1)
