@@ -10,27 +10,27 @@ docs/training.md has what it brought.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertLMHeadModel
 
 from benchmarks.data import MODEL, rows_of
+from connection.data.tokenization import tokenize
 from connection.system.errors import InputError, exit_status
 from connection.system.paths import ROOT, output_folder
-from connection.training.schedule import make_schedule
+from connection.training.masked_words import train_on_texts
 from ConnectionBert import ConnectionBert
 
 DELETED = 0.6  # share of the tokens: Wang et al. 2021, arXiv 2104.06979, section 3.1
 BATCH = 16
-NEW = 10  # times the learning rate, for weights that begin at random
 
-Loss = Callable[[list[list[int]]], Tensor]  # of the token ids of some texts, each with [CLS] and [SEP]
+Loss = Callable[[Sequence[np.ndarray]], tuple[Tensor, int]]  # of the token ids of some texts; and its number of tokens
 
 
 def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -50,18 +50,21 @@ def denoised(model: ConnectionBert, words: Tensor, random: torch.Generator) -> t
     config.is_decoder, config.add_cross_attention, config.use_cache = True, True, False
     decoder = BertLMHeadModel(config)
     decoder.bert.load_state_dict(model.encoder.state_dict(), strict=False)
-    rows = model.encoder.embeddings.word_embeddings
-    decoder.bert.embeddings.word_embeddings, decoder.cls.predictions.decoder.weight = rows, rows.weight
+    table = model.encoder.embeddings.word_embeddings
+    decoder.bert.embeddings.word_embeddings, decoder.cls.predictions.decoder.weight = table, table.weight
 
-    def loss(texts: list[list[int]]) -> Tensor:
+    def loss(rows: Sequence[np.ndarray]) -> tuple[Tensor, int]:
+        texts = [row.tolist() for row in rows]
         ids, mask = padded(texts)
         left, left_mask = padded([delete(row, random) for row in texts])
         states = model.encoder(input_ids=left, attention_mask=left_mask).last_hidden_state
         vectors = (states * left_mask[..., None]).sum(1) / left_mask.sum(1, keepdim=True)  # (B, H)
         said = decoder.bert(ids[:, :-1], mask[:, :-1], encoder_hidden_states=vectors[:, None]).last_hidden_state
         next_ones = mask[:, 1:].bool()
-        logits = decoder.cls.predictions.transform(said[next_ones]) @ rows.weight[words].T + decoder.cls.predictions.bias[words]
-        return cross_entropy(logits, torch.searchsorted(words, ids[:, 1:][next_ones]))
+        logits = (
+            decoder.cls.predictions.transform(said[next_ones]) @ table.weight[words].T + decoder.cls.predictions.bias[words]
+        )
+        return cross_entropy(logits, torch.searchsorted(words, ids[:, 1:][next_ones])), len(logits)
 
     return decoder, loss
 
@@ -74,32 +77,13 @@ def delete(row: list[int], random: torch.Generator) -> list[int]:
 
 
 def adapt(model: ConnectionBert, texts: list[str], epochs: int, rate: float, seed: int) -> float:
-    """Trains the encoder in place on texts alone. Returns the mean loss of the last epoch."""
-    random = torch.Generator().manual_seed(seed)
+    """Trains the encoder in place on texts alone. Returns the mean loss of the last epoch's tokens."""
     torch.manual_seed(seed)
-    rows = [model.tokenizer(text, truncation=True, max_length=model.max_length)["input_ids"] for text in texts]
-    decoder, loss_of = denoised(model, torch.tensor(sorted({token for row in rows for token in row})), random)
-    own = list(model.encoder.parameters())
-    new = [weights for weights in decoder.parameters() if not any(weights is one for one in own)]
-    optimizer = torch.optim.AdamW([{"params": own, "scale": 1}, {"params": new, "scale": NEW}], weight_decay=0.01)
-    schedule = make_schedule("linear", epochs * -(-len(rows) // BATCH), 0.1)
-    model.train()
-    decoder.train()
-    step = 0
-    for _epoch in range(epochs):
-        losses = []
-        for batch in torch.randperm(len(rows), generator=random).split(BATCH):
-            loss = loss_of([rows[number] for number in batch])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_([*own, *new], 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"] * schedule(step)
-            optimizer.step()
-            losses.append(loss.item())
-            step += 1
-    model.eval()
-    return statistics.fmean(losses)
+    store = tokenize(texts, model.tokenizer, model.max_length)
+    rows = [store[row] for row in range(len(store))]
+    words = torch.from_numpy(np.unique(store.ids)).long()
+    decoder, loss_of = denoised(model, words, torch.Generator().manual_seed(seed))
+    return [*train_on_texts(model, decoder, loss_of, rows, epochs, BATCH, rate, np.random.default_rng(seed))][-1]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,12 +19,12 @@ from connection.system.paths import expand, require_utf8, resolve
 from connection.system.plain_files import is_link
 from connection.system.processes import started_together
 from connection.system.versions import require_libraries
+from tools.check import MODELS
 
 EXAMPLES = (
     "python -m tools.adapt texts.csv --model-dir transformers/bert/bert-base-uncased -o output/adapted",
     "python -m tools.adapt --pairs my_pairs.csv -o output/adapted",
 )
-MODEL = "transformers/bert/bert-base-uncased"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pairs", action="append", default=[], metavar="FILE",
                         help="pairs, whose texts of both sides are taken; may be given several times")  # fmt: skip
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the adapted model")
-    parser.add_argument("--model-dir", default=MODEL, help=f"the model to begin with (default: {MODEL})")
+    parser.add_argument("--model-dir", default=MODELS[0], help=f"the model to begin with (default: {MODELS[0]})")
     parser.add_argument("--column", default="", help="of lists: the column of texts, by name or number")
     parser.add_argument("--columns", default="", help="of pairs: sentence1=NAME,sentence2=NAME,label=NAME (or 1-based numbers)")
     parser.add_argument("--epochs", type=int, default=10, metavar="N", help="passes over the texts (default: 10)")

@@ -75,16 +75,7 @@ def read_run_data(settings: TrainSettings, model: ConnectionBert) -> RunData:
     data = {split: part for split, part in parts.items() if not is_training(split)} | {"train": parts["train"]}
     for part in training:
         part.group_by = settings.group_by
-        if (shared := part.shared) is not None:
-            units, side = (
-                "pairs" if part.groups is None else "triplets",
-                "first" if settings.group_by == "sentence1" else "second",
-            )
-            distinct = np.count_nonzero(np.bincount(shared))
-            remarks.append(
-                f"{part.store.path.name}: {len(shared):,} {units} of {distinct:,} {side} sentences; those of one stay together "
-                "in batches (--group-by)"
-            )
+        remarks += _told_of_groups(part)
     if len(files) > 1 or files[0].ratio != 1:
         data["train"] = mixed = MixedDataset(training, [file.ratio for file in files])
         names = [f"{part.store.path.name} x {ratio:g}" for part, ratio in zip(training, mixed.ratios, strict=True)]
@@ -101,3 +92,16 @@ def read_run_data(settings: TrainSettings, model: ConnectionBert) -> RunData:
         objectives.append(FileObjective(loss, targets, first))
         reasons.append(f"{part.store.path.name}: {loss}, {why}" if len(files) > 1 else why)
     return RunData(prepared, parts, data, remarks, objectives, dims, "; ".join(reasons))
+
+
+def _told_of_groups(part: ConnectionDataset) -> list[str]:
+    """Return what is said of a training file whose pairs are kept together by sentence (--group-by); else nothing."""
+    if (shared := part.shared) is None:
+        return []
+    units = "pairs" if part.groups is None else "triplets"
+    side = "first" if part.group_by == "sentence1" else "second"
+    distinct = np.count_nonzero(np.bincount(shared))
+    return [
+        f"{part.store.path.name}: {len(shared):,} {units} of {distinct:,} {side} sentences; those of one stay together in "
+        "batches (--group-by)"
+    ]

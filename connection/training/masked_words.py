@@ -6,7 +6,7 @@ Devlin et al. 2018, arXiv 1810.04805, section 3.1; on one's own texts: Gururanga
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -90,23 +90,43 @@ def adapt(
         raise InputError(f"{model.folder}: its tokenizer has no mask token, so that no words can be hidden")
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    encoder, config = model.encoder, model.encoder.config
-    words = encoder.get_input_embeddings().weight
+    config = model.encoder.config
+    words = model.encoder.get_input_embeddings().weight
     head = WordHead(words, config.hidden_size, getattr(config, "layer_norm_eps", 1e-12)).to(model.device)
-    own = list(encoder.parameters())
-    new = [weight for weight in head.parameters() if weight is not words]
+    return train_on_texts(
+        model, head, lambda batch: masked_loss(model, head, batch, random), rows, epochs, batch_size, rate, random
+    )
+
+
+def train_on_texts(
+    model: ConnectionBert,
+    head: nn.Module,
+    loss_of: Callable[[Sequence[np.ndarray]], tuple[Tensor, int]],
+    rows: Sequence[np.ndarray],
+    epochs: int,
+    batch_size: int,
+    rate: float,
+    random: np.random.Generator,
+) -> Iterator[float]:
+    """Train encoder and head. Yields the mean loss of each epoch's tokens.
+
+    loss_of: some of `rows` -> their mean loss, a scalar, and of how many tokens it is; of none, no step is taken. See `adapt`.
+    """
+    own = list(model.encoder.parameters())
+    shared = {id(weight) for weight in own}
+    new = [weight for weight in head.parameters() if id(weight) not in shared]
     optimizer = torch.optim.AdamW([{"params": own, "scale": 1}, {"params": new, "scale": NEW}], weight_decay=WEIGHT_DECAY)
-    steps = epochs * math.ceil(len(rows) / batch_size)
-    schedule = make_schedule("linear", steps, WARM_UP)
+    schedule = make_schedule("linear", epochs * math.ceil(len(rows) / batch_size), WARM_UP)
     model.train()
+    head.train()
     step = 0
     for epoch in range(1, epochs + 1):
         total, found = 0.0, 0
         batches = np.array_split(random.permutation(len(rows)), range(batch_size, len(rows), batch_size))
         for batch in tqdm(batches, f"epoch {epoch}/{epochs}", leave=False, disable=None):
-            loss, hidden = masked_loss(model, head, [rows[number] for number in batch], random)
+            loss, tokens = loss_of([rows[number] for number in batch])
             step += 1
-            if not hidden:
+            if not tokens:
                 continue
             loss.backward()
             nn.utils.clip_grad_norm_([*own, *new], MAX_NORM)
@@ -114,7 +134,7 @@ def adapt(
                 group["lr"] = rate * group["scale"] * schedule(step - 1)
             optimizer.step()
             optimizer.zero_grad()
-            total, found = total + hidden * loss.item(), found + hidden
+            total, found = total + tokens * loss.item(), found + tokens
             if not math.isfinite(total):
                 raise RunError(f"the loss of step {step} is not a finite number: try a lower --learning-rate")
         yield total / max(1, found)

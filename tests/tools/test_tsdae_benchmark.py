@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertLMHeadModel
@@ -28,7 +29,9 @@ def test_denoising_loss_is_that_of_transformers(tiny_folder, monkeypatch):
     states = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     vectors = torch.stack([row[: len(tokens)].mean(0) for row, tokens in zip(states, ROWS, strict=True)])
     labels = ids.where(mask.bool(), torch.tensor(-100))
-    torch.testing.assert_close(loss(ROWS), decoder(ids, mask, encoder_hidden_states=vectors[:, None], labels=labels).loss)
+    found, tokens = loss([np.array(row) for row in ROWS])
+    assert tokens == mask[:, 1:].sum()
+    torch.testing.assert_close(found, decoder(ids, mask, encoder_hidden_states=vectors[:, None], labels=labels).loss)
 
 
 def test_deletion_keeps_the_ends_and_one_token():
