@@ -15,11 +15,12 @@ import argparse
 import os
 import statistics
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality_runs import MEASURED, Runs, deciding
+from benchmarks.quality_runs import MEASURED, SOUP_FLAGS, Runs, deciding, make_run
 from benchmarks.quality_sets import SETS, PairSet, kind_of, pair_set
 from benchmarks.turns import machine
 from connection.system.errors import InputError, exit_status
@@ -45,6 +46,7 @@ PEER = {
 OURS = {
     "graded": {
         "by default": [],
+        "soup of 5 seeds": SOUP_FLAGS,
         "dropout": ["--dropout=0.1"],
         "2e-5": ["--learning-rate=2e-5"],
         "cosine-mse": ["--loss=cosine-mse"],
@@ -61,6 +63,7 @@ OURS = {
     },
     "binary": {
         "by default": [],
+        "soup of 5 seeds": SOUP_FLAGS,
         "2e-5": ["--learning-rate=2e-5"],
         "cosent": ["--loss=cosent"],
         "cosent, 2e-5": ["--loss=cosent", "--learning-rate=2e-5"],
@@ -96,7 +99,7 @@ def report(pairs: PairSet, runs: Runs, seeds: range) -> None:
             found[line] = read
 
     def values(line: str, part: str) -> list[float]:
-        return [100 * deciding(pairs, run[part]) for run in found[line]]
+        return [100 * deciding(pairs.binary, run[part]) for run in found[line]]
 
     peers = [line for line in found if line in PEER[kind]]
     best = {part: max(peers, key=lambda line: statistics.fmean(values(line, part)), default="") for part in ("dev", "test")}
@@ -135,6 +138,7 @@ def main() -> int:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of both sides, where a run is not there yet"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of both sides, likewise")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once; they share the cores")
     parser.add_argument("--report", action="store_true", help="show what is there, and run nothing")
     return exit_status(lambda: measure(parser.parse_args()))
@@ -142,23 +146,31 @@ def main() -> int:
 
 def measure(given: argparse.Namespace) -> int:
     """Runs what is not there yet, seed by seed, and reports."""
+    import torch
+
     if given.seeds < 1 or given.jobs < 1:
         raise InputError("--seeds and --jobs are at least 1")
     sets = [pair_set(name, given.data_dir, given.work_dir) for name in given.pairs]
-    runs = Runs(given.results, given.work_dir, given.precision, machine())
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
+    about = machine() | ({"gpu": torch.cuda.get_device_name()} if given.device == "cuda" else {})
+    runs = Runs(given.results, given.work_dir, given.precision, given.device, threads, about)
     seeds = range(given.first_seed, given.first_seed + given.seeds)
-    with ThreadPoolExecutor(given.jobs) as pool:
-        tasks = [
-            pool.submit(runs.run, pairs, line, spec_of(pairs, line), seed, threads)
-            for seed in seeds
-            for pairs in sets
-            for line in (*PEER[kind_of(pairs)], *OURS[kind_of(pairs)])
-            if line in given.lines and not given.report
-        ]
+    wanted = [
+        runs.missing(pairs, line, spec_of(pairs, line), seed)
+        for seed in seeds
+        for pairs in sets
+        for line in (*PEER[kind_of(pairs)], *OURS[kind_of(pairs)])
+        if line in given.lines and not given.report
+    ]
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that begin below
+    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
+        made = {pool.submit(make_run, told): told for told in wanted if told}
         try:
-            for task in tasks:
-                task.result()
+            for run in as_completed(made):
+                figures, told = run.result(), made[run]
+                runs.keep(told["spec"], figures)
+                shown = (f"{part} {100 * deciding(told['binary'], found):.2f}" for part, found in figures.items())
+                print(f"  {told['name']}: {', '.join(shown)}", flush=True)
         except BaseException:  # Ctrl-C, or a run that failed: those that have not begun are not begun
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -6,9 +6,7 @@ project computes its own.
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +41,8 @@ def figures_of(model: Any, columns: dict[str, list[Any]], binary: bool) -> dict[
     return found
 
 
-def main(spec: dict[str, Any]) -> None:
-    """Trains as `spec` says and writes {"dev", "test"}, the figures of each part, to its "result"."""
+def train_peer(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Trains as `spec` says, and returns the figures of "dev" and "test"."""
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -53,7 +51,7 @@ def main(spec: dict[str, Any]) -> None:
     torch.set_num_threads(spec["threads"])
     asked, binary = spec["peer"], spec["binary"]
     dropout = {name: asked["dropout"] for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if "dropout" in asked}
-    model = SentenceTransformer(spec["model"], device="cpu", config_kwargs=dropout)
+    model = SentenceTransformer(spec["model"], device=spec["device"], config_kwargs=dropout)
     model.max_seq_length = 128
     parts = {name: columns_of(file, spec) for name, file in spec["files"].items()}
     dev = list(parts["dev"].values())
@@ -64,9 +62,9 @@ def main(spec: dict[str, Any]) -> None:
     )
     arguments = SentenceTransformerTrainingArguments(
         output_dir=spec["work"], num_train_epochs=spec["epochs"], per_device_train_batch_size=spec["batch"], seed=spec["seed"],
-        learning_rate=asked["learning_rate"], warmup_steps=0.1, weight_decay=0.01, report_to=[], use_cpu=True,
-        bf16=spec["precision"] == "bf16", disable_tqdm=True, logging_strategy="no", eval_strategy="epoch",
-        save_strategy="epoch", save_total_limit=1, load_best_model_at_end=True, save_only_model=True,
+        learning_rate=asked["learning_rate"], warmup_steps=0.1, weight_decay=0.01, report_to=[],
+        use_cpu=spec["device"] == "cpu", bf16=spec["precision"] == "bf16", disable_tqdm=True, logging_strategy="no",
+        eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=True, save_only_model=True,
         metric_for_best_model="eval_dev_cosine_ap" if binary else "eval_dev_spearman_cosine",
     )  # fmt: skip
     SentenceTransformerTrainer(
@@ -75,8 +73,4 @@ def main(spec: dict[str, Any]) -> None:
     ).train()  # fmt: skip
     figures = {part: figures_of(model, parts[part], binary) for part in ("dev", "test")}
     shutil.rmtree(spec["work"], ignore_errors=True)
-    Path(spec["result"]).write_text(json.dumps(figures) + "\n")
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    return figures

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality_peer import train_peer
 from benchmarks.quality_sets import PairSet, kind_of
 from benchmarks.turns import MINILM
-from connection.runs.training_command import DRIVER
+from bertFineTuningWithConnectionData import main as train
 from connection.system.errors import RunError
-from connection.system.paths import ROOT
 from connection.training.loss_choice import pick_loss
 
 EPOCHS, BATCH = 4, 16
+SOUP = 5  # seeds
+SOUP_FLAGS = [f"--seeds={SOUP}", "--soup"]
 MEASURED = Path(__file__).with_name("quality.jsonl")
 
 
@@ -29,9 +29,9 @@ class Runs:
     that they are equally good.
     """
 
-    def __init__(self, file: Path, work: Path, precision: str, machine: dict[str, Any]):
+    def __init__(self, file: Path, work: Path, precision: str, device: str, threads: int, machine: dict[str, Any]):
         self.file, self.work, self.precision, self.machine = file, work, precision, machine
-        self._lock = threading.Lock()
+        self.device, self.threads = device, threads
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         self._found = {_key(run["spec"]): run["figures"] for run in map(json.loads, lines)}
 
@@ -50,47 +50,54 @@ class Runs:
         """The figures of "dev" and "test", if the run is there."""
         return self._found.get(_key(spec))
 
-    def run(self, pairs: PairSet, name: str, line: dict[str, Any], seed: int, threads: int) -> None:
-        """Makes one run, unless its figures are there. Raises `RunError` if it fails."""
+    def missing(self, pairs: PairSet, name: str, line: dict[str, Any], seed: int) -> dict[str, Any] | None:
+        """What `make_run` is told to make this run; None if its figures are there."""
         spec = self.spec(pairs, line, seed)
         if self.figures(spec):
-            return
-        run = self.work / pairs.name / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-        run.parent.mkdir(parents=True, exist_ok=True)
-        if "peer" in spec:
-            told = spec | {"model": MINILM, "precision": self.precision, "files": pairs.files, "low": pairs.low}
-            told |= {"high": pairs.high, "binary": pairs.binary, "work": str(run), "threads": threads, "result": f"{run}.json"}
-            command = ["-m", "benchmarks.quality_peer", json.dumps(told)]
-        else:
-            flags: dict[str, Any] = {f"{part}-file": file for part, file in pairs.files.items()}
-            flags |= {"model-dir": MINILM, "output-dir": str(run), "epochs": EPOCHS, "batch-size": BATCH, "seed": seed}
-            flags |= {"label-min": pairs.low, "label-max": pairs.high, "precision": self.precision, "threads": threads}
-            flags |= {"allow": "leaked-pair,contradiction,dev-test-pair", "keep-checkpoints": 0}
-            words = [f"--{flag}={value}" for flag, value in flags.items()]
-            command = [str(DRIVER), *words, "--overwrite", "--quiet", *spec["flags"]]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        log = run.with_suffix(".log")
-        with open(log, "w", encoding="utf-8") as stream:
-            ended = subprocess.run(
-                [sys.executable, *command], cwd=ROOT, env=environment, stdout=stream, stderr=stream, check=False
-            )
-        if ended.returncode:
-            raise RunError(f"{pairs.name}, {name}, seed {seed} ended with status {ended.returncode}: see {log}")
-        if "peer" in spec:
-            figures = json.loads(Path(f"{run}.json").read_text())
-        else:
-            figures = {part: _kept(found) for part, found in json.loads((run / "results.json").read_text())["final"].items()}
-        self._keep(spec, figures)
-        shutil.rmtree(run, ignore_errors=True)
-        shown = ", ".join(f"{part} {100 * deciding(pairs, found):.2f}" for part, found in figures.items())
-        print(f"  {pairs.name}, {name}, seed {seed}: {shown}", flush=True)
+            return None
+        work = self.work / pairs.name / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+        told = spec | {"model": MINILM, "files": pairs.files, "low": pairs.low, "high": pairs.high, "binary": pairs.binary}
+        told |= {"precision": self.precision, "device": self.device, "threads": self.threads, "work": str(work)}
+        return told | {"name": f"{pairs.name}, {name}, seed {seed}", "spec": spec}
 
-    def _keep(self, spec: dict[str, Any], figures: dict[str, dict[str, float]]) -> None:
+    def keep(self, spec: dict[str, Any], figures: dict[str, dict[str, float]]) -> None:
+        """Add a run's figures to the file."""
         rounded = {part: {name: round(value, 6) for name, value in found.items()} for part, found in figures.items()}
         record = {"spec": spec, "figures": rounded, "precision": self.precision, "machine": self.machine}
-        with self._lock, open(self.file, "a", encoding="utf-8") as stream:
+        with open(self.file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
         self._found[_key(spec)] = rounded
+
+
+def make_run(told: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Trains and returns the figures of "dev" and "test". Raises `RunError` if that fails. See `Runs.missing`.
+
+    For a process that does nothing else: what it prints from here on goes to the run's log.
+    """
+    run = Path(told["work"])
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with open(log := run.with_suffix(".log"), "w", encoding="utf-8") as stream:
+        for printed in (1, 2):
+            os.dup2(stream.fileno(), printed)
+    try:
+        return train_peer(told) if "peer" in told else _train_ours(told)
+    except Exception:
+        traceback.print_exc()
+        raise RunError(f"{told['name']} failed: see {log}") from None
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _train_ours(told: dict[str, Any]) -> dict[str, dict[str, float]]:
+    flags: dict[str, Any] = {f"{part}-file": file for part, file in told["files"].items()}
+    flags |= {"model-dir": told["model"], "output-dir": told["work"], "epochs": told["epochs"], "batch-size": told["batch"]}
+    flags |= {"label-min": told["low"], "label-max": told["high"], "allow": "leaked-pair,contradiction,dev-test-pair"}
+    flags |= {name: told[name] for name in ("precision", "device", "threads")} | {"keep-checkpoints": 0}
+    flags["seed"] = told["seed"] * (SOUP if SOUP_FLAGS[0] in told["flags"] else 1)  # of several seeds, no two runs share one
+    if train([*(f"--{flag}={value}" for flag, value in flags.items()), "--overwrite", "--quiet", *told["flags"]]):
+        raise RunError("the training command failed")
+    results = json.loads((Path(told["work"]) / "results.json").read_text())
+    return {part: _kept(found) for part, found in results["final"].items()}
 
 
 def _key(spec: dict[str, Any]) -> str:
@@ -104,5 +111,5 @@ def _kept(found: dict[str, Any]) -> dict[str, float]:
     return {"spearman": found["spearman"]} | precision | ranking
 
 
-def deciding(pairs: PairSet, found: dict[str, float]) -> float:
-    return found["average_precision" if pairs.binary else "spearman"]
+def deciding(binary: bool, found: dict[str, float]) -> float:
+    return found["average_precision" if binary else "spearman"]
