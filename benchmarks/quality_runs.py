@@ -17,6 +17,7 @@ from connection.system.errors import RunError
 from connection.training.loss_choice import pick_loss
 
 EPOCHS, BATCH = 4, 16
+LOSS = "--loss="
 SOUP = 5  # seeds
 SOUP_FLAGS = [f"--seeds={SOUP}", "--soup"]
 MEASURED = Path(__file__).with_name("quality.jsonl")
@@ -42,9 +43,11 @@ class Runs:
         line: {"peer": its settings} or {"flags": this project's}.
         """
         same = {"pairs": pairs.name, "seed": seed, "epochs": EPOCHS, "batch": BATCH, "model": Path(MINILM).name}
-        if "flags" in line and not any(flag.startswith("--loss=") for flag in line["flags"]):
-            line = line | {"auto": pick_loss(kind_of(pairs), BATCH)[0]}
-        return same | line
+        if "peer" in line:
+            return same | line
+        asked = [flag.removeprefix(LOSS) for flag in line["flags"] if flag.startswith(LOSS)]
+        (loss,) = asked or [pick_loss(kind_of(pairs), BATCH)[0]]
+        return same | {"loss": loss, "flags": [flag for flag in line["flags"] if not flag.startswith(LOSS)]}
 
     def figures(self, spec: dict[str, Any]) -> dict[str, dict[str, float]] | None:
         """The figures of "dev" and "test", if the run is there."""
@@ -94,7 +97,8 @@ def _train_ours(told: dict[str, Any]) -> dict[str, dict[str, float]]:
     flags |= {"label-min": told["low"], "label-max": told["high"], "allow": "leaked-pair,contradiction,dev-test-pair"}
     flags |= {name: told[name] for name in ("precision", "device", "threads")} | {"keep-checkpoints": 0}
     flags["seed"] = told["seed"] * (SOUP if SOUP_FLAGS[0] in told["flags"] else 1)  # of several seeds, no two runs share one
-    if train([*(f"--{flag}={value}" for flag, value in flags.items()), "--overwrite", "--quiet", *told["flags"]]):
+    words = [f"--{flag}={value}" for flag, value in (flags | {"loss": told["loss"]}).items()]
+    if train([*words, "--overwrite", "--quiet", *told["flags"]]):
         raise RunError("the training command failed")
     results = json.loads((Path(told["work"]) / "results.json").read_text())
     return {part: _kept(found) for part, found in results["final"].items()}

@@ -36,13 +36,10 @@ def pick_loss(kind: str, batch_size: int, targets: Sequence[float] = (0.0, 1.0))
         return "multiple-negatives", "all labels mean connected: learns to find each pair's second sentence in its batch"
     if len(targets) < 2:
         return "cosine-mse", "all labels are the same, and none is to be ranked above another: each is a cosine to reach"
-    if kind == "graded" and batch_size < SMALL_BATCH:
-        return "cosine-mse", f"graded labels; batches below {SMALL_BATCH} pairs hold too few to rank them"
-    if kind == "graded":
-        return "cosent", "graded labels: ranks the pairs of a batch by them"
     if batch_size < SMALL_BATCH:
-        return "contrastive", f"binary labels; batches below {SMALL_BATCH} pairs hold too few to compare one with another"
-    return "online-contrastive", "binary labels: learns from the pairs of a batch that are still on the wrong side of another"
+        why = f"{kind} labels; batches below {SMALL_BATCH} pairs hold too few to rank them"
+        return ("cosine-mse" if kind == "graded" else "contrastive"), why
+    return "cosent", f"{kind} labels: ranks the pairs of a batch by them"
 
 
 def parse_loss(text: str) -> dict[str, float]:

@@ -285,6 +285,7 @@ def test_each_name_has_an_objective_and_each_label_kind_a_choice():
     choices = {(1, 3): "cosine-mse", (7, 3): "cosine-mse", (8, 3): "cosent", (8, 1): "cosine-mse"}
     for (size, distinct), name in choices.items():
         assert choose_loss("auto", "graded", list(range(distinct)), size)[0] == name
+    assert [choose_loss("auto", "binary", [0, 1], size)[0] for size in (1, 7, 8)] == ["contrastive", "contrastive", "cosent"]
     assert choose_loss("auto", "triplets", [0, 1], 1)[0] == choose_loss("auto", "positives", [1], 2)[0] == "multiple-negatives"
     assert choose_loss("triplet+cosine-mse", "triplets", [0, 1], 1)[0] == "triplet+cosine-mse"
     for kind in ("graded", "binary"):  # any other objective would pull everything together
