@@ -111,11 +111,17 @@ def train_on_texts(
     """Train encoder and head. Yields the mean loss of each epoch's tokens.
 
     loss_of: some of `rows` -> their mean loss, a scalar, and of how many tokens it is; of none, no step is taken. See `adapt`.
+    Biases and LayerNorm have no weight decay, as in fine-tuning.
     """
     own = list(model.encoder.parameters())
     shared = {id(weight) for weight in own}
     new = [weight for weight in head.parameters() if id(weight) not in shared]
-    optimizer = torch.optim.AdamW([{"params": own, "scale": 1}, {"params": new, "scale": NEW}], weight_decay=WEIGHT_DECAY)
+    groups = [
+        {"params": [weight for weight in weights if (weight.ndim > 1) == decayed], "scale": scale,
+         "weight_decay": WEIGHT_DECAY if decayed else 0.0}
+        for weights, scale in ((own, 1), (new, NEW)) for decayed in (True, False)
+    ]  # fmt: skip
+    optimizer = torch.optim.AdamW(groups)
     schedule = make_schedule("linear", epochs * math.ceil(len(rows) / batch_size), WARM_UP)
     model.train()
     head.train()
