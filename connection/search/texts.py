@@ -110,7 +110,7 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
     names, header_row = table.names, 0
     if names is None and sample:
         header_row, names = _header(sample, column)
-        if names and not _has_known(names, column) and table.delimiter and _are_lines(sample):
+        if names and not (_has_known(names, column) or _is_name(column)) and table.delimiter and _are_lines(sample):
             header_row, names = 0, None
     names = names or ["1"]
     if table.delimiter and len(names) == 1:
@@ -162,8 +162,12 @@ def _header(sample: list[Row], column: str) -> tuple[int, list[str] | None]:
     place = title_rows([row for _, row in sample], lambda row: _has_known(row, column))
     number, row = sample[place]
     names = [cell.strip() for cell in row]
-    asked = column and not column.isdecimal()  # of one column, 1 is also the one without a name
-    return (number, names) if len(names) > 1 or asked or _has_known(names, column) else (0, None)
+    return (number, names) if len(names) > 1 or _is_name(column) or _has_known(names, column) else (0, None)
+
+
+def _is_name(column: str) -> bool:
+    """Returns whether a column is asked for by name; one by number may have none."""
+    return bool(column) and not column.isdecimal()
 
 
 def _has_known(names: Sequence[str], column: str) -> bool:

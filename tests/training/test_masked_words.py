@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -68,7 +70,7 @@ def test_nothing_hidden_is_no_loss(tiny_folder, monkeypatch):
     loss, hidden = masked_loss(model, head_of(model), rows_of(model), np.random.default_rng(0))
     assert (loss.item(), hidden) == (0, 0)
     before = model.encode(TEXTS)
-    assert list(adapt(model, rows_of(model), 2, 4, 1e-3, 0)) == [0, 0]
+    assert [math.isnan(loss) for loss in adapt(model, rows_of(model), 2, 4, 1e-3, 0)] == [True, True]
     assert (model.encode(TEXTS) == before).all()  # no step was taken
 
 
