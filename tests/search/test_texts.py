@@ -70,6 +70,12 @@ def test_what_is_no_list_is_refused(tmp_path, content, said):
     assert said in str(error.value)
 
 
+def test_a_folder_of_lists_is_no_list(tmp_path):
+    (tmp_path / "list.csv").write_text("a dog\n")
+    with pytest.raises(InputError, match=r"is a folder; a file is needed: give the file in it, .*list\.csv"):
+        read_texts(tmp_path)
+
+
 def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
     file = write_pairs(tmp_path / "a.csv", [("1", "a dog")], ("id", "text"))
     with pytest.raises(
