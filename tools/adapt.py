@@ -15,12 +15,14 @@ from pathlib import Path
 from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags
-from connection.system.paths import expand, require_utf8, resolve
+from connection.system.paths import ROOT, expand, require_utf8, resolve, shell_line
 from connection.system.plain_files import is_link
 from connection.system.processes import started_together
+from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
 from tools.check import MODELS
 
+SHOWN = 20  # lines of rows that are left out
 EXAMPLES = (
     "python -m tools.adapt texts.csv --model-dir transformers/bert/bert-base-uncased -o output/adapted",
     "python -m tools.adapt --pairs my_pairs.csv -o output/adapted",
@@ -42,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=5e-5, metavar="X", help="the peak (default: 5e-5)")
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="of order, hidden words and dropout (default: 42)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one")
-    given = parser.parse_args(argv)
-    return exit_status(lambda: run(given), failed="The model was not adapted")
+    given = parser.parse_intermixed_args(argv)  # files may stand after flags
+    return exit_status(lambda: run(given), failed="The model was not adapted", stopped="Stopped; no model was written.")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -57,54 +59,90 @@ def run(given: argparse.Namespace) -> int:
     from connection.training.masked_words import adapt
     from ConnectionBert import ConnectionBert
 
-    texts = _read(given)
+    texts, said = _read(given)
+    print(*said, sep="\n", flush=True)
     model = ConnectionBert.load(given.model_dir).to(pick_device(given.device))
     print("\n".join(about(model)), flush=True)
     store = tokenize(texts, model.tokenizer, model.max_length)
     cut = f"{store.cut.sum():,} cut at {model.max_length} tokens"
     print(f"{len(texts):,} distinct texts, {len(store.ids):,} tokens, {cut}", flush=True)
     rows = [store[row] for row in range(len(store))]
+    learned = False
     for epoch, loss in enumerate(adapt(model, rows, given.epochs, given.batch_size, given.learning_rate, given.seed), 1):
-        print(f"epoch {epoch}/{given.epochs}: loss of the hidden words {loss:.3f}", flush=True)
+        found = "no word was hidden" if math.isnan(loss) else f"loss of the hidden words {loss:.3f}"
+        print(f"epoch {epoch}/{given.epochs}: {found}", flush=True)
+        learned |= not math.isnan(loss)
+    if not learned:
+        raise InputError("The texts are too few and too short: no word was hidden, and nothing learned. Give more of them")
     model.labels, model.calibration = None, Calibration()  # of other weights
     model.save(target)
     print(f"adapted model: {printable(target)}")
-    print(f"next: python bertFineTuningWithConnectionData.py --model-dir {printable(target)}")
+    words = [sys.executable, "bertFineTuningWithConnectionData.py", "--model-dir", str(target.absolute())]
+    print(f"next, with --train-file and the like: {printable(shell_line(words, ROOT))}")
     return 0
 
 
-def _read(given: argparse.Namespace) -> list[str]:
-    """Return the distinct texts of all files. Raises `InputError` that lists what is wrong with each of them."""
-    from connection.data.pair_file import PairFile
+def _read(given: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return the distinct texts of all files, and what is said of each file.
+
+    Raises `InputError` that lists what is wrong with each of them.
+    """
     from connection.search.texts import read_texts
 
     texts: dict[str, None] = {}
-    problems = []
+    problems, said = [], []
     for name in given.files:
         try:
-            texts |= dict.fromkeys(read_texts(resolve(name), given.column).texts)
+            found = read_texts(resolve(name), given.column)
+            texts |= dict.fromkeys(found.texts)
+            column = f"{len(found.texts):,} texts in column {printable(found.column)}"
+            said.append(f"list   {printable(found.path.name)}: {column}")
         except InputError as error:
-            problems.append(str(error))
+            hint = "" if given.column or "--column" not in str(error) else f"; of a file of pairs --pairs {printable(name)}"
+            problems.append(f"{error}{hint}")
     for name in given.pairs:
         try:
-            file = PairFile.open(resolve(name), given.columns)
-            for chunk in file.chunks():
-                texts |= dict.fromkeys([*chunk.sentence1, *chunk.sentence2])
-            file.require_unchanged()
+            of_both, left_out = _read_pairs(resolve(name), given.columns)
+            texts |= of_both
+            said.append(f"pairs  {printable(resolve(name).name)}: {len(of_both):,} distinct texts of both sides")
+            if left_out:
+                lines = f"{', '.join(map(str, left_out[:SHOWN]))}{' ...' * (len(left_out) > SHOWN)}"
+                said.append(f"       {len(left_out):,} rows do not have two texts for certain and are left out: {lines}")
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
     if len(texts) < 2:
-        raise InputError("There are fewer than 2 distinct texts to learn from")
-    return list(texts)
+        raise InputError("\n".join([*said, "There are fewer than 2 distinct texts to learn from"]))
+    return list(texts), said
+
+
+def _read_pairs(path: Path, columns: str) -> tuple[dict[str, None], list[int]]:
+    """Return the distinct texts of a pair file, and the lines of rows without two texts. A row needs no label."""
+    from connection.data.pair_file import PairFile
+
+    texts: dict[str, None] = {}
+    file = PairFile.open(path, columns)
+
+    def bad_lines(file: PairFile) -> set[int]:
+        bad: set[int] = set()
+        for chunk in file.chunks():
+            texts.update(dict.fromkeys([*chunk.sentence1, *chunk.sentence2]))
+            bad.update(row.line for row in chunk.bad)
+        return bad
+
+    left_out = bad_lines(file)
+    if left_out:
+        left_out &= bad_lines(file.without_labels())
+    file.require_unchanged()
+    return texts, sorted(left_out)
 
 
 def _checked_usage(given: argparse.Namespace) -> Path:
     """Return the folder to write. Raises `InputError` that lists values out of range, and a folder that can't be written."""
     from connection.model.checks.model_folder import model_of
 
-    problems = []
+    problems: list[str] = []
     for flag, value, low, high in (
         ("--epochs", given.epochs, 1, 1_000_000), ("--batch-size", given.batch_size, 1, 1_000_000),
         ("--seed", given.seed, 0, 2**31 - 1),
@@ -115,6 +153,11 @@ def _checked_usage(given: argparse.Namespace) -> Path:
         problems.append(f"--learning-rate {given.learning_rate:g}: give a number above 0, 1 at most")
     if not given.files and not given.pairs:
         problems.append("FILE: give a list of texts, or --pairs FILE")
+    for flag, value, files, needed in (
+        ("--column", given.column, given.files, "lists (FILE)"), ("--columns", given.columns, given.pairs, "--pairs FILE"),
+    ):  # fmt: skip
+        if value and not files:
+            problems.append(f"{flag} {value} is of {needed}, and none is given")
     if started_together():
         problems.append("torchrun: this command trains in one process; start it without torchrun")
     target = expand(given.output)
@@ -138,12 +181,16 @@ def _output_problem(target: Path, model: Path, files: list[Path]) -> str:
     Raises `OSError`, `ValueError` or `RuntimeError` for a name that can't be, and where nothing can be written: better now
     than after hours of training.
     """
+    from connection.model.checks.model_folder import holds_model
+
     whole = target.resolve()
     require_utf8(whole)
     if is_link(target) or (target.exists() and not target.is_dir()):
         return "is there and is no folder"
-    if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+    if target.is_dir() and any(target.iterdir()) and not holds_model(target):
         return "is there and holds no model"
+    if whole.name == "model" and (whole.parent / "settings.json").is_file():
+        return "is the model of a run"
     if whole == model:
         return "is --model-dir"
     if held := next((path for path in (model, *files) if path.is_relative_to(whole)), None):
@@ -154,4 +201,4 @@ def _output_problem(target: Path, model: Path, files: list[Path]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_the_end(main)

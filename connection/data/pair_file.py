@@ -97,6 +97,13 @@ class PairFile:
         """The files whose bytes are read: the pair file, or those in a folder of a saved dataset."""
         return self.table.files
 
+    def without_labels(self) -> PairFile:
+        """Returns the file with its labels left aside, whatever stands in them; a label tells no longer where cells belong."""
+        if not self.columns.labelled:
+            return self
+        places, names = self.columns.places[:2], self.columns.names[:2]
+        return dataclasses.replace(self, columns=dataclasses.replace(self.columns, places=places, names=names, labelled=False))
+
     def require_unchanged(self) -> None:
         """Raises `InputError` if the file has changed since it was opened."""
         require_state(self.path, self.files, self.state)

@@ -100,8 +100,7 @@ def _told_of_groups(part: ConnectionDataset) -> list[str]:
         return []
     units = "pairs" if part.groups is None else "triplets"
     side = "first" if part.group_by == "sentence1" else "second"
-    distinct = np.count_nonzero(np.bincount(shared))
-    return [
-        f"{part.store.path.name}: {len(shared):,} {units} of {distinct:,} {side} sentences; those of one stay together in "
-        "batches (--group-by)"
-    ]
+    distinct = int(np.count_nonzero(np.bincount(shared)))
+    sentences = f"{distinct:,} {side} sentence{'s' * (distinct != 1)}"
+    what = "those of one stay together in batches" if distinct < len(shared) else "each has one, so that nothing is grouped"
+    return [f"{part.store.path.name}: {len(shared):,} {units} of {sentences}; {what} (--group-by)"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ ID_NAMES = (
     "id", "key", "identifier", "number", "no", "nr", "reqid", "requirementid", "testid", "testcaseid", "ref", "reference",
 )  # fmt: skip
 SAMPLE = 1000  # rows from which columns are recognised
-SHOWN = 30  # rows without a text that are listed
+SHOWN = 30  # rows that can't be used, of those that are listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,23 +58,35 @@ class TextFile:
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yields each row's number and its cells, as many as there are names.
 
-        Raises `InputError` that lists the rows without a text, after the last row.
+        Raises `InputError` that lists the rows without a text, and those that a delimiter in a text has moved, after the last
+        row.
         """
         width, wrong, total = len(self.names), list[str](), 0
         for number, row in self.table.rows():
             if number <= self.header_row:
                 continue
             cells = row[:width] + [""] * (width - len(row))
-            if why := text_problem(cells[self.place]):
+            why = text_problem(cells[self.place])
+            why = f"column {self.names[self.place]} is {why}" if why else self._too_wide(row)
+            if why:
                 total += 1
                 if len(wrong) < SHOWN:
-                    wrong.append(f"{self.table.unit} {number}: column {self.names[self.place]} is {why}")
+                    wrong.append(f"{self.table.unit} {number}: {why}")
             elif not total:
                 if self.table.is_of_spreadsheets and is_guarded(self.names):
                     cells[self.place] = from_cell(cells[self.place])
                 yield number, cells
         if wrong:
-            raise InputError.listing(f"{self.path}: rows without a text; fill or remove them", wrong, total)
+            raise InputError.listing(
+                f"{self.path}: rows without a text, or with more cells than names; mend or remove them", wrong, total
+            )
+
+    def _too_wide(self, row: Sequence[str]) -> str:
+        """Returns what is wrong with a row of delimited text that has more cells than there are names; "" if nothing is."""
+        if not self.table.delimiter or not any(map(str.strip, row[len(self.names) :])):
+            return ""
+        hint = ": a comma in a text without quotes?" if self.table.delimiter == "," else ""
+        return f"{len(row)} cells, the first row has {len(self.names)}{hint}"
 
     def texts(self) -> Iterator[str]:
         """Yields the texts. Raises as `rows` does."""
@@ -88,8 +101,8 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
     """Open a list. Raises `InputError` for a file without rows, and a column that can't be found.
 
     column, id_column: names or 1-based numbers; by default those with a usual name, or the only column of text. The names stand
-    in the first row of a text file or sheet, or below a title, unless the file has one column without a usual name. flags: what
-    the command calls the two columns.
+    in the first row of a text file or sheet, or below a title, unless the file has one column without a usual name. Of a text
+    file with one column, a line is a text with all delimiters that are in it. flags: what the command calls the two columns.
     """
     table = open_table(path)
     state = file_state(table.files)
@@ -97,7 +110,11 @@ def open_texts(path: Path, column: str = "", id_column: str = "", flags: tuple[s
     names, header_row = table.names, 0
     if names is None and sample:
         header_row, names = _header(sample, column)
+        if names and not (_has_known(names, column) or _is_name(column)) and table.delimiter and _are_lines(sample):
+            header_row, names = 0, None
     names = names or ["1"]
+    if table.delimiter and len(names) == 1:
+        table = _of_lines(table)
     cells = [row[: len(names)] + [""] * (len(names) - len(row)) for number, row in sample if number > header_row]
     if not cells:
         raise InputError(f"{path} has no rows ({table.form})")
@@ -142,11 +159,37 @@ def _header(sample: list[Row], column: str) -> tuple[int, list[str] | None]:
 
     The names have a usual one among them, or the one that is asked for; or they are the first row of several cells.
     """
-    wanted = {_plain(column), *TEXT_NAMES} - {""}
-    place = title_rows([row for _, row in sample], lambda row: bool(wanted & {_plain(cell.strip()) for cell in row}))
+    place = title_rows([row for _, row in sample], lambda row: _has_known(row, column))
     number, row = sample[place]
     names = [cell.strip() for cell in row]
-    return (number, names) if len(names) > 1 or column or _plain(names[0]) in TEXT_NAMES else (0, None)
+    return (number, names) if len(names) > 1 or _is_name(column) or _has_known(names, column) else (0, None)
+
+
+def _is_name(column: str) -> bool:
+    """Returns whether a column is asked for by name; one by number may have none."""
+    return bool(column) and not column.isdecimal()
+
+
+def _has_known(names: Sequence[str], column: str) -> bool:
+    """Returns whether one of the names is a usual one, or the one that is asked for."""
+    wanted = {_plain(column), *TEXT_NAMES} - {""}
+    return bool(wanted & {_plain(name.strip()) for name in names})
+
+
+def _are_lines(sample: list[Row]) -> bool:
+    """Returns whether rows of delimited text are texts, some with delimiters in them: most have no same number of cells."""
+    widths = Counter(len(row) for _, row in sample)
+    return max(count if width > 1 else 0 for width, count in widths.items()) <= len(sample) / 2
+
+
+def _of_lines(table: TableFile) -> TableFile:
+    """Returns a table of delimited text as one of a single column: delimiters are part of the text, but at its end."""
+
+    def rows() -> Iterator[Row]:
+        for number, row in table.rows():
+            yield number, [table.delimiter.join(row) if any(map(str.strip, row[1:])) else row[0]]
+
+    return dataclasses.replace(table, rows=rows)
 
 
 def _place(path: Path, names: Sequence[str], asked: str, what: str, flag: str) -> int | None:

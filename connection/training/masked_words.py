@@ -78,7 +78,7 @@ def masked_loss(
 def adapt(
     model: ConnectionBert, rows: Sequence[np.ndarray], epochs: int, batch_size: int, rate: float, seed: int
 ) -> Iterator[float]:
-    """Train the encoder in place on texts alone. Yields the mean loss of each epoch's hidden tokens.
+    """Train the encoder in place on texts alone. Yields the mean loss of each epoch's hidden tokens, NaN without any.
 
     rows: the token ids of each text. rate: the peak learning rate of the encoder; the head, which is new, has ten times that.
     Dropout is as the config says. Raises `InputError` for a model without a mask token, and for texts without a word that the
@@ -108,14 +108,20 @@ def train_on_texts(
     rate: float,
     random: np.random.Generator,
 ) -> Iterator[float]:
-    """Train encoder and head. Yields the mean loss of each epoch's tokens.
+    """Train encoder and head. Yields the mean loss of each epoch's tokens; NaN for one of no token.
 
     loss_of: some of `rows` -> their mean loss, a scalar, and of how many tokens it is; of none, no step is taken. See `adapt`.
+    Biases and LayerNorm have no weight decay, as in fine-tuning.
     """
     own = list(model.encoder.parameters())
     shared = {id(weight) for weight in own}
     new = [weight for weight in head.parameters() if id(weight) not in shared]
-    optimizer = torch.optim.AdamW([{"params": own, "scale": 1}, {"params": new, "scale": NEW}], weight_decay=WEIGHT_DECAY)
+    groups = [
+        {"params": [weight for weight in weights if (weight.ndim > 1) == decayed], "scale": scale,
+         "weight_decay": WEIGHT_DECAY if decayed else 0.0}
+        for weights, scale in ((own, 1), (new, NEW)) for decayed in (True, False)
+    ]  # fmt: skip
+    optimizer = torch.optim.AdamW(groups)
     schedule = make_schedule("linear", epochs * math.ceil(len(rows) / batch_size), WARM_UP)
     model.train()
     head.train()
@@ -137,5 +143,5 @@ def train_on_texts(
             total, found = total + tokens * loss.item(), found + tokens
             if not math.isfinite(total):
                 raise RunError(f"the loss of step {step} is not a finite number: try a lower --learning-rate")
-        yield total / max(1, found)
+        yield total / found if found else math.nan
     model.eval()

@@ -72,7 +72,7 @@ def in_tar() -> bytes:
         ("p.xls", b"<html><table><tr><td>a</td></tr></table></html>", "web page or XML, as some programs save tables"),
         ("p.xls", b'\xef\xbb\xbf<?xml version="1.0"?><Workbook/>', "save it as .xlsx or CSV"),
         ("p.csv", b"<!DOCTYPE html><html></html>", "web page"),
-        ("p.sav", b"$FL2@(#) SPSS\0\0", "an SPSS file: save the pairs as CSV"),
+        ("p.sav", b"$FL2@(#) SPSS\0\0", "an SPSS file: save its table as CSV"),
         ("p.pdf", b"%PDF-1.4\n", "a PDF file"), ("p.db", b"SQLite format 3\0", "an SQLite database"),
         ("p.rds", gzip.compress(b"X\n\0\0\0\3", mtime=0), "an R file"), ("p.pkl", b"\x80\4\x95\0\0", "a Python pickle"),
         ("p.tar.gz", gzip.compress(in_tar(), mtime=0), "a tar archive: unpack it"),

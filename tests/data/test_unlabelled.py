@@ -45,6 +45,14 @@ def test_pairs_without_labels_are_known_by_their_names(tmp_path, head):
     assert "(by name, no labels)" in str(PairFile.open(path))
 
 
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_two_columns_may_have_any_delimiter(tmp_path, delimiter):
+    path = write(tmp_path / "p.csv", f"question{delimiter}answer\n" + QA.replace(",", delimiter).replace("door", "the, door"))
+    pairs, bad = read(path)
+    assert pairs[0] == ("where is the, door 0?", "it is at 0", 1, 2)
+    assert (len(pairs), bad) == (12, [])
+
+
 @pytest.mark.parametrize(
     ("head", "row"),
     [("id,question,answer", "{n},a b {n},c d {n}"), ("key,question,answer", "REQ-{n},a b {n},c d {n}"),

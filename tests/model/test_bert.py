@@ -328,6 +328,9 @@ def test_save_replaces_nothing_but_a_model(tiny_folder, tmp_path):
         model.save(tmp_path / "precious")
     with pytest.raises(InputError, match="no folder"):
         model.save(tmp_path / "precious" / "thesis.txt")
+    (tmp_path / "precious" / "config.json").write_text("{}")  # as many programs have one
+    with pytest.raises(InputError, match="holds no model"):
+        model.save(tmp_path / "precious")
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
     model.save(tmp_path / "saved")
     model.save(tmp_path / "saved")

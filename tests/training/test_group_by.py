@@ -313,6 +313,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder, pairs, tmp_path, monk
     assert "--group-by: 'none' now, 'sentence1' in the run so far" in other.stderr
 
 
+@pytest.mark.parametrize(("side", "said"), [
+    ("sentence1", "3 pairs of 1 first sentence; those of one stay together"),
+    ("sentence2", "3 pairs of 3 second sentences; each has one, so that nothing is grouped"),
+])  # fmt: skip
+def test_what_is_grouped_is_said(folder, tmp_path, side, said):
+    pairs = write_pairs(tmp_path / "one.csv", [("the dog plays", ANSWERS[row], row) for row in range(3)])
+    shown = train(folder, pairs, tmp_path / "run", "--group-by", side, "--epochs", 1)
+    assert shown.returncode == 0, shown.stderr
+    assert said in shown.stdout
+
+
 def test_a_side_that_is_none_is_refused(folder, pairs, tmp_path):
     refused = train(folder, pairs, tmp_path / "run", "--group-by", "question")
     assert refused.returncode == 2

@@ -22,6 +22,8 @@ NAMES = {"\t": "tab-separated", "|": "pipe-separated", ";": "semicolon-separated
 READINGS: tuple[tuple[str, Quoting], ...] = (
     ("\t", 3), ("\t", 0), ("|", 0), (";", 0), (",", 0), ("\x01", 3), ("\x1f", 3), ("^", 0), ("~", 0), (" ", 0),
 )  # fmt: skip
+# Those that may cut a file into two columns, where none cuts it into more; a comma does without them, and stands in sentences.
+IN_TWO: tuple[tuple[str, Quoting], ...] = (("\t", 3), ("|", 0), (";", 0))
 # Delimiters of several characters: behind a tab that seems to be the delimiter, and where no delimiter of one cuts the lines.
 WITH_TAB, LONG = (";\t", ",\t"), (":::", "::", "@@@", "###", "<sep>", "[SEP]", "=>", "->")
 CUT = "\x1f"  # stands in their place
@@ -92,7 +94,7 @@ def _bare(line: str) -> str:
 
 def _delimiter(sample: list[str], ending: str) -> str:
     """Returns the delimiter that splits the most sample rows into the same number of columns, at least 3; or one of several
-    characters that stands equally often in each.
+    characters that stands equally often in each; or one that splits the first row and most others in two.
 
     Among equals it prefers one that yields a column of labels. Hive writes \\x01, R's write.table spaces and quotes.
     """
@@ -101,11 +103,7 @@ def _delimiter(sample: list[str], ending: str) -> str:
     for delimiter, quoting in READINGS:
         if delimiter == " " and not quoted:  # R encloses each text
             continue
-        try:
-            style = QuoteStyle() if quoting == csv.QUOTE_NONE else find_style(lambda: iter(sample), sample, delimiter)
-            rows = [row for row in style.reader(sample, delimiter, quoting, False) if any(map(str.strip, row))]
-        except csv.Error:
-            continue
+        rows = _cut(sample, delimiter, quoting)
         widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if rows else (0, 0)
         data = [row for row in rows[1:] if len(row) == width] or rows[:1]  # the first row may be a header
@@ -118,7 +116,21 @@ def _delimiter(sample: list[str], ending: str) -> str:
         alone = best != "\t" or counts == {line.count("\t") for line in lines}
         if len(lines) > 1 and len(counts) == 1 and min(counts) >= 2 and alone:
             return long
+    if best_key[0] <= 0.5:
+        for delimiter, quoting in IN_TWO:
+            widths_of = [len(row) for row in _cut(sample, delimiter, quoting)]
+            if widths_of[:1] == [2] and 2 * widths_of.count(2) > len(widths_of):
+                return delimiter
     return best
+
+
+def _cut(sample: list[str], delimiter: str, quoting: Quoting) -> list[list[str]]:
+    """Returns the rows that a delimiter makes of sample lines, without blank ones; none if it can't be that one."""
+    try:
+        style = QuoteStyle() if quoting == csv.QUOTE_NONE else find_style(lambda: iter(sample), sample, delimiter)
+        return [row for row in style.reader(sample, delimiter, quoting, False) if any(map(str.strip, row))]
+    except csv.Error:
+        return []
 
 
 def _tab_quoting(path: Path, encoding: str) -> Quoting:

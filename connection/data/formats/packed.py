@@ -137,7 +137,7 @@ def folder_problem(path: Path) -> str:
     """Returns what to say of a folder in place of a file, with the files in it that may be meant."""
     files = sorted(file for ending in TABLE_ENDINGS for depth in ("", "*/") for file in path.glob(f"{depth}*{ending}"))
     listed = ", ".join(map(str, files[:5])) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
-    return f"{path} is a folder; a file of pairs is needed" + (f": give the file in it, {listed}" if files else "")
+    return f"{path} is a folder; a file is needed" + (f": give the file in it, {listed}" if files else "")
 
 
 def _is_workbook(path: Path) -> bool:

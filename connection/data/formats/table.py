@@ -124,7 +124,7 @@ def _require_table(path: Path, head: bytes) -> None:
         what = "a tar archive"
     if what:
         unpacked = "archive" in what or "packed" in what
-        raise InputError(f"{path} is {what}: {'unpack it, and give' if unpacked else 'save'} the pairs as CSV or .xlsx")
+        raise InputError(f"{path} is {what}: {'unpack it, and give' if unpacked else 'save'} its table as CSV or .xlsx")
     if MARKUP.match(head):
         raise InputError(
             f"{path} is a web page or XML, as some programs save tables under the name .xls: open it in Excel or LibreOffice, "

@@ -84,6 +84,12 @@ def model_of(path: Path) -> Path:
     return inside if is_run and (inside / "config.json").is_file() else path
 
 
+def holds_model(path: Path) -> bool:
+    """Whether a folder is one that a new model may replace: it has a config and weights."""
+    weights = (f"{name}{more}" for name in WEIGHT_FILES for more in ("", ".index.json"))
+    return (path / "config.json").is_file() and any((path / name).is_file() for name in weights)
+
+
 def check_folder(path: Path) -> ModelFolder:
     """The checked folder of a model that has all its files: config, weights and vocabulary.
 
