@@ -40,7 +40,7 @@ def test_the_hubs_library_reads_the_card_and_finds_the_runs_figures(tiny_folder,
         assert losses == ["loss:MatryoshkaLoss", "loss:CoSENTLoss", "loss:CosineSimilarityLoss"]
         assert not any(metric.startswith("cosine_") for metric in found)
     else:
-        assert losses == ["loss:OnlineContrastiveLoss"]
+        assert losses == ["loss:CoSENTLoss"]
         assert found["cosine_ap"] == test["binary"]["average_precision"]
         assert found["cosine_accuracy"] == test["binary"]["accuracy"]
         threshold = ConnectionBert.load(output / "model").calibration.threshold
