@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.quality_runs import MEASURED, SOUP_FLAGS, Runs, deciding, make_run
 from benchmarks.quality_sets import SETS, PairSet, kind_of, pair_set
 from benchmarks.turns import machine
+from connection.system.devices import pick_device
 from connection.system.errors import InputError, exit_status
 
 
@@ -157,6 +158,7 @@ def measure(given: argparse.Namespace) -> int:
         raise InputError("--seeds and --jobs are at least 1")
     sets = [pair_set(name, given.data_dir, given.work_dir) for name in given.pairs]
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
+    pick_device(given.device)  # raises, before the first run, if it is not there
     about = machine() | ({"gpu": torch.cuda.get_device_name()} if given.device == "cuda" else {})
     runs = Runs(given.results, given.work_dir, given.precision, given.device, threads, about)
     seeds = range(given.first_seed, given.first_seed + given.seeds)
