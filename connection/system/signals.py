@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -51,10 +53,29 @@ def ignore_signals() -> None:
 
 
 def _end(number: int, frame: Any) -> None:
+    if _is_lost_in(frame):
+        return _again(number)
     ignore_signals()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
+
+
+def _is_lost_in(frame: Any) -> bool:
+    """Return whether an exception that is raised here ends nothing: what leaves a `__del__` is printed and ignored."""
+    while frame and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _again(number: int) -> None:
+    """Let the signal come once more in a moment. A plain thread: a handler must not wait for a lock of `threading`."""
+
+    def send() -> None:
+        time.sleep(0.01)
+        _thread.interrupt_main(signal.Signals(number))
+
+    _thread.start_new_thread(send, ())
 
 
 class StopSignals:
@@ -85,14 +106,16 @@ class StopSignals:
         if not self.heard:
             self.heard = number
             if count() > 1:
-                return self._raise_at_once()
+                return self._raise_at_once(number, frame)
             self.asked = number
             with contextlib.suppress(RuntimeError):  # it came while something was being written to standard error
                 say("\nEnds after this step ...")
-        self._raise_at_once()
+        self._raise_at_once(number, frame)
 
-    def _raise_at_once(self) -> None:
+    def _raise_at_once(self, number: int, frame: Any) -> None:
         if self._at_once:
+            if _is_lost_in(frame):
+                return _again(number)
             self._at_once = False
             raise KeyboardInterrupt
 
