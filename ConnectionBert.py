@@ -25,7 +25,7 @@ from connection.model.architectures import ARCHITECTURES, architecture_of, layer
 from connection.model.calibration import Calibration
 from connection.model.checks.config import check_size, read_config
 from connection.model.checks.folder_entries import read_consistently
-from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, holds_model, model_of, weights_name
+from connection.model.checks.model_folder import ModelFolder, check_folder, find_model, model_of, output_problem, weights_name
 from connection.model.dense import Dense
 from connection.model.dropout import set_rate
 from connection.model.encoding_settings import EncodingSettings, read_encoding_settings
@@ -425,10 +425,8 @@ class ConnectionBert(nn.Module):
         something else is there, `RunError` if a weight is not finite, `OSError` if the folder cannot be written.
         """
         folder = Path(folder)
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise InputError(f"{folder} is there and is no folder; nothing was saved.")
-        if folder.exists() and any(folder.iterdir()) and not holds_model(folder):
-            raise InputError(f"{folder} is there and holds no model; it is not replaced, nothing was saved.")
+        if problem := output_problem(folder):
+            raise InputError(f"{folder} {problem}; it is not replaced, nothing was saved.")
         self.catch_up()
         if not all(torch.isfinite(tensor).all() for tensor in self.state_dict().values()):
             raise RunError("the weights hold NaN or infinite values; they are not saved.")

@@ -6,7 +6,6 @@ project computes its own.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def figures_of(model: Any, columns: dict[str, list[Any]], binary: bool) -> dict[
 
 
 def train_peer(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Trains as `spec` says, and returns the figures of "dev" and "test"."""
+    """Trains as `spec` says, in its folder "work", and returns the figures of "dev" and "test"."""
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -71,6 +70,4 @@ def train_peer(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
         model, arguments, train_dataset=Dataset.from_dict(parts["train"]), loss=getattr(losses, asked["loss"])(model),
         evaluator=judge,
     ).train()  # fmt: skip
-    figures = {part: figures_of(model, parts[part], binary) for part in ("dev", "test")}
-    shutil.rmtree(spec["work"], ignore_errors=True)
-    return figures
+    return {part: figures_of(model, parts[part], binary) for part in ("dev", "test")}

@@ -16,7 +16,6 @@ from connection.system.errors import InputError, exit_status
 from connection.system.escapes import printable
 from connection.system.flags import Flags
 from connection.system.paths import ROOT, expand, require_utf8, resolve, shell_line
-from connection.system.plain_files import is_link
 from connection.system.processes import started_together
 from connection.system.signals import run_to_the_end
 from connection.system.versions import require_libraries
@@ -181,14 +180,12 @@ def _output_problem(target: Path, model: Path, files: list[Path]) -> str:
     Raises `OSError`, `ValueError` or `RuntimeError` for a name that can't be, and where nothing can be written: better now
     than after hours of training.
     """
-    from connection.model.checks.model_folder import holds_model
+    from connection.model.checks.model_folder import output_problem
 
     whole = target.resolve()
     require_utf8(whole)
-    if is_link(target) or (target.exists() and not target.is_dir()):
-        return "is there and is no folder"
-    if target.is_dir() and any(target.iterdir()) and not holds_model(target):
-        return "is there and holds no model"
+    if problem := output_problem(target):
+        return problem
     if whole.name == "model" and (whole.parent / "settings.json").is_file():
         return "is the model of a run"
     if whole == model:

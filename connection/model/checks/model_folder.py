@@ -26,6 +26,7 @@ from connection.model.checks.folder_entries import (
 )
 from connection.system.errors import InputError
 from connection.system.paths import ROOT, file_sha256
+from connection.system.plain_files import is_link
 
 FOLDER_NAME = re.compile(r"([\w-][\w. -]*)?")  # "" is the model folder itself
 SHARD_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
@@ -84,10 +85,16 @@ def model_of(path: Path) -> Path:
     return inside if is_run and (inside / "config.json").is_file() else path
 
 
-def holds_model(path: Path) -> bool:
-    """Whether a folder is one that a new model may replace: it has a config and weights."""
+def output_problem(path: Path) -> str:
+    """Why a new model can't be written to a path, or "" if it can: a folder that is there has to be empty or a model's.
+
+    Many programs have a config.json: a model has weights beside it.
+    """
+    if is_link(path) or (path.exists() and not path.is_dir()):
+        return "is there and is no folder"
     weights = (f"{name}{more}" for name in WEIGHT_FILES for more in ("", ".index.json"))
-    return (path / "config.json").is_file() and any((path / name).is_file() for name in weights)
+    is_model = (path / "config.json").is_file() and any((path / name).is_file() for name in weights)
+    return "" if is_model or not path.exists() or not any(path.iterdir()) else "is there and holds no model"
 
 
 def check_folder(path: Path) -> ModelFolder:
