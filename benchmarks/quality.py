@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality_runs import MEASURED, SOUP_FLAGS, Runs, deciding, make_run
+from benchmarks.quality_runs import EPOCHS, MEASURED, SOUP_FLAGS, Runs, deciding, make_run
 from benchmarks.quality_sets import SETS, PairSet, kind_of, pair_set
 from benchmarks.turns import machine
 from connection.system.devices import pick_device
@@ -76,6 +76,8 @@ OURS = {
         "contrastive": ["--loss=contrastive"],
         "cosine-mse": ["--loss=cosine-mse"],
         "multiple-negatives": ["--loss=multiple-negatives"],
+        "average": ["--ema=0.995"],
+        "grouped, batch 64": ["--group-by=sentence1", "--batch-size=64", "--learning-rate=1e-4"],
         "cosent+multiple-negatives": ["--loss=cosent+multiple-negatives"],
         "online-contrastive+multiple-negatives": ["--loss=online-contrastive+multiple-negatives"],
     },
@@ -89,7 +91,14 @@ def spec_of(pairs: PairSet, line: str) -> dict[str, Any]:
     return {"peer": PEER[kind][line]} if line in PEER[kind] else {"flags": OURS[kind][line]}
 
 
-def report(pairs: PairSet, runs: Runs, seeds: range) -> None:
+def seed_of(pairs: PairSet, line: str, first: int, number: int) -> int:
+    """The seed of a line's run. The peer reads epoch e of seed s in the same order as epoch e - 1 of seed s + 1: its seeds
+    are as far apart as a run has epochs, or its runs would not be independent, and their spread too small.
+    """
+    return first + number * (EPOCHS if line in PEER[kind_of(pairs)] else 1)
+
+
+def report(pairs: PairSet, runs: Runs, first: int, seeds: int) -> None:
     """Prints a table of the lines. Beside each of ours: its lead over the peer's best, with the 95% interval of the
     difference of means (Welch's).
 
@@ -100,7 +109,7 @@ def report(pairs: PairSet, runs: Runs, seeds: range) -> None:
     kind = kind_of(pairs)
     found: dict[str, list[dict[str, Any]]] = {}
     for line in (*OURS[kind], *PEER[kind]):
-        specs = [runs.spec(pairs, spec_of(pairs, line), seed) for seed in seeds]
+        specs = [runs.spec(pairs, spec_of(pairs, line), seed_of(pairs, line, first, number)) for number in range(seeds)]
         if read := [figures for spec in specs if (figures := runs.figures(spec))]:
             found[line] = read
 
@@ -138,7 +147,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, help="folder with stsb/, sick/ or wang/ (default: data, then ../shared/data)")
     parser.add_argument("--work-dir", type=Path, default=Path("output/benchmark-quality"), help="of pair files and logs")
     parser.add_argument("--results", type=Path, default=MEASURED, help="the file of figures (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many: those of the peer are 4 apart (see `seed_of`)")
     parser.add_argument("--first-seed", type=int, default=42)
     parser.add_argument("--lines", nargs="+", choices=ALL_LINES, default=ALL_LINES)
     parser.add_argument(
@@ -161,10 +170,9 @@ def measure(given: argparse.Namespace) -> int:
     pick_device(given.device)  # raises, before the first run, if it is not there
     about = machine() | ({"gpu": torch.cuda.get_device_name()} if given.device == "cuda" else {})
     runs = Runs(given.results, given.work_dir, given.precision, given.device, threads, about)
-    seeds = range(given.first_seed, given.first_seed + given.seeds)
     wanted = [
-        runs.missing(pairs, line, spec_of(pairs, line), seed)
-        for seed in seeds
+        runs.missing(pairs, line, spec_of(pairs, line), seed_of(pairs, line, given.first_seed, number))
+        for number in range(given.seeds)
         for pairs in sets
         for line in (*PEER[kind_of(pairs)], *OURS[kind_of(pairs)])
         if line in given.lines and not given.report
@@ -182,7 +190,7 @@ def measure(given: argparse.Namespace) -> int:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for pairs in sets:
-        report(pairs, runs, seeds)
+        report(pairs, runs, given.first_seed, given.seeds)
     return 0
 
 
