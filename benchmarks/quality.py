@@ -82,7 +82,7 @@ OURS = {
         "online-contrastive+multiple-negatives": ["--loss=online-contrastive+multiple-negatives"],
     },
 }
-ALL_LINES = sorted({line for lines in (*PEER.values(), *OURS.values()) for line in lines})
+ALL_LINES = sorted({line for kinds in (PEER, OURS) for lines in kinds.values() for line in lines})
 
 
 def spec_of(pairs: PairSet, line: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def report(pairs: PairSet, runs: Runs, first: int, seeds: int) -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for line in (*OURS[kind], *PEER[kind]):
         specs = [runs.spec(pairs, spec_of(pairs, line), seed_of(pairs, line, first, number)) for number in range(seeds)]
-        if read := [figures for spec in specs if (figures := runs.figures(spec))]:
+        if read := [run for spec in specs if (run := runs.figures(spec))]:
             found[line] = read
 
     def values(line: str, part: str) -> list[float]:
